@@ -1,10 +1,11 @@
-"""Named variables of small MATLAB v5 label files, fast where the layout is the known one, by scipy elsewhere.
+"""Named variables of small MATLAB v5 label files, fast where the layout is the known one, with care elsewhere.
 
 The label files of 300W-LP and AFLW2000-3D hold eight or nine variables, each compressed by itself. A loader
 that calls scipy.io.loadmat inflates them all; here only the wanted ones are inflated, found at the place
 where the previous file had them. A variable is accepted on this road only if its header is, byte for byte,
-that of a plain real matrix of a known type and its checksum holds. Anything else goes to scipy, after every
-compressed element has been inflated once with a bound, so that a damaged file is refused, not misread.
+that of a plain real matrix of a known type and its checksum holds. Anything else is walked through element by
+element, each inflated with a bound and every size checked, so that a damaged file is refused, not misread.
+scipy.io.loadmat is not called: some damaged files make it read past a failing checksum, or end the process.
 
 Format: MAT-File Format, level 5 (The MathWorks).
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,10 @@ _MATRIX = 14
 # Data type of the stored numbers -> numpy type; array class -> the class those numbers may stand for.
 _STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
 _CLASS = {6: "<f8", 7: "<f4", 8: "<i1", 9: "<u1", 10: "<i2", 11: "<u2", 12: "<i4", 13: "<u4"}
+# The slow road lets numbers of any type stand for any class, and knows 64-bit integers.
+_ANY_STORED = {**_STORED, 12: "<i8", 13: "<u8"}
+_REAL_CLASSES = range(6, 16)
+_COMPLEX_OR_LOGICAL = 0x0A00
 
 
 class MatError(Exception):
@@ -35,10 +40,15 @@ class MatError(Exception):
 
 
 class MatReader:
-    """Reads the same variables from many files. It remembers where the last file had them."""
+    """Reads the same variables from many files. It remembers where the last file had them.
+
+    Variables that are not wanted are not inflated at those places, so neither damage in one of them nor a
+    second variable of a wanted name in place of one is looked for.
+    """
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = tuple(names)
+        self._count = -1  # variables in the last file
         self._places: tuple[int, ...] = ()
         # Fixed part of an inflated variable: tags, flags, two dimensions, its name, the tag of its numbers.
         self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
@@ -50,10 +60,10 @@ class MatReader:
             MatError: no MATLAB v5 file, a variable is absent or not a real matrix, or the file is damaged.
         """
         found = self._read_fast(data)
-        return found if found is not None else self._read_with_scipy(data)
+        return found if found is not None else self._read_slowly(data)
 
     def _read_fast(self, data: bytes) -> list[Array] | None:
-        if data[124:128] != b"\x00\x01IM":
+        if data[124:128] != b"\x00\x01IM" or b"\0" in data[:4]:  # a zero there means version 4
             return None
         offsets = []
         position, end = 128, len(data)
@@ -65,21 +75,21 @@ class MatReader:
                 return None
             offsets.append((position + 8, position + 8 + length))
             position += 8 + length
-        if (found := self._take(data, offsets, self._places)) is not None:
-            return found
+        if len(offsets) == self._count:
+            try:
+                if (found := self._take(data, offsets, self._places)) is not None:
+                    return found
+            except MatError:  # in this file that place may hold something else
+                pass
         places = self._locate(data, offsets)
         if places is None or (found := self._take(data, offsets, places)) is None:
             return None
-        self._places = places
+        self._count, self._places = len(offsets), places
         return found
 
     def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[Array] | None:
-        if len(places) != len(self._names):
-            return None
         found = []
         for name, place, header_size in zip(self._names, places, self._header_sizes, strict=True):
-            if place >= len(offsets):
-                return None
             start, stop = offsets[place]
             inflated = _inflate(data[start:stop])
             header = _parse_header(inflated[:header_size], name)
@@ -96,7 +106,10 @@ class MatReader:
         """Return the place of each wanted variable in the file, or None unless each is there exactly once."""
         places: dict[str, int] = {}
         for place, (start, stop) in enumerate(offsets):
-            head = zlib.decompressobj().decompress(data[start:stop], 128) if stop > start else b""
+            try:
+                head = zlib.decompressobj().decompress(data[start:stop], 128)
+            except zlib.error:
+                continue
             for name, header_size in zip(self._names, self._header_sizes, strict=True):
                 if _parse_header(head[:header_size], name) is not None:
                     if name in places:
@@ -104,27 +117,24 @@ class MatReader:
                     places[name] = place
         return tuple(places[n] for n in self._names) if len(places) == len(self._names) else None
 
-    def _read_with_scipy(self, data: bytes) -> list[Array]:
-        import io
-
-        import scipy.io
-
-        if data[:1] in (b"<", b""):
-            raise MatError("a web page, not a MATLAB file" if data else "empty file")
-        _refuse_damage(data)
-        try:
-            variables = scipy.io.loadmat(io.BytesIO(data), variable_names=self._names)
-        except Exception as error:  # foreign bytes: scipy raises nearly every type there is
-            raise MatError(f"scipy cannot read it ({type(error).__name__}: {_one_line(error)})") from None
-        found = []
+    def _read_slowly(self, data: bytes) -> list[Array]:
+        if data.lstrip()[:1] in (b"<", b""):
+            raise MatError("a web page, not a MATLAB file" if data.strip() else "empty file")
+        order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(data[124:128])
+        if order is None or b"\0" in data[:4]:
+            raise MatError("not a MATLAB v5 file")
+        found: dict[str, Array] = {}
+        for element in _elements(data, order):
+            header = _header(element, order)
+            if header is None or header.name not in self._names:
+                continue
+            if header.name in found:
+                raise MatError(f"holds {header.name} twice")
+            found[header.name] = _matrix(element, header, order)
         for name in self._names:
-            if name not in variables:
+            if name not in found:
                 raise MatError(f"holds no variable {name}")
-            value = variables[name]
-            if not isinstance(value, np.ndarray) or value.ndim != 2 or value.dtype.kind not in "iuf":
-                raise MatError(f"{name} is not a real matrix")
-            found.append(value.astype(np.float64))
-        return found
+        return [found[name] for name in self._names]
 
 
 @lru_cache(maxsize=256)
@@ -174,24 +184,73 @@ def _inflate(data: bytes) -> bytes:
     return inflated
 
 
-def _refuse_damage(data: bytes) -> None:
-    """Inflate every compressed element once: scipy would read past a failing checksum."""
-    order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
-    if order is None:
-        return
+class _Header(NamedTuple):
+    """What a matrix element says of itself before its numbers."""
+
+    name: str
+    array_class: int
+    flags: int
+    shape: tuple[int, ...]
+    numbers_at: int
+
+
+def _elements(data: bytes, order: str) -> Iterator[bytes]:
+    """Yield the content of every matrix element, inflated."""
     position = 128
-    while position + 8 <= len(data):
+    while position < len(data):
+        if position + 8 > len(data):
+            raise MatError("truncated")
         kind, length = struct.unpack_from(order + "II", data, position)
-        if kind == _COMPRESSED:
-            if position + 8 + length > len(data):
-                raise MatError("truncated")
-            _inflate(data[position + 8 : position + 8 + length])
-        if kind >> 16:  # a small element carries its data in the tag
-            length = 0
+        content = data[position + 8 : position + 8 + length]
+        if len(content) != length:
+            raise MatError("truncated")
         position += 8 + length
-    if position != len(data):
-        raise MatError("truncated")
+        if kind == _COMPRESSED:
+            inflated = _inflate(content)
+            if len(inflated) < 8:
+                raise MatError("damaged: a variable without a header")
+            kind, length = struct.unpack_from(order + "II", inflated)
+            content = inflated[8:]
+        if kind != _MATRIX or len(content) != length:
+            raise MatError("damaged: a variable of the wrong length or kind")
+        yield content
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
+def _header(element: bytes, order: str) -> _Header | None:
+    """Return the header of a matrix element, or None if it is not built as arrays with a name are."""
+    position, parts = 0, []
+    for wanted_kind in (6, 5, 1):  # flags, dimensions, name
+        kind, content, position = _part(element, position, order)
+        if kind != wanted_kind:
+            return None
+        parts.append(content)
+    flags, dims, name = parts
+    if len(flags) != 8 or len(dims) % 4:
+        return None
+    (word,) = struct.unpack_from(order + "I", flags)
+    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
+    return _Header(name.decode("latin1"), word & 0xFF, word, shape, position)
+
+
+def _matrix(element: bytes, header: _Header, order: str) -> Array:
+    if header.array_class not in _REAL_CLASSES or header.flags & _COMPLEX_OR_LOGICAL or len(header.shape) != 2:
+        raise MatError(f"{header.name} is not a real matrix")
+    kind, numbers, _ = _part(element, header.numbers_at, order)
+    stored = _ANY_STORED.get(kind)
+    rows, columns = header.shape
+    if stored is None or rows < 0 or columns < 0 or rows * columns * int(stored[2]) != len(numbers):
+        raise MatError(f"damaged: the numbers of {header.name} do not fit its size")
+    values = np.frombuffer(bytearray(numbers), order + stored[1:])
+    return values.reshape(header.shape, order="F").astype(np.float64)
+
+
+def _part(element: bytes, position: int, order: str) -> tuple[int, bytes, int]:
+    """Return the data type and bytes of one part of a matrix element, and where the next begins; type -1 if cut."""
+    if position + 8 > len(element):
+        return -1, b"", position
+    kind, size = struct.unpack_from(order + "II", element, position)
+    start, following = position + 8, position + 8 + (size + 7) // 8 * 8
+    if kind >> 16:  # up to four bytes lie in the tag itself
+        kind, size, start, following = kind & 0xFFFF, kind >> 16, position + 4, position + 8
+    content = element[start : min(start + size, following)]
+    return (kind, content, following) if len(content) == size else (-1, b"", position)

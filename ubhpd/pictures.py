@@ -79,7 +79,10 @@ def decode_fault(data: bytes) -> str | None:
         return fault
     if not is_png and b"\xff\xd9" not in data[-4096:]:
         return "truncated: a JPEG without its end marker"
-    pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # a size that OpenCV refuses to allocate
+        return "does not decode"
     if pixels is None:
         return "does not decode"
     if pixels.shape[:2] != (size.height, size.width):

@@ -97,7 +97,8 @@ def euler_from_matrix(rotation: npt.ArrayLike) -> Array:
     pitch = np.arctan2(r[..., 1, 2], r[..., 2, 2])
     yaw = np.arctan2(-r[..., 0, 2], np.hypot(r[..., 0, 0], r[..., 0, 1]))
     roll = np.arctan2(r[..., 0, 1], r[..., 0, 0])
-    return np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    ypr: Array = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    return ypr
 
 
 def matrix_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> Array:
@@ -131,18 +132,21 @@ def canonical_from_angles(angles: npt.ArrayLike, convention: Convention | str) -
 def camera_to_canonical(rotation: npt.ArrayLike) -> Array:
     """Return F R F, F = diag(1, -1, -1): (..., 3, 3) from a camera frame (y down, z away) to frame C, or back."""
     r = _as_rotations(rotation)
-    return r * _CAMERA_FLIP[:, None] * _CAMERA_FLIP
+    flipped: Array = r * _CAMERA_FLIP[:, None] * _CAMERA_FLIP
+    return flipped
 
 
 def mirror_euler(ypr_deg: npt.ArrayLike) -> Array:
     """Return the canonical triplet (..., 3) of the same head in the horizontally mirrored picture."""
-    return np.asarray(ypr_deg, dtype=np.float64) * np.array([-1.0, 1.0, -1.0])
+    mirrored: Array = _as_angles(ypr_deg) * np.array([-1.0, 1.0, -1.0])
+    return mirrored
 
 
 def mirror_matrix(rotation: npt.ArrayLike) -> Array:
     """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored picture."""
     mirror = np.array([-1.0, 1.0, 1.0])
-    return _as_rotations(rotation) * mirror[:, None] * mirror
+    mirrored: Array = _as_rotations(rotation) * mirror[:, None] * mirror
+    return mirrored
 
 
 def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
@@ -154,18 +158,30 @@ def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
     a, b = _as_rotations(first), _as_rotations(second)
     sine = np.sqrt(np.sum((a - b) ** 2, axis=(-2, -1)) / 8.0)
     cosine_squared = (np.sum(a * b, axis=(-2, -1)) + 1.0) / 4.0
-    return np.degrees(2.0 * np.arctan2(sine, np.sqrt(np.maximum(cosine_squared, 0.0))))
+    angle: Array = np.degrees(2.0 * np.arctan2(sine, np.sqrt(np.maximum(cosine_squared, 0.0))))
+    return angle
 
 
 def wrap_deg(angle_deg: npt.ArrayLike) -> Array:
     """Return angles moved by multiples of 360 degrees into [-180, 180)."""
-    return (np.asarray(angle_deg, dtype=np.float64) + 180.0) % 360.0 - 180.0
+    wrapped = (np.asarray(angle_deg, dtype=np.float64) + 180.0) % 360.0 - 180.0
+    return wrapped - 360.0 * (wrapped >= 180.0)  # a hair below -180 rounds up to 180
 
 
 def quaternion_from_matrix(rotation: npt.ArrayLike) -> Array:
-    """Return unit quaternions (..., 4), scalar last (x, y, z, w), w >= 0, of rotations (..., 3, 3)."""
+    """Return unit quaternions (..., 4), scalar last (x, y, z, w), w >= 0, of rotations (..., 3, 3).
+
+    Raises:
+        UbhpdError: if a matrix is not finite or its determinant is not positive.
+    """
     r = _as_rotations(rotation)
-    quaternion: Array = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
+    try:
+        with np.errstate(invalid="ignore"):
+            quaternion: Array = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
+    except (ValueError, np.linalg.LinAlgError):
+        raise UbhpdError(
+            "A matrix is not a rotation (zero, mirrored or not finite): check the r00 to r22 columns."
+        ) from None
     return quaternion.reshape(*r.shape[:-2], 4)
 
 
@@ -173,9 +189,11 @@ def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> Array:
     """Return rotations (..., 3, 3) of quaternions (..., 4), scalar last; they need not be normalised.
 
     Raises:
-        UbhpdError: if a quaternion is zero or not finite.
+        UbhpdError: if a quaternion is zero or not finite, or the shape is another.
     """
     q = np.asarray(quaternion_xyzw, dtype=np.float64)
+    if q.shape[-1:] != (4,):
+        raise UbhpdError(f"Expected quaternions of shape (..., 4), found shape {q.shape}.")
     norm = np.linalg.norm(q, axis=-1)
     if not np.all(np.isfinite(norm)) or np.any(norm == 0.0):
         raise UbhpdError("A quaternion is zero or not finite, so it is no rotation: check the qx, qy, qz, qw columns.")
@@ -202,9 +220,7 @@ def _convention(convention: Convention | str) -> Convention:
 
 
 def _split(angles: npt.ArrayLike, c: Convention) -> tuple[Array, Array, Array]:
-    a = np.asarray(angles, dtype=np.float64)
-    if a.shape[-1:] != (3,):
-        raise UbhpdError(f"Expected angles of shape (..., 3), found shape {a.shape}.")
+    a = _as_angles(angles)
     radians = a if c.unit == "rad" else np.radians(a)
     by_name = {name: radians[..., i] for i, name in enumerate(c.columns)}
     return by_name["pitch"], by_name["yaw"], by_name["roll"]
@@ -221,6 +237,13 @@ def _elementary(angle_rad: Array, axis: int) -> Array:
     r[..., i, j] = -sin
     r[..., j, i] = sin
     return r
+
+
+def _as_angles(angles: npt.ArrayLike) -> Array:
+    a = np.asarray(angles, dtype=np.float64)
+    if a.shape[-1:] != (3,):
+        raise UbhpdError(f"Expected angles of shape (..., 3), found shape {a.shape}.")
+    return a
 
 
 def _as_rotations(rotation: npt.ArrayLike) -> Array:

@@ -1,0 +1,1 @@
+"""One head pose model per file."""

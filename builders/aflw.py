@@ -1,0 +1,218 @@
+"""AFLW, Annotated Facial Landmarks in the Wild: 24,384 faces of Flickr pictures in an SQLite database.
+
+Layout: data/aflw.sqlite and data/flickr/{0,2,3}/imageNNNNN.jpg. One joined query gives a row per pose, one
+bulk query the landmarks. A picture holds several faces, so a head is named by its face_id.
+
+Handled: poses marked undefined or impossible by +-2 pi (anything from 6.2 rad on); the 12 poses without a
+FaceRect; squares that leave the picture; invisible landmarks, which have no row, become NaN; a second pose or
+rectangle of the same face; paths in the database that would lead out of its folder.
+
+Angles are radians in the order roll, pitch, yaw. By the official source R = Ry(-yaw) Rx(-pitch) Rz(roll) in
+frame C, another order than 300W-LP. Option angles=exact goes by this matrix; angles=roll-flip reads the
+triplet as most of the literature does, roll negated and the order ignored, which is equal where pitch or yaw
+is 0 and up to tens of degrees apart elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from ubhpd.errors import UbhpdError
+from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.rotation import canonical_from_angles
+from ubhpd.source import Refused, Source
+from ubhpd.trees import Tree
+
+NAME = "aflw"
+TITLE = "AFLW: Annotated Facial Landmarks in the Wild"
+HOMEPAGE = "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/aflw/"
+LICENSE = "pictures belong to their Flickr owners; research only, not commercial, no redistribution"
+CITATION = (
+    "M. Koestinger, P. Wohlhart, P. M. Roth, H. Bischof: Annotated Facial Landmarks in the Wild: A Large-scale, "
+    "Real-world Database for Facial Landmark Localization. ICCV Workshops 2011."
+)
+ACCESS = "Request a password at the homepage; get aflw-db.tar.gz and aflw-images-0, -2 and -3.tar.gz."
+LAYOUT = """\
+aflw/
+  data/
+    aflw.sqlite
+    flickr/0/image00002.jpg  flickr/2/...  flickr/3/...
+"""
+PUBLISHED: dict[str, int] = {"aflw/": 24384}
+OUT_OF_RANGE: frozenset[str] = frozenset()  # no list was published: 976 faces lie beyond 90 degrees
+
+_DATABASE = "data/aflw.sqlite"
+_PICTURE = re.compile(r"[0-9]+/[^/\\]+\.(?i:jpe?g|png)")
+_UNDEFINED_RAD = 6.2  # the official code writes -2 pi for undefined and +2 pi for impossible
+_POINTS = [
+    "LBLC",
+    "LBC",
+    "LBRC",
+    "RBLC",
+    "RBC",
+    "RBRC",
+    "LELC",
+    "LEC",
+    "LERC",
+    "RELC",
+    "REC",
+    "RERC",
+    "LE",
+    "LN",
+    "NC",
+    "RN",
+    "RE",
+    "MLC",
+    "MC",
+    "MRC",
+    "CC",
+]
+_UNIT_SIZE = 2000
+
+_LIST = """
+    SELECT p.face_id, i.filepath
+    FROM FacePose p JOIN Faces f ON f.face_id = p.face_id
+    JOIN FaceImages i ON i.file_id = f.file_id AND i.db_id = f.db_id
+    ORDER BY p.face_id"""
+_HEADS = """
+    SELECT p.face_id, i.filepath, p.roll, p.pitch, p.yaw, r.x, r.y, r.w, r.h
+    FROM FacePose p
+    LEFT JOIN Faces f ON f.face_id = p.face_id
+    LEFT JOIN FaceImages i ON i.file_id = f.file_id AND i.db_id = f.db_id
+    LEFT JOIN FaceRect r ON r.face_id = p.face_id
+    WHERE p.face_id BETWEEN ? AND ?
+    ORDER BY p.face_id, i.filepath, p.roll, p.pitch, p.yaw, r.x, r.y, r.w, r.h"""
+_LANDMARKS = "SELECT face_id, feature_id, x, y FROM FeatureCoords WHERE face_id BETWEEN ? AND ?"
+
+
+@dataclass(frozen=True)
+class Options:
+    """angles: `exact` by the official rotation matrix, or `roll-flip` as most of the literature."""
+
+    angles: str = field(default="exact", metadata={"choices": ("exact", "roll-flip")})
+
+
+def recognise(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds data/aflw.sqlite."""
+    return any(e.name == "aflw.sqlite" for e in tree.listdir(f"{path}/data" if path else "data"))
+
+
+def recognise_part(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds pictures of the dataset without its database, as three of the archives do."""
+    return any(e.is_dir for e in tree.listdir(f"{path}/data/flickr" if path else "data/flickr"))
+
+
+def units(source: Source, options: Options) -> list[Unit]:
+    """Return units of 2,000 faces in the order of face_id."""
+    with _database(source) as database:
+        rows = database.execute("SELECT DISTINCT face_id FROM FacePose ORDER BY face_id").fetchall()
+        pictures = dict(database.execute(_LIST).fetchall())
+    faces = []
+    for (face_id,) in rows:
+        if not isinstance(face_id, int):
+            raise UbhpdError(f"{_DATABASE}: face_id {face_id!r} in FacePose is no integer; get the official database.")
+        faces.append(face_id)
+    found = []
+    for start in range(0, len(faces), _UNIT_SIZE):
+        chunk = faces[start : start + _UNIT_SIZE]
+        paths = {f"data/flickr/{pictures[f]}" for f in chunk if _is_picture(pictures.get(f))}
+        found.append(Unit(str(chunk[0]), (chunk[0], chunk[-1]), len(chunk), (_DATABASE, *sorted(paths))))
+    return found
+
+
+def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
+    """Yield the faces of a unit."""
+    with _database(source) as database:
+        rows = database.execute(_HEADS, unit.items).fetchall()
+        points = _landmarks(database, unit.items)
+    seen: dict[int, int] = {}
+    good: list[tuple[Any, ...]] = []
+    for face_id, filepath, *angles_and_square in rows:
+        count = seen[face_id] = seen.get(face_id, 0) + 1
+        sample_id = f"aflw/{face_id}"
+        path = f"data/flickr/{filepath}" if _is_picture(filepath) else None
+        try:
+            if count > 1:
+                sample_id = f"{sample_id}#{count}"
+                raise Refused(
+                    "duplicate_label",
+                    f"{_DATABASE}: row {count} of face {face_id} in FacePose, Faces or FaceRect",
+                )
+            good.append((sample_id, face_id, path, *_head(source, face_id, filepath, path, angles_and_square)))
+        except Refused as refused:
+            yield Drop(sample_id, refused.reason, refused.detail, path)
+    if not good:
+        return
+    raw = np.array([row[4] for row in good])
+    angles, rotations = canonical_from_angles(raw, "aflw" if options.angles == "exact" else "aflw_roll_flip")
+    for i, (sample_id, face_id, path, size, _, square) in enumerate(good):
+        box = None if square is None else (square[0], square[1], square[0] + square[2], square[1] + square[3])
+        yield Record(
+            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(), raw_angles=raw[i], raw_convention="aflw",
+            bbox_xyxy=box, bbox_kind=None if box is None else "face_rect",
+            landmarks21=points.get(face_id), landmarks_kind="manual_21" if face_id in points else None,
+            source_photo=f"aflw/{path.rpartition('/')[2].rpartition('.')[0]}",
+            drop_reason="missing_box" if box is None else None,
+            drop_detail=f"{_DATABASE}: face {face_id} has no row in FaceRect" if box is None else None,
+        )  # fmt: skip
+
+
+def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: list[Any]) -> tuple[Any, Any, Any]:
+    """Return (picture size, roll pitch yaw in radians, x y w h of the square or None)."""
+    if path is None:
+        raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the picture path {filepath!r}")
+    angles, square = row[:3], row[3:]
+    if not all(isinstance(a, (int, float)) and np.isfinite(a) for a in angles):
+        raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the pose {angles}")
+    if any(abs(a) >= _UNDEFINED_RAD for a in angles):
+        raise Refused("undefined_pose", f"{_DATABASE}: face {face_id} is marked as without a pose ({angles})")
+    if all(v is None for v in square):
+        return source.picture_size(path), angles, None
+    if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in square) or min(square[2:]) <= 0:
+        raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the rectangle {square}")
+    return source.picture_size(path), angles, square
+
+
+def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int, Any]:
+    """Return the 21 points (42,) of each face that has any; a point without a row is NaN."""
+    # The ids are thought to be 1 to 21; where the database names them by code, that decides.
+    codes = {code: number for number, code in database.execute("SELECT feature_id, code FROM FeatureCoordTypes")}
+    place = {codes.get(code, i + 1): 2 * i for i, code in enumerate(_POINTS)}
+    points: dict[int, Any] = {}
+    for face_id, feature_id, x, y in database.execute(_LANDMARKS, span):
+        if feature_id in place and isinstance(x, (int, float)) and isinstance(y, (int, float)):
+            face = points.setdefault(face_id, np.full(42, np.nan))
+            face[place[feature_id] : place[feature_id] + 2] = x, y
+    return points
+
+
+def _is_picture(filepath: Any) -> bool:
+    return isinstance(filepath, str) and _PICTURE.fullmatch(filepath) is not None and ".." not in filepath
+
+
+@contextmanager
+def _database(source: Source) -> Iterator[sqlite3.Connection]:
+    """Open the database read-only; every fault of it is one UbhpdError."""
+    remedy = "get aflw-db.tar.gz again"
+    try:
+        with source.local_path(_DATABASE, missing="missing_label") as path:
+            uri = f"file:{quote(os.path.abspath(path))}?mode=ro&immutable=1"
+            database = sqlite3.connect(uri, uri=True)
+            try:
+                database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                yield database
+            finally:
+                database.close()
+    except sqlite3.Error as error:
+        raise UbhpdError(f"The AFLW database {_DATABASE} cannot be read ({error}): {remedy}.") from None
+    except Refused as refused:
+        raise UbhpdError(f"The AFLW database cannot be read ({refused.detail}): {remedy}.") from None

@@ -1,0 +1,144 @@
+"""AFLW2000-3D: the first 2,000 pictures of AFLW with a fitted 3-D face, the field's usual test set.
+
+Layout: imageNNNNN.jpg beside imageNNNNN.mat, and a folder Code with the viewer, whose .mat files are no samples.
+
+Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); (-1, -1)
+for an invisible point becomes NaN; float64 parameters; angles as absurd as 893 degrees, kept as they are and
+refused by --max-angle. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
+
+The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking the minimum over pt2d
+with its -1 included, which moves 1,718 boxes to the picture's corner, can be had from landmarks21.
+Coordinates are the file's own, as MATLAB counts: the first pixel is 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ubhpd.matfile import MatError, MatReader
+from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.rotation import canonical_from_angles
+from ubhpd.source import Refused, Source
+from ubhpd.trees import Tree
+
+NAME = "aflw2000"
+TITLE = "AFLW2000-3D"
+HOMEPAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
+LICENSE = "none stated; derived from AFLW, so research only"
+CITATION = "X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses: A 3D Solution. CVPR 2016."
+ACCESS = "Download AFLW2000-3D.zip (83 MB) from the homepage."
+LAYOUT = """\
+AFLW2000/
+  image00002.jpg  image00002.mat
+  image00004.jpg  image00004.mat
+"""
+PUBLISHED: dict[str, int] = {"aflw2000/": 2000}
+OUT_OF_RANGE: frozenset[str] = frozenset(
+    f"aflw2000/image{n}"
+    for n in [
+        "00032",
+        "00088",
+        "00091",
+        "00139",
+        "00150",
+        "00179",
+        "00188",
+        "00260",
+        "00290",
+        "00339",
+        "00352",
+        "00392",
+        "00400",
+        "00450",
+        "00617",
+        "00734",
+        "00983",
+        "01486",
+        "01530",
+        "01547",
+        "01845",
+        "01916",
+        "02000",
+        "02958",
+        "03123",
+        "03162",
+        "03173",
+        "03174",
+        "03273",
+        "03286",
+        "04157",
+    ]
+)
+
+_FILE = re.compile(r"(image\d{5})\.(jpg|mat)")
+_UNIT_SIZE = 1000
+
+
+@dataclass(frozen=True)
+class Options:
+    """No modes."""
+
+
+def recognise(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds imageNNNNN.mat files."""
+    return any(e.name.endswith(".mat") and _FILE.fullmatch(e.name) for e in tree.listdir(path))
+
+
+def units(source: Source, options: Options) -> list[Unit]:
+    """Return units of 1,000 samples in the order of their names."""
+    found: dict[str, None] = {}
+    for entry in source.listdir(""):
+        if match := _FILE.fullmatch(entry.name):
+            found[match[1]] = None
+    stems = sorted(found)
+    chunks = [tuple(stems[i : i + _UNIT_SIZE]) for i in range(0, len(stems), _UNIT_SIZE)]
+    return [Unit(c[0], c, len(c), tuple(f"{s}.{x}" for s in c for x in ("jpg", "mat"))) for c in chunks]
+
+
+def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
+    """Yield the samples of a unit."""
+    reader = MatReader(["Pose_Para", "pt2d", "pt3d_68"])
+    good: list[tuple[Any, ...]] = []
+    for stem in unit.items:
+        try:
+            size = source.picture_size(f"{stem}.jpg")
+            pose, pt2d, pt3d = _label(source, reader, f"{stem}.mat")
+            if pt2d.shape[1] != 21:
+                yield Note("pt2d with 23 columns: its first 21 are the points of AFLW")
+            good.append((stem, size, pose, pt2d[:, :21], pt3d[:2]))
+        except Refused as refused:
+            yield Drop(f"aflw2000/{stem}", refused.reason, refused.detail, f"{stem}.jpg")
+    if not good:
+        return
+    stems, sizes, poses, pt2d, pt3d = zip(*good, strict=True)
+    angles, rotations = canonical_from_angles(np.array(poses), "300wlp")
+    points21 = np.swapaxes(np.array(pt2d), 1, 2)
+    points21 = np.where((points21 == -1.0).all(axis=2, keepdims=True), np.nan, points21)
+    points68 = np.swapaxes(np.array(pt3d), 1, 2)
+    boxes = np.concatenate([points68.min(axis=1), points68.max(axis=1)], axis=1)
+    for i, stem in enumerate(stems):
+        yield Record(
+            f"aflw2000/{stem}", f"{stem}.jpg", *sizes[i], *angles[i].tolist(), rotations[i].ravel(),
+            raw_angles=poses[i], raw_convention="300wlp", bbox_xyxy=boxes[i], bbox_kind="landmarks68",
+            landmarks68=points68[i].ravel(), landmarks21=points21[i].ravel(), landmarks_kind="fitted_3d",
+            source_photo=f"aflw/{stem}",
+        )  # fmt: skip
+
+
+def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any, Any]:
+    """Return (pitch yaw roll in radians (3,), pt2d (2, 21 or 23), pt3d_68 (3, 68))."""
+    try:
+        pose, pt2d, pt3d = reader.read(source.read(path))
+    except MatError as error:
+        raise Refused("bad_label", f"{path}: {error}") from None
+    if pose.shape != (1, 7) or pt2d.shape not in ((2, 21), (2, 23)) or pt3d.shape != (3, 68):
+        shapes = f"{pose.shape}, {pt2d.shape}, {pt3d.shape}"
+        raise Refused("bad_label", f"{path}: Pose_Para, pt2d, pt3d_68 have shapes {shapes}, unlike AFLW2000-3D")
+    if not (np.isfinite(pose).all() and np.isfinite(pt2d).all() and np.isfinite(pt3d).all()):
+        raise Refused("bad_label", f"{path}: holds a number that is not finite")
+    return pose[0, :3], pt2d, pt3d

@@ -1,0 +1,313 @@
+"""BIWI Kinect Head Pose Database: 24 recordings of 20 people, head pose from a Kinect and a face template.
+
+Layout: a folder NN per recording with pictures, depth, calibrations and one pose file per frame, and the
+person's template mesh NN.obj beside it. The pose is that of the depth camera; option frame=rgb turns it
+into the colour camera's by the extrinsics in rgb.cal, a difference of 1 to 1.5 degrees.
+
+Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.txt is absent; trailing spaces
+and blank lines; frames in no order; partial copies. Four people sit in two recordings each, so a split by
+recording is not a split by person: use subject_id.
+
+The box is that of the template, posed and projected into the colour picture (bbox_kind
+template_projection). Without rgb.cal or the template there is no box.
+
+pose.bin holds centre x y z (mm), pitch, yaw, roll (degrees) as float32; R = Rz(roll) Ry(yaw) Rx(pitch) in the
+camera frame gives the matrix of pose.txt to 7e-6 degrees on ten frames for which both are known.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.rotation import camera_to_canonical, euler_from_matrix, matrix_from_angles, orthonormality_error
+from ubhpd.source import Refused, Source
+from ubhpd.trees import Tree
+
+NAME = "biwi"
+TITLE = "BIWI Kinect Head Pose Database"
+HOMEPAGE = "https://data.vision.ee.ethz.ch/cvl/gfanelli/head_pose/head_forest.html"
+LICENSE = "research and education only, not commercial; cite the paper"
+CITATION = "G. Fanelli, M. Dantone, J. Gall, A. Fossati, L. Van Gool: Random Forests for Real Time 3D Face Analysis. IJCV 2013."
+ACCESS = (
+    "Request kinect_head_pose_db.tgz (6 GB) at the homepage; "
+    "where that link is dead, Kaggle has a copy: kmader/biwi-kinect-head-pose-database."
+)
+LAYOUT = """\
+hpdb/
+  01.obj
+  01/
+    rgb.cal  depth.cal
+    frame_00003_rgb.png  frame_00003_depth.bin  frame_00003_pose.txt
+"""
+SUBJECTS: dict[str, str] = dict(
+    zip(
+        (f"{n:02d}" for n in range(1, 25)),
+        [
+            "F01",
+            "F02",
+            "F03",
+            "F04",
+            "F05",
+            "F06",
+            "M01",
+            "M02",
+            "M03",
+            "M04",
+            "M05",
+            "M06",
+            "M07",
+            "M08",
+            "F03",
+            "M09",
+            "M10",
+            "F05",
+            "M11",
+            "M12",
+            "F02",
+            "M01",
+            "M13",
+            "M14",
+        ],
+        strict=True,
+    )
+)
+_FRAMES = (499, 511, 730, 744, 946, 542, 745, 772, 882, 726, 572, 732,
+           485, 797, 654, 914, 395, 614, 502, 556, 634, 665, 569, 492)  # fmt: skip
+PUBLISHED: dict[str, int] = {f"biwi/{s}/": n for s, n in zip(SUBJECTS, _FRAMES, strict=True)}
+OUT_OF_RANGE: frozenset[str] = frozenset()
+
+_SEQUENCE = re.compile(r"(0[1-9]|1[0-9]|2[0-4])")
+_FRAME = re.compile(r"frame_(\d{5})_(rgb\.png|pose\.txt|pose\.bin|depth\.bin)")
+_MAX_DEFECT = 1e-2  # of R R^T from I; the files are exact to 1e-5
+_VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth gives the same box within a pixel
+_DIRECTIONS = 64
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Options:
+    """frame: camera whose pose is given: `depth` as all of the literature, or `rgb`."""
+
+    frame: str = field(default="depth", metadata={"choices": ("depth", "rgb")})
+
+
+class Frame(NamedTuple):
+    """The files there are of one frame."""
+
+    number: str
+    kinds: frozenset[str]
+
+
+class Camera(NamedTuple):
+    """A camera of the Kinect: intrinsics in pixels; depth-camera millimetres to its own by R X + T."""
+
+    matrix: Array  # (3, 3)
+    rotation: Array  # (3, 3)
+    translation: Array  # (3,)
+
+
+def recognise(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds recordings of BIWI."""
+    for entry in tree.listdir(path):
+        if entry.is_dir and _SEQUENCE.fullmatch(entry.name):
+            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            if any(_FRAME.fullmatch(e.name) for e in inside):
+                return True
+    return False
+
+
+def units(source: Source, options: Options) -> list[Unit]:
+    """Return one unit per recording."""
+    found = []
+    for entry in source.listdir(""):
+        if not _SEQUENCE.fullmatch(entry.name):
+            continue
+        frames: dict[str, set[str]] = {}
+        paths = [f"{entry.name}/rgb.cal", f"{entry.name}.obj"]
+        for file in source.listdir(entry.name):
+            if match := _FRAME.fullmatch(file.name):
+                frames.setdefault(match[1], set()).add(match[2])
+                paths.append(f"{entry.name}/{file.name}")
+        items = tuple(Frame(n, frozenset(kinds)) for n, kinds in sorted(frames.items()))
+        if items:
+            found.append(Unit(entry.name, items, len(items), tuple(paths)))
+    return found
+
+
+def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
+    """Yield the frames of a recording."""
+    sequence = unit.key
+    camera, fault, note = _camera(source, sequence, options)
+    if note:
+        yield note
+    template = None
+    if camera is not None:
+        template, note = _template(source, sequence)
+        if note:
+            yield note
+    good: list[tuple[Any, ...]] = []
+    for frame in unit.items:
+        stem = f"{sequence}/frame_{frame.number}"
+        try:
+            if fault:
+                raise fault
+            picture = f"{stem}_rgb.png"
+            if "rgb.png" not in frame.kinds:
+                raise Refused("missing_image", f"{picture}: no such file")
+            size = source.picture_size(picture)
+            pose = _pose(source, stem, frame.kinds)
+            if "depth.bin" in frame.kinds:
+                _check_depth(source, f"{stem}_depth.bin")
+            good.append((frame.number, picture, size, *pose))
+        except Refused as refused:
+            yield Drop(
+                f"biwi/{stem}",
+                refused.reason,
+                refused.detail,
+                f"{stem}_rgb.png",
+                f"biwi/{sequence}",
+                int(frame.number),
+            )
+    yield from _records(sequence, good, camera, template, options)
+
+
+def _records(
+    sequence: str, good: list[Any], camera: Camera | None, template: Array | None, options: Options
+) -> Iterator[Record | Drop]:
+    if not good:
+        return
+    numbers, pictures, sizes, matrices, centres, raw = zip(*good, strict=True)
+    matrices, centres = np.array(matrices).reshape(-1, 3, 3), np.array(centres)
+    with np.errstate(over="ignore", invalid="ignore"):
+        defects = orthonormality_error(matrices)
+    boxes: Any = [None] * len(good)
+    if camera is not None and template is not None:
+        boxes = _boxes(matrices, centres, camera, template)
+    turned = camera.rotation @ matrices if options.frame == "rgb" and camera is not None else matrices
+    rotations = camera_to_canonical(turned)
+    angles = euler_from_matrix(rotations)
+    flat = rotations.reshape(-1, 9)
+    person, recording = f"biwi/{SUBJECTS[sequence]}", f"biwi/{sequence}"
+    for i, number in enumerate(numbers):
+        sample_id = f"biwi/{sequence}/frame_{number}"
+        if not defects[i] <= _MAX_DEFECT:
+            detail = f"{sequence}/frame_{number}: its nine numbers are no rotation (R R^T differs from I by {defects[i]:.2g})"
+            yield Drop(sample_id, "bad_label", detail, pictures[i], recording, int(number))
+            continue
+        box = boxes[i]
+        yield Record(
+            sample_id, pictures[i], *sizes[i], *angles[i].tolist(), flat[i],
+            raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin", subject_id=person, sequence_id=recording, frame_index=int(number),
+            bbox_xyxy=box, bbox_kind=None if box is None else "template_projection",
+        )  # fmt: skip
+
+
+def _pose(source: Source, stem: str, kinds: frozenset[str]) -> tuple[Any, Any, Any]:
+    """Return (rotation in the depth camera frame (9,), head centre in mm (3,), angles of pose.bin or None)."""
+    if "pose.txt" in kinds:
+        path = f"{stem}_pose.txt"
+        try:
+            numbers = [float(token) for token in source.read(path).split()]
+        except ValueError:
+            raise Refused("bad_label", f"{path}: holds something that is not a number") from None
+        if len(numbers) != 12:
+            raise Refused("bad_label", f"{path}: {len(numbers)} numbers, expected 9 of a rotation and 3 of a centre")
+        return numbers[:9], numbers[9:], None
+    if "pose.bin" not in kinds:
+        raise Refused("missing_label", f"{stem}_pose.txt: no such file")
+    path = f"{stem}_pose.bin"
+    data = source.read(path)
+    if len(data) != 24:
+        raise Refused("bad_label", f"{path}: {len(data)} bytes, expected 6 float32")
+    numbers = struct.unpack("<6f", data)
+    if not all(abs(n) < 1e6 for n in numbers):
+        raise Refused("bad_label", f"{path}: holds a number that is no pose")
+    rotation = camera_to_canonical(matrix_from_angles(numbers[3:], "biwi_bin"))
+    return rotation.ravel(), numbers[:3], numbers[3:]
+
+
+def _camera(source: Source, sequence: str, options: Options) -> tuple[Camera | None, Refused | None, Note | None]:
+    """Return the colour camera; or what refuses the whole recording; or a remark if it is merely absent."""
+    path = f"{sequence}/rgb.cal"
+    try:
+        return _parse_calibration(source.read(path, missing="bad_calibration"), path), None, None
+    except Refused as refused:
+        if refused.detail.endswith("no such file") and options.frame == "depth":
+            return (
+                None,
+                None,
+                Note(f"no rgb.cal in recording {sequence}, so its heads have no box", is_warning=True),
+            )
+        return None, refused, None
+
+
+def _parse_calibration(data: bytes, path: str) -> Camera:
+    try:
+        numbers = np.array([float(token) for token in data.split()])
+    except ValueError:
+        raise Refused("bad_calibration", f"{path}: holds something that is not a number") from None
+    if len(numbers) != 27 or not np.isfinite(numbers).all():
+        raise Refused("bad_calibration", f"{path}: {len(numbers)} numbers, expected 27 finite ones")
+    camera = Camera(numbers[:9].reshape(3, 3), numbers[13:22].reshape(3, 3), numbers[22:25])
+    if not orthonormality_error(camera.rotation) <= _MAX_DEFECT or camera.matrix[0, 0] <= 0:
+        raise Refused("bad_calibration", f"{path}: its rotation or its focal length is impossible")
+    return camera
+
+
+def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]:
+    """Return the template's outermost vertices (64, 3) in head coordinates, mm."""
+    path = f"{sequence}.obj"
+    try:
+        lines = (b"\n" + source.read(path)).split(b"\nv ")[1::_VERTEX_STEP]
+        vertices = np.array([line.split(None, 3)[:3] for line in lines], dtype=np.float64)
+        if len(vertices) < 4 or not np.isfinite(vertices).all():
+            raise ValueError
+    except (Refused, ValueError):
+        return None, Note(f"no readable template {path}, so the heads of its recording have no box", is_warning=True)
+    # Points spread evenly over a sphere (a Fibonacci lattice): the farthest vertex in each direction.
+    steps = np.arange(_DIRECTIONS) + 0.5
+    z, turn = 1 - 2 * steps / _DIRECTIONS, np.pi * (1 + np.sqrt(5)) * steps
+    directions = np.stack([np.cos(turn) * np.sqrt(1 - z**2), np.sin(turn) * np.sqrt(1 - z**2), z])
+    return vertices[np.unique(np.argmax(vertices @ directions, axis=0))], None
+
+
+def _boxes(rotations: Array, centres: Array, camera: Camera, template: Array) -> list[Array | None]:
+    """Return the box around the projected template of each pose, None where it is not before the camera."""
+    with np.errstate(all="ignore"):
+        points = template @ np.swapaxes(rotations, 1, 2) + centres[:, None]
+        pixels = (points @ camera.rotation.T + camera.translation) @ camera.matrix.T
+        depth = pixels[..., 2:]
+        flat = pixels[..., :2] / depth
+        boxes = np.concatenate([flat.min(axis=1), flat.max(axis=1)], axis=1)
+        good = (depth.min(axis=(1, 2)) > 1.0) & np.isfinite(boxes).all(axis=1)
+    return [box if ok else None for box, ok in zip(boxes, good, strict=True)]
+
+
+def _check_depth(source: Source, path: str) -> None:
+    """Refuse a depth file whose head, or with a thorough source whose runs, cannot be right."""
+    head = source.head(path, 8)
+    width, height = struct.unpack_from("<ii", head) if len(head) >= 8 else (0, 0)
+    if not (0 < width <= 4096 and 0 < height <= 4096):
+        raise Refused("bad_depth", f"{path}: its head does not state a picture size")
+    if not source.thorough:
+        return
+    data = source.read(path)
+    position, pixels = 8, 0
+    while pixels < width * height:
+        if position + 4 > len(data):
+            raise Refused("bad_depth", f"{path}: ends after {pixels:,} of {width * height:,} pixels")
+        (empty,) = struct.unpack_from("<i", data, position)
+        full = struct.unpack_from("<i", data, position + 4)[0] if position + 8 <= len(data) else 0
+        pixels += empty + full
+        position += 8 + 2 * full
+        if empty < 0 or full < 0 or pixels > width * height or position > len(data) + 4:
+            raise Refused("bad_depth", f"{path}: a run of pixels leads beyond the picture or the file")

@@ -1,0 +1,212 @@
+"""SynHead: ten rendered heads that replay 70 recorded tracks of head motion.
+
+Layout: four folders of tracks, each with NN.csv (one row per frame, no header: pitch, yaw, roll in degrees)
+and a folder of numbered PNG pictures per head model, <model>/NN/*.png. All heads share a track's csv.
+
+Handled: pictures sorted by number, not as text; softkinetic and softkinect; a csv and a folder of pictures of
+different length, whose pairing nobody can know, so that all of it is refused.
+
+Assumed, from a single source: the column order, and yaw with the opposite sign of 300W-LP. When BIWI is in the
+same build, the tracks called BIWI (which replay it) are compared with BIWI's own angles, and a remark says
+which order and signs fit. Options columns and signs change the assumption, for example
+columns=yaw,pitch,roll signs=+++ (signs of pitch, yaw, roll against the canonical ones).
+There are no boxes and no landmarks; a head fills its 400x400 picture.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import permutations, product
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.rotation import Convention, canonical_from_angles
+from ubhpd.source import Refused, Source
+from ubhpd.trees import Tree
+
+NAME = "synhead"
+TITLE = "NVIDIA Synthetic Head (SynHead)"
+HOMEPAGE = (
+    "https://research.nvidia.com/publication/dynamic-facial-analysis-bayesian-filtering-recurrent-neural-networks"
+)
+LICENSE = "none found: check the terms at the homepage"
+CITATION = (
+    "J. Gu, X. Yang, S. De Mello, J. Kautz: Dynamic Facial Analysis: From Bayesian Filtering to Recurrent Neural "
+    "Network. CVPR 2017."
+)
+ACCESS = "Request synhead2_release from the authors through the homepage."
+LAYOUT = """\
+synhead2_release/
+  BIWI/  breitenstein/  kinect/  softkinetic/
+    00.csv
+    f01/00/0.png  f01/00/1.png  ...
+"""
+TRACKS = {"BIWI": 24, "breitenstein": 26, "kinect": 5, "softkinetic": 15}
+# 10 heads times 51,096 rows; the BIWI tracks replay its 15,678 frames.
+PUBLISHED: dict[str, int] = {"synhead/": 510_960, "synhead/BIWI/": 156_780}
+OUT_OF_RANGE: frozenset[str] = frozenset()
+
+_FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkinect(?:ic)?")
+_CSV = re.compile(r"(\d{2,})\.csv")
+_HEAD = re.compile(r"[fm]\d{2}")
+_PICTURE = re.compile(r"\D*(\d+)\.png")
+_MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
+_ANGLES = ("pitch", "yaw", "roll")
+
+Array = npt.NDArray[np.float64]
+Poses = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Options:
+    """columns: order of the csv; signs: of pitch, yaw, roll against the canonical angles."""
+
+    columns: str = field(
+        default="pitch,yaw,roll", metadata={"choices": tuple(",".join(p) for p in permutations(_ANGLES))}
+    )
+    signs: str = field(default="+-+", metadata={"choices": tuple("".join(s) for s in product("+-", repeat=3))})
+
+    @property
+    def convention(self) -> Convention:
+        """Return the convention these options describe."""
+        pitch, yaw, roll = (-1 if s == "+" else 1 for s in self.signs)
+        columns: Any = tuple(self.columns.split(","))
+        name = (
+            "synhead"
+            if (self.columns, self.signs) == ("pitch,yaw,roll", "+-+")
+            else f"synhead[{self.columns} {self.signs}]"
+        )
+        return Convention(name, columns, "deg", "XYZ", pitch, yaw, roll)
+
+
+def recognise(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds a folder of tracks with csv files."""
+    for entry in tree.listdir(path):
+        if entry.is_dir and _FOLDER.fullmatch(entry.name):
+            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            if any(_CSV.fullmatch(e.name) for e in inside):
+                return True
+    return False
+
+
+def units(source: Source, options: Options) -> list[Unit]:
+    """Return one unit per track and head."""
+    found = []
+    for folder in source.listdir(""):
+        if not (folder.is_dir and _FOLDER.fullmatch(folder.name)):
+            continue
+        entries = source.listdir(folder.name)
+        tracks = {m[1] for e in entries if (m := _CSV.fullmatch(e.name))}
+        for head in entries:
+            if not (head.is_dir and _HEAD.fullmatch(head.name)):
+                continue
+            with_pictures = {e.name for e in source.listdir(f"{folder.name}/{head.name}") if e.is_dir}
+            for track in sorted(tracks | {t for t in with_pictures if t.isdigit()}):
+                pictures = _pictures(source, f"{folder.name}/{head.name}/{track}")
+                paths = tuple(path for _, path in pictures)
+                table = f"{folder.name}/{track}.csv"
+                items = (folder.name, track, head.name)
+                found.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(pictures), (table, *paths)))
+    return found
+
+
+def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
+    """Yield the frames of a track as one head replays it."""
+    folder, track, head = unit.items
+    sequence = f"synhead/{unit.key}"
+    pictures = _pictures(source, f"{folder}/{head}/{track}")
+    try:
+        rows = _rows(source, f"{folder}/{track}.csv")
+        if len(rows) != len(pictures):
+            detail = f"{folder}/{track}.csv: {len(rows)} rows, but {folder}/{head}/{track} has {len(pictures)} pictures"
+            raise Refused("frame_count_mismatch", detail)
+    except Refused as refused:
+        for number, path in pictures:
+            yield Drop(f"{sequence}/{number:06d}", refused.reason, refused.detail, path, sequence, number)
+        if not pictures:
+            yield Drop(sequence, refused.reason, refused.detail, None, sequence)
+        return
+    labels = np.array([row if isinstance(row, list) else [np.nan] * 3 for row in rows]).reshape(-1, 3)
+    convention = options.convention
+    angles, rotations = canonical_from_angles(labels, convention)
+    for i, (number, path) in enumerate(pictures):
+        sample_id, row = f"{sequence}/{number:06d}", rows[i]
+        try:
+            if isinstance(row, str):
+                raise Refused("bad_label", row)
+            size = source.picture_size(path)
+        except Refused as refused:
+            yield Drop(sample_id, refused.reason, refused.detail, path, sequence, number)
+            continue
+        yield Record(
+            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(),
+            raw_angles=labels[i], raw_convention=convention.name, subject_id=f"synhead/{head}",
+            sequence_id=sequence, frame_index=number, synthetic=True,
+        )  # fmt: skip
+
+
+def check(poses: Callable[[str], Poses]) -> Iterator[Note]:
+    """Compare the tracks that replay BIWI with BIWI's own angles.
+
+    Args:
+        poses: gives, for a dataset, the canonical yaw, pitch, roll (frames, 3) of each sequence in frame order.
+    """
+    biwi, own = poses("biwi"), poses("synhead")
+    pairs = []
+    for sequence, track in own.items():
+        _, folder, number, _ = sequence.split("/")
+        recording = biwi.get(f"biwi/{int(number) + 1:02d}")
+        if folder == "BIWI" and recording is not None and len(recording) == len(track) > 2:
+            pairs.append((track, recording))
+    if not pairs:
+        yield Note("column order and signs are assumed: no BIWI track could be compared with BIWI itself in this build")
+        return
+    tracks, recordings = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    agreement = _correlation(tracks, recordings)
+    if agreement.diagonal().min() >= _MIN_AGREEMENT:
+        yield Note(f"column order and signs agree with BIWI on {len(pairs)} tracks")
+        return
+    names = ("yaw", "pitch", "roll")
+    found = [
+        f"{name} with BIWI's {'-' if agreement[i, (j := int(np.abs(agreement[i]).argmax()))] < 0 else ''}{names[j]}"
+        for i, name in enumerate(names)
+    ]
+    yield Note(
+        f"column order or signs disagree with BIWI on {len(pairs)} tracks ({', '.join(found)} correlates best): "
+        "set -O synhead.columns and -O synhead.signs",
+        is_warning=True,
+    )
+
+
+def _correlation(first: Array, second: Array) -> Array:
+    """Return the 3x3 correlations between the columns of (n, 3) and (n, 3); 0 for a constant column."""
+    a, b = first - first.mean(axis=0), second - second.mean(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = (a.T @ b) / np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
+    return np.nan_to_num(correlation)
+
+
+def _pictures(source: Source, folder: str) -> list[tuple[int, str]]:
+    """Return the number and the path of the pictures of a folder in the order of their numbers."""
+    matches = ((_PICTURE.fullmatch(e.name), e.name) for e in source.listdir(folder))
+    return sorted((int(m[1]), f"{folder}/{name}") for m, name in matches if m)
+
+
+def _rows(source: Source, path: str) -> list[list[float] | str]:
+    """Return the three numbers of each row, or the sentence that says what is wrong with it."""
+    rows: list[list[float] | str] = []
+    for number, line in enumerate(source.read(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            values = [float(token) for token in line.rstrip(b", \t").split(b",")]
+        except ValueError:
+            values = []
+        bad = len(values) < 3 or not np.isfinite(values).all()
+        rows.append(f"{path}: line {number} does not start with 3 numbers" if bad else values[:3])
+    return rows

@@ -1,0 +1,177 @@
+"""300W-LP: 61,225 faces of 300W and their mirror images, most of them turned further away by a 3-D warp.
+
+Layout: folders AFW, HELEN, IBUG, LFPW and their _Flip twins, each with <stem>_<k>.jpg beside <stem>_<k>.mat.
+k = 0 is the photograph, a larger k a warped view (synthetic). Folders landmarks and Code hold no samples.
+
+Handled: a stem with a space (IBUG_image_092 _01); the 35 mirrored heads beyond 99 degrees are OUT_OF_RANGE;
+pt2d is that of the photograph for every k, so for k > 0 it is not where the warped face is. It is kept, since
+the literature crops by it, and says so (landmarks_kind and bbox_kind end in _of_source_photo); option
+landmarks=projected takes the points of landmarks/<set>/<stem>_<k>_pts.mat instead, which have no mirrored
+twins: a mirrored head then has neither points nor box. Coordinates are the file's own, the first pixel is 1.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ubhpd.matfile import MatError, MatReader
+from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.rotation import canonical_from_angles
+from ubhpd.source import Refused, Source
+from ubhpd.trees import Tree
+
+NAME = "300wlp"
+TITLE = "300W-LP"
+HOMEPAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
+LICENSE = "none stated; derived from 300W, so research only"
+CITATION = "X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses: A 3D Solution. CVPR 2016."
+ACCESS = "Download 300W-LP.zip (2.8 GB) from the homepage."
+LAYOUT = """\
+300W_LP/
+  AFW/  AFW_Flip/  HELEN/  HELEN_Flip/  IBUG/  IBUG_Flip/  LFPW/  LFPW_Flip/
+    AFW_134212_1_0.jpg  AFW_134212_1_0.mat
+"""
+SETS = {"AFW": 5207, "HELEN": 37676, "IBUG": 1786, "LFPW": 16556}
+PUBLISHED: dict[str, int] = {f"300wlp/{s}{twin}/": n for s, n in SETS.items() for twin in ("", "_Flip")}
+OUT_OF_RANGE: frozenset[str] = frozenset(
+    f"300wlp/{folder}_Flip/{folder}_{stem}"
+    for folder, stems in {
+        "AFW": "2372995574_1_17 3062021448_2_12 4555082379_1_13 88094323_1_12 899545263_1_15",
+        "HELEN": """10405146_1_15 108349477_1_13 111836119_1_15 146978430_2_17 190546275_1_14 192804444_1_15
+        2163071133_1_14 2200760295_1_12 2343200154_1_15 2344899163_1_13 2386722927_2_16 2446262151_1_15
+        2477958141_2_13 2507543274_1_17 2553305603_1_15 2554127648_1_17 265195892_1_14 2671732783_1_16
+        2719473671_1_15 280005127_1_14 2809588534_1_15 2879550020_1_16 2882152659_1_16 3036476835_1_17
+        3039563250_1_17""",
+        "IBUG": "image_035_14 image_110_01_9",
+        "LFPW": "image_test_0035_16 image_train_0075_16 image_train_0388_10",
+    }.items()
+    for stem in stems.split()
+)
+
+_FOLDER = re.compile(r"(AFW|HELEN|IBUG|LFPW)(_Flip)?")
+_FILE = re.compile(r"((?:AFW|HELEN|IBUG|LFPW)_.+_\d+)\.(jpg|mat)")
+_FACE_OF_PHOTO = re.compile(r"(IBUG_image_\d+) ?_\d+|((?:AFW|HELEN)_\d+)_\d+")
+_UNIT_SIZE = 2000
+
+
+@dataclass(frozen=True)
+class Options:
+    """landmarks: `pt2d` of the photograph as all of the literature, or `projected` from the folder landmarks."""
+
+    landmarks: str = field(default="pt2d", metadata={"choices": ("pt2d", "projected")})
+
+
+def recognise(tree: Tree, path: str) -> bool:
+    """Return True if the folder holds one of the eight folders with samples in it."""
+    for entry in tree.listdir(path):
+        if entry.is_dir and _FOLDER.fullmatch(entry.name):
+            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            if any(_FILE.fullmatch(e.name) and not e.name.endswith("_pts.mat") for e in inside):
+                return True
+    return False
+
+
+def units(source: Source, options: Options) -> list[Unit]:
+    """Return units of 2,000 samples of a folder in the order of their names."""
+    found = []
+    for folder in source.listdir(""):
+        if not _FOLDER.fullmatch(folder.name):
+            continue
+        matches = map(_FILE.fullmatch, (e.name for e in source.listdir(folder.name)))
+        stems = sorted({m[1] for m in matches if m})
+        for start in range(0, len(stems), _UNIT_SIZE):
+            chunk = tuple(stems[start : start + _UNIT_SIZE])
+            paths = [f"{folder.name}/{s}.{x}" for s in chunk for x in ("jpg", "mat")]
+            if options.landmarks == "projected":
+                paths += [_projected_path(folder.name, s) for s in chunk]
+            found.append(Unit(f"{folder.name}/{chunk[0]}", (folder.name, chunk), len(chunk), tuple(paths)))
+    return found
+
+
+def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
+    """Yield the samples of a unit."""
+    folder, stems = unit.items
+    reader = MatReader(["Pose_Para", "pt2d"])
+    projected_reader = MatReader(["pts_2d"])
+    good: list[str] = []
+    sizes, poses, points = [], [], []
+    for stem in stems:
+        path = f"{folder}/{stem}"
+        try:
+            size = source.picture_size(f"{path}.jpg")
+            pose, pt2d = _label(source, reader, f"{path}.mat")
+            if options.landmarks == "projected":
+                pt2d = _projected(source, projected_reader, folder, stem)
+        except Refused as refused:
+            yield Drop(f"300wlp/{path}", refused.reason, refused.detail, f"{path}.jpg", f"300wlp/{folder}")
+            continue
+        good.append(stem)
+        sizes.append(size)
+        poses.append(pose)
+        points.append(pt2d)
+    if good:
+        yield from _records(folder, good, sizes, np.array(poses), np.array(points), options)
+
+
+def _records(folder: str, stems: list[str], sizes: Any, poses: Any, points: Any, options: Options) -> Iterator[Record]:
+    angles, rotations = canonical_from_angles(poses, "300wlp")
+    landmarks = np.swapaxes(points, 1, 2).reshape(-1, 136)
+    boxes = np.concatenate([points.min(axis=2), points.max(axis=2)], axis=1)
+    has_points = np.isfinite(boxes).all(axis=1).tolist()
+    flat, triplets = rotations.reshape(-1, 9), angles.tolist()
+    twin = folder.removesuffix("_Flip") if folder.endswith("_Flip") else None
+    for i, stem in enumerate(stems):
+        photo, _, k = stem.rpartition("_")
+        if match := _FACE_OF_PHOTO.fullmatch(photo):
+            photo = match[1] or match[2]
+        warped = int(k) > 0
+        of_photo = "_of_source_photo" if warped and options.landmarks == "pt2d" else ""
+        shown = has_points[i]
+        yield Record(
+            f"300wlp/{folder}/{stem}", f"{folder}/{stem}.jpg", *sizes[i], *triplets[i], flat[i],
+            raw_angles=poses[i], raw_convention="300wlp", sequence_id=f"300wlp/{folder}",
+            bbox_xyxy=boxes[i] if shown else None, bbox_kind=f"landmarks68{of_photo}" if shown else None,
+            landmarks68=landmarks[i] if shown else None, landmarks_kind=f"ibug68{of_photo}" if shown else None,
+            synthetic=warped, flip_of=f"300wlp/{twin}/{stem}" if twin else None, source_photo=f"300wlp/{photo}",
+        )  # fmt: skip
+
+
+def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any]:
+    """Return (pitch yaw roll in radians (3,), pt2d (2, 68))."""
+    try:
+        pose, pt2d = reader.read(source.read(path))
+    except MatError as error:
+        raise Refused("bad_label", f"{path}: {error}") from None
+    if pose.shape != (1, 7) or pt2d.shape != (2, 68):
+        raise Refused(
+            "bad_label",
+            f"{path}: Pose_Para and pt2d have shapes {pose.shape} and {pt2d.shape}, unlike 300W-LP",
+        )
+    # One sum tells a NaN or an infinity anywhere; only then is it worth a closer look.
+    if not np.isfinite(pose.sum() + pt2d.sum()):
+        raise Refused("bad_label", f"{path}: holds a number that is not finite")
+    return pose[0, :3], pt2d
+
+
+def _projected(source: Source, reader: MatReader, folder: str, stem: str) -> Any:
+    path = _projected_path(folder, stem)
+    try:
+        (points,) = reader.read(source.read(path))
+    except Refused as refused:
+        if refused.reason == "missing_label":
+            return np.full((2, 68), np.nan)
+        raise
+    except MatError as error:
+        raise Refused("bad_label", f"{path}: {error}") from None
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise Refused("bad_label", f"{path}: pts_2d has shape {points.shape} or a number that is not finite")
+    return points.T
+
+
+def _projected_path(folder: str, stem: str) -> str:
+    return f"landmarks/{folder}/{stem}_pts.mat"

@@ -1,0 +1,1 @@
+"""One family of metrics per file: pure functions, arrays in, numbers out."""

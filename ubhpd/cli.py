@@ -1,0 +1,55 @@
+"""The command `ubhpd`: a thin shell. Each file in commands/ is one command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from typing import Any
+
+import click
+
+from ubhpd import __version__, commands
+from ubhpd.errors import UbhpdError
+
+GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Commands(click.Group):
+    """Looks up a command by its file name, so that --help imports no heavy library."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"{commands.__name__}.{name}").command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ubhpd")
+def root() -> None:
+    """Unbiased head pose: read the raw datasets into one manifest."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 interrupted."""
+    try:
+        code: Any = root.main(arguments, prog_name="ubhpd", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        code = stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = WRONG_INPUT
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted: what was finished is kept, the same command goes on from there.", err=True)
+        code = INTERRUPTED
+    except UbhpdError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = WRONG_INPUT
+    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
+        sys.stderr.close()
+        code = GOOD
+    sys.exit(code if isinstance(code, int) else GOOD)

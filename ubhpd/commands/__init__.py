@@ -1,0 +1,1 @@
+"""One command per file: it holds `command`, and imports what is heavy inside it."""

@@ -1,0 +1,25 @@
+"""`ubhpd info`: what is in a built pool."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--dropped", is_flag=True, help="List every refused head with its reason.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(out: Path, dropped: bool, as_json: bool) -> None:
+    """Show heads, angles, boxes and refusals of each dataset in OUT (a build's folder, or a manifest)."""
+    from ubhpd.report import dropped_text, info_text
+    from ubhpd.summary import dropped_heads, summarise
+
+    if dropped:
+        heads = dropped_heads(out)
+        click.echo(json.dumps(heads, indent=2, ensure_ascii=False) if as_json else dropped_text(heads))
+        return
+    summary = summarise(out)
+    click.echo(json.dumps(summary, indent=2, ensure_ascii=False) if as_json else info_text(summary))

@@ -1,0 +1,23 @@
+"""`ubhpd sources`: the datasets that can be read, where they were found, and how to get them."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(name: str | None, data_root: str | None, as_json: bool) -> None:
+    """List the datasets that can be read; with NAME, all that is known of one of them."""
+    from ubhpd.report import source_text, sources_text
+    from ubhpd.survey import survey
+
+    found = survey(data_root, [name] if name else None)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        click.echo(source_text(found[name]) if name else sources_text(found, data_root))

@@ -1,0 +1,43 @@
+"""`ubhpd validate`: a built pool, or raw data, against what was published."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from ubhpd.errors import UbhpdError
+
+
+@click.command()
+@click.argument("out", required=False, type=click.Path(path_type=Path))
+@click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Read the raw data here, instead of OUT.")
+@click.option("--sources", metavar="A,B,...", help="Datasets to read; default: all that are found.")
+@click.option("--check-images", is_flag=True, help="Decode every picture.")
+@click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
+@click.option("--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def command(
+    ctx: click.Context, out: Path | None, data_root: str | None, sources: str | None, check_images: bool, jobs: int,
+    quiet: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Check counts against the published ones, pairs, readability and the pool itself; exit code 1 on findings."""
+    from ubhpd.progress import Progress
+    from ubhpd.report import findings_text
+    from ubhpd.validate import validate_pool, validate_raw
+    from ubhpd.workers import Engine
+
+    if out is not None:
+        findings = validate_pool(out)
+    elif data_root is not None:
+        names = [s.strip() for s in sources.split(",")] if sources else None
+        findings = validate_raw(data_root, names, check_images, Engine(jobs), Progress(not quiet and not as_json))
+    else:
+        raise UbhpdError("Nothing to validate: name the folder of a build, or give --data-root.")
+    if as_json:
+        click.echo(json.dumps([f._asdict() for f in findings], indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo(findings_text(findings))
+    ctx.exit(1 if findings else 0)
