@@ -4,13 +4,14 @@ Layout: data/aflw.sqlite and data/flickr/{0,2,3}/imageNNNNN.jpg. One joined quer
 bulk query the landmarks. A picture holds several faces, so a head is named by its face_id.
 
 Handled: poses marked undefined or impossible by +-2 pi (anything from 6.2 rad on); the 12 poses without a
-FaceRect; squares that leave the picture; invisible landmarks, which have no row, become NaN; a second pose or
-rectangle of the same face; paths in the database that would lead out of its folder.
+FaceRect, which keep their angles and the reason missing_box; squares that leave the picture; invisible
+landmarks, which have no row, become NaN; a second pose or rectangle of the same face; paths in the database
+that would lead out of its folder. A database that SQLite cannot read ends the build with one sentence.
 
 Angles are radians in the order roll, pitch, yaw. By the official source R = Ry(-yaw) Rx(-pitch) Rz(roll) in
 frame C, another order than 300W-LP. Option angles=exact goes by this matrix; angles=roll-flip reads the
 triplet as most of the literature does, roll negated and the order ignored, which is equal where pitch or yaw
-is 0 and up to tens of degrees apart elsewhere.
+is 0 and up to tens of degrees apart elsewhere. raw_convention names the reading, aflw or aflw_roll_flip.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from ubhpd.errors import UbhpdError
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "aflw"
 TITLE = "AFLW: Annotated Facial Landmarks in the Wild"
@@ -51,7 +51,8 @@ PUBLISHED: dict[str, int] = {"aflw/": 24384}
 OUT_OF_RANGE: frozenset[str] = frozenset()  # no list was published: 976 faces lie beyond 90 degrees
 
 _DATABASE = "data/aflw.sqlite"
-_PICTURE = re.compile(r"[0-9]+/[^/\\]+\.(?i:jpe?g|png)")
+_PICTURE = re.compile(r"[0-9]+/[^/\\\x00-\x1f]+\.\w+")  # the content decides whether it is a picture
+_MAX_PX = 1e6
 _UNDEFINED_RAD = 6.2  # the official code writes -2 pi for undefined and +2 pi for impossible
 _POINTS = [
     "LBLC",
@@ -101,14 +102,14 @@ class Options:
     angles: str = field(default="exact", metadata={"choices": ("exact", "roll-flip")})
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds data/aflw.sqlite."""
-    return any(e.name == "aflw.sqlite" for e in tree.listdir(f"{path}/data" if path else "data"))
+    return any(e.name == "aflw.sqlite" for e in source.listdir(f"{path}/data" if path else "data"))
 
 
-def recognise_part(tree: Tree, path: str) -> bool:
+def recognise_part(source: Source, path: str) -> bool:
     """Return True if the folder holds pictures of the dataset without its database, as three of the archives do."""
-    return any(e.is_dir for e in tree.listdir(f"{path}/data/flickr" if path else "data/flickr"))
+    return any(e.is_dir for e in source.listdir(f"{path}/data/flickr" if path else "data/flickr"))
 
 
 def units(source: Source, options: Options) -> list[Unit]:
@@ -152,12 +153,14 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
             yield Drop(sample_id, refused.reason, refused.detail, path)
     if not good:
         return
-    raw = np.array([row[4] for row in good])
-    angles, rotations = canonical_from_angles(raw, "aflw" if options.angles == "exact" else "aflw_roll_flip")
+    raw = np.array([row[4] for row in good], dtype=np.float64)
+    convention = "aflw" if options.angles == "exact" else "aflw_roll_flip"
+    angles, rotations = canonical_from_angles(raw, convention)
     for i, (sample_id, face_id, path, size, _, square) in enumerate(good):
         box = None if square is None else (square[0], square[1], square[0] + square[2], square[1] + square[3])
         yield Record(
-            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(), raw_angles=raw[i], raw_convention="aflw",
+            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(),
+            raw_angles=raw[i], raw_convention=convention,
             bbox_xyxy=box, bbox_kind=None if box is None else "face_rect",
             landmarks21=points.get(face_id), landmarks_kind="manual_21" if face_id in points else None,
             source_photo=f"aflw/{path.rpartition('/')[2].rpartition('.')[0]}",
@@ -177,7 +180,7 @@ def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: li
         raise Refused("undefined_pose", f"{_DATABASE}: face {face_id} is marked as without a pose ({angles})")
     if all(v is None for v in square):
         return source.picture_size(path), angles, None
-    if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in square) or min(square[2:]) <= 0:
+    if not all(isinstance(v, (int, float)) and abs(v) <= _MAX_PX for v in square) or min(square[2:]) <= 0:
         raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the rectangle {square}")
     return source.picture_size(path), angles, square
 
@@ -186,10 +189,13 @@ def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int,
     """Return the 21 points (42,) of each face that has any; a point without a row is NaN."""
     # The ids are thought to be 1 to 21; where the database names them by code, that decides.
     codes = {code: number for number, code in database.execute("SELECT feature_id, code FROM FeatureCoordTypes")}
-    place = {codes.get(code, i + 1): 2 * i for i, code in enumerate(_POINTS)}
+    place = {codes[code]: 2 * i for i, code in enumerate(_POINTS) if code in codes}
+    for i, code in enumerate(_POINTS):
+        if code not in codes:
+            place.setdefault(i + 1, 2 * i)
     points: dict[int, Any] = {}
     for face_id, feature_id, x, y in database.execute(_LANDMARKS, span):
-        if feature_id in place and isinstance(x, (int, float)) and isinstance(y, (int, float)):
+        if feature_id in place and all(isinstance(v, (int, float)) and abs(v) <= _MAX_PX for v in (x, y)):
             face = points.setdefault(face_id, np.full(42, np.nan))
             face[place[feature_id] : place[feature_id] + 2] = x, y
     return points
@@ -209,6 +215,9 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
             database = sqlite3.connect(uri, uri=True)
             try:
                 database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                (page_size,) = database.execute("PRAGMA page_size").fetchone()
+                if os.path.getsize(path) % page_size:  # SQLite would fill the last page up with zeros
+                    raise sqlite3.DatabaseError("it is cut")
                 yield database
             finally:
                 database.close()

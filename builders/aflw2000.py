@@ -4,7 +4,7 @@ Layout: imageNNNNN.jpg beside imageNNNNN.mat, and a folder Code with the viewer,
 
 Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); (-1, -1)
 for an invisible point becomes NaN; float64 parameters; angles as absurd as 893 degrees, kept as they are and
-refused by --max-angle. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
+refused by --max-angle; a picture or a .mat without its twin. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
 
 The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking the minimum over pt2d
 with its -1 included, which moves 1,718 boxes to the picture's corner, can be had from landmarks21.
@@ -24,7 +24,6 @@ from ubhpd.matfile import MatError, MatReader
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "aflw2000"
 TITLE = "AFLW2000-3D"
@@ -76,6 +75,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset(
 )
 
 _FILE = re.compile(r"(image\d{5})\.(jpg|mat)")
+_MAX_RAD = 1e6  # the absurd labels end at 17; beyond it a number is damage
 _UNIT_SIZE = 1000
 
 
@@ -84,9 +84,9 @@ class Options:
     """No modes."""
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds imageNNNNN.mat files."""
-    return any(e.name.endswith(".mat") and _FILE.fullmatch(e.name) for e in tree.listdir(path))
+    return any(e.name.endswith(".mat") and _FILE.fullmatch(e.name) for e in source.listdir(path))
 
 
 def units(source: Source, options: Options) -> list[Unit]:
@@ -141,4 +141,6 @@ def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any, Any]
         raise Refused("bad_label", f"{path}: Pose_Para, pt2d, pt3d_68 have shapes {shapes}, unlike AFLW2000-3D")
     if not (np.isfinite(pose).all() and np.isfinite(pt2d).all() and np.isfinite(pt3d).all()):
         raise Refused("bad_label", f"{path}: holds a number that is not finite")
+    if np.abs(pose[0, :3]).max() > _MAX_RAD:
+        raise Refused("bad_label", f"{path}: its angles {pose[0, :3]} are no radians")
     return pose[0, :3], pt2d, pt3d

@@ -4,12 +4,16 @@ Layout: a folder NN per recording with pictures, depth, calibrations and one pos
 person's template mesh NN.obj beside it. The pose is that of the depth camera; option frame=rgb turns it
 into the colour camera's by the extrinsics in rgb.cal, a difference of 1 to 1.5 degrees.
 
-Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.txt is absent; trailing spaces
-and blank lines; frames in no order; partial copies. Four people sit in two recordings each, so a split by
-recording is not a split by person: use subject_id.
+Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.txt is absent (where both are
+there, pose.txt alone counts); trailing spaces and blank lines; frames in no order; partial copies. Four people
+sit in two recordings each, so a split by recording is not a split by person: use subject_id.
 
 The box is that of the template, posed and projected into the colour picture (bbox_kind
-template_projection). Without rgb.cal or the template there is no box.
+template_projection). Without rgb.cal or a whole template there is no box, and a remark says so.
+
+Refused: a matrix that is no rotation within 1e-3, or a centre that is not 0.2 to 5 m before the camera; all heads
+of a recording whose rgb.cal is damaged (absent, it is refused only with frame=rgb); a depth.bin whose head states
+no picture size, and with --check-images one whose runs do not fill it. depth.cal is not needed and not read.
 
 pose.bin holds centre x y z (mm), pitch, yaw, roll (degrees) as float32; R = Rz(roll) Ry(yaw) Rx(pitch) in the
 camera frame gives the matrix of pose.txt to 7e-6 degrees on ten frames for which both are known.
@@ -29,13 +33,15 @@ import numpy.typing as npt
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import camera_to_canonical, euler_from_matrix, matrix_from_angles, orthonormality_error
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "biwi"
 TITLE = "BIWI Kinect Head Pose Database"
 HOMEPAGE = "https://data.vision.ee.ethz.ch/cvl/gfanelli/head_pose/head_forest.html"
 LICENSE = "research and education only, not commercial; cite the paper"
-CITATION = "G. Fanelli, M. Dantone, J. Gall, A. Fossati, L. Van Gool: Random Forests for Real Time 3D Face Analysis. IJCV 2013."
+CITATION = (
+    "G. Fanelli, M. Dantone, J. Gall, A. Fossati, L. Van Gool: Random Forests for Real Time 3D Face Analysis. "
+    "IJCV 2013."
+)
 ACCESS = (
     "Request kinect_head_pose_db.tgz (6 GB) at the homepage; "
     "where that link is dead, Kaggle has a copy: kmader/biwi-kinect-head-pose-database."
@@ -47,38 +53,9 @@ hpdb/
     rgb.cal  depth.cal
     frame_00003_rgb.png  frame_00003_depth.bin  frame_00003_pose.txt
 """
-SUBJECTS: dict[str, str] = dict(
-    zip(
-        (f"{n:02d}" for n in range(1, 25)),
-        [
-            "F01",
-            "F02",
-            "F03",
-            "F04",
-            "F05",
-            "F06",
-            "M01",
-            "M02",
-            "M03",
-            "M04",
-            "M05",
-            "M06",
-            "M07",
-            "M08",
-            "F03",
-            "M09",
-            "M10",
-            "F05",
-            "M11",
-            "M12",
-            "F02",
-            "M01",
-            "M13",
-            "M14",
-        ],
-        strict=True,
-    )
-)
+_PEOPLE = ("F01 F02 F03 F04 F05 F06 M01 M02 M03 M04 M05 M06 "
+           "M07 M08 F03 M09 M10 F05 M11 M12 F02 M01 M13 M14")  # fmt: skip
+SUBJECTS: dict[str, str] = {f"{n:02d}": person for n, person in enumerate(_PEOPLE.split(), start=1)}
 _FRAMES = (499, 511, 730, 744, 946, 542, 745, 772, 882, 726, 572, 732,
            485, 797, 654, 914, 395, 614, 502, 556, 634, 665, 569, 492)  # fmt: skip
 PUBLISHED: dict[str, int] = {f"biwi/{s}/": n for s, n in zip(SUBJECTS, _FRAMES, strict=True)}
@@ -86,7 +63,9 @@ OUT_OF_RANGE: frozenset[str] = frozenset()
 
 _SEQUENCE = re.compile(r"(0[1-9]|1[0-9]|2[0-4])")
 _FRAME = re.compile(r"frame_(\d{5})_(rgb\.png|pose\.txt|pose\.bin|depth\.bin)")
-_MAX_DEFECT = 1e-2  # of R R^T from I; the files are exact to 1e-5
+_MAX_DEFECT = 1e-3  # of R R^T from I; the files are exact to 1e-5
+_RANGE_MM = (200.0, 5000.0)  # of a Kinect; the heads are about a metre away
+_MAX_VERTEX_MM = 500.0  # the templates reach to 160
 _VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth gives the same box within a pixel
 _DIRECTIONS = 64
 
@@ -115,11 +94,11 @@ class Camera(NamedTuple):
     translation: Array  # (3,)
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds recordings of BIWI."""
-    for entry in tree.listdir(path):
+    for entry in source.listdir(path):
         if entry.is_dir and _SEQUENCE.fullmatch(entry.name):
-            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
             if any(_FRAME.fullmatch(e.name) for e in inside):
                 return True
     return False
@@ -187,26 +166,31 @@ def _records(
         return
     numbers, pictures, sizes, matrices, centres, raw = zip(*good, strict=True)
     matrices, centres = np.array(matrices).reshape(-1, 3, 3), np.array(centres)
-    with np.errstate(over="ignore", invalid="ignore"):
-        defects = orthonormality_error(matrices)
     boxes: Any = [None] * len(good)
-    if camera is not None and template is not None:
-        boxes = _boxes(matrices, centres, camera, template)
-    turned = camera.rotation @ matrices if options.frame == "rgb" and camera is not None else matrices
-    rotations = camera_to_canonical(turned)
-    angles = euler_from_matrix(rotations)
-    flat = rotations.reshape(-1, 9)
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        defects = orthonormality_error(matrices)
+        is_near = np.isfinite(centres).all(axis=1) & (centres[:, 2] > _RANGE_MM[0]) & (centres[:, 2] < _RANGE_MM[1])
+        if camera is not None and template is not None:
+            boxes = _boxes(matrices, centres, camera, template)
+        turned = camera.rotation @ matrices if options.frame == "rgb" and camera is not None else matrices
+        rotations = camera_to_canonical(turned)
+        angles = euler_from_matrix(rotations)
+    flat, sane = rotations.reshape(-1, 9), ((defects <= _MAX_DEFECT) & is_near).tolist()
     person, recording = f"biwi/{SUBJECTS[sequence]}", f"biwi/{sequence}"
     for i, number in enumerate(numbers):
         sample_id = f"biwi/{sequence}/frame_{number}"
-        if not defects[i] <= _MAX_DEFECT:
-            detail = f"{sequence}/frame_{number}: its nine numbers are no rotation (R R^T differs from I by {defects[i]:.2g})"
-            yield Drop(sample_id, "bad_label", detail, pictures[i], recording, int(number))
+        if not sane[i]:
+            label = f"{sequence}/frame_{number}_pose.{'txt' if raw[i] is None else 'bin'}"
+            fault = f"its nine numbers are no rotation (R R^T differs from I by {defects[i]:.2g})"
+            if defects[i] <= _MAX_DEFECT:
+                fault = f"its head centre {tuple(centres[i].tolist())} mm is not before the camera"
+            yield Drop(sample_id, "bad_label", f"{label}: {fault}", pictures[i], recording, int(number))
             continue
         box = boxes[i]
         yield Record(
             sample_id, pictures[i], *sizes[i], *angles[i].tolist(), flat[i],
-            raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin", subject_id=person, sequence_id=recording, frame_index=int(number),
+            raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin",
+            subject_id=person, sequence_id=recording, frame_index=int(number),
             bbox_xyxy=box, bbox_kind=None if box is None else "template_projection",
         )  # fmt: skip
 
@@ -215,10 +199,13 @@ def _pose(source: Source, stem: str, kinds: frozenset[str]) -> tuple[Any, Any, A
     """Return (rotation in the depth camera frame (9,), head centre in mm (3,), angles of pose.bin or None)."""
     if "pose.txt" in kinds:
         path = f"{stem}_pose.txt"
+        data = source.read(path)
         try:
-            numbers = [float(token) for token in source.read(path).split()]
+            numbers = list(map(float, data.split()))
         except ValueError:
-            raise Refused("bad_label", f"{path}: holds something that is not a number") from None
+            numbers = []
+        if not numbers or b"_" in data:  # Python reads 1_0 as 10
+            raise Refused("bad_label", f"{path}: empty, or holds something that is not a number")
         if len(numbers) != 12:
             raise Refused("bad_label", f"{path}: {len(numbers)} numbers, expected 9 of a rotation and 3 of a centre")
         return numbers[:9], numbers[9:], None
@@ -229,8 +216,8 @@ def _pose(source: Source, stem: str, kinds: frozenset[str]) -> tuple[Any, Any, A
     if len(data) != 24:
         raise Refused("bad_label", f"{path}: {len(data)} bytes, expected 6 float32")
     numbers = struct.unpack("<6f", data)
-    if not all(abs(n) < 1e6 for n in numbers):
-        raise Refused("bad_label", f"{path}: holds a number that is no pose")
+    if not all(abs(angle) <= 180.0 for angle in numbers[3:]):
+        raise Refused("bad_label", f"{path}: its angles {numbers[3:]} are no degrees")
     rotation = camera_to_canonical(matrix_from_angles(numbers[3:], "biwi_bin"))
     return rotation.ravel(), numbers[:3], numbers[3:]
 
@@ -252,14 +239,19 @@ def _camera(source: Source, sequence: str, options: Options) -> tuple[Camera | N
 
 def _parse_calibration(data: bytes, path: str) -> Camera:
     try:
-        numbers = np.array([float(token) for token in data.split()])
+        numbers = np.array([float(token) for token in data.replace(b"_", b"?").split()])
     except ValueError:
         raise Refused("bad_calibration", f"{path}: holds something that is not a number") from None
     if len(numbers) != 27 or not np.isfinite(numbers).all():
         raise Refused("bad_calibration", f"{path}: {len(numbers)} numbers, expected 27 finite ones")
     camera = Camera(numbers[:9].reshape(3, 3), numbers[13:22].reshape(3, 3), numbers[22:25])
-    if not orthonormality_error(camera.rotation) <= _MAX_DEFECT or camera.matrix[0, 0] <= 0:
-        raise Refused("bad_calibration", f"{path}: its rotation or its focal length is impossible")
+    (fx, skew, cx), (zero, fy, cy), last = camera.matrix
+    pinhole = zero == 0 and tuple(last) == (0, 0, 1) and fx > 0 and max(abs(skew), abs(fx - fy)) <= 0.1 * fx
+    centred = 0 < cx < numbers[25] and 0 < cy < numbers[26]  # the last two are the size of the picture
+    with np.errstate(all="ignore"):
+        turned = orthonormality_error(camera.rotation) <= _MAX_DEFECT
+    if not (pinhole and centred and turned):
+        raise Refused("bad_calibration", f"{path}: its intrinsics or its rotation are impossible")
     return camera
 
 
@@ -267,9 +259,11 @@ def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]
     """Return the template's outermost vertices (64, 3) in head coordinates, mm."""
     path = f"{sequence}.obj"
     try:
-        lines = (b"\n" + source.read(path)).split(b"\nv ")[1::_VERTEX_STEP]
+        data = b"\n" + source.read(path)
+        lines = data.split(b"\nv ")[1::_VERTEX_STEP]
         vertices = np.array([line.split(None, 3)[:3] for line in lines], dtype=np.float64)
-        if len(vertices) < 4 or not np.isfinite(vertices).all():
+        is_whole = b"\nf " in data  # the faces come last: a file without any is cut among the vertices
+        if not is_whole or len(vertices) < 4 or not np.abs(vertices).max() < _MAX_VERTEX_MM:
             raise ValueError
     except (Refused, ValueError):
         return None, Note(f"no readable template {path}, so the heads of its recording have no box", is_warning=True)
@@ -283,13 +277,14 @@ def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]
 def _boxes(rotations: Array, centres: Array, camera: Camera, template: Array) -> list[Array | None]:
     """Return the box around the projected template of each pose, None where it is not before the camera."""
     with np.errstate(all="ignore"):
-        points = template @ np.swapaxes(rotations, 1, 2) + centres[:, None]
-        pixels = (points @ camera.rotation.T + camera.translation) @ camera.matrix.T
-        depth = pixels[..., 2:]
-        flat = pixels[..., :2] / depth
-        boxes = np.concatenate([flat.min(axis=1), flat.max(axis=1)], axis=1)
-        good = (depth.min(axis=(1, 2)) > 1.0) & np.isfinite(boxes).all(axis=1)
-    return [box if ok else None for box, ok in zip(boxes, good, strict=True)]
+        # K (R_ext (R X + c) + T), multiplied out so that each pose costs one small matrix product.
+        to_pixels = camera.matrix @ camera.rotation
+        shift = centres @ to_pixels.T + camera.matrix @ camera.translation
+        x, y, depth = np.moveaxis((to_pixels @ rotations) @ template.T + shift[:, :, None], 1, 0)
+        x, y = x / depth, y / depth
+        boxes = np.stack([x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1)
+        good = (depth.min(axis=1) > 1.0) & np.isfinite(boxes).all(axis=1)
+    return [box if ok else None for box, ok in zip(boxes, good.tolist(), strict=True)]
 
 
 def _check_depth(source: Source, path: str) -> None:
@@ -308,6 +303,8 @@ def _check_depth(source: Source, path: str) -> None:
         (empty,) = struct.unpack_from("<i", data, position)
         full = struct.unpack_from("<i", data, position + 4)[0] if position + 8 <= len(data) else 0
         pixels += empty + full
-        position += 8 + 2 * full
-        if empty < 0 or full < 0 or pixels > width * height or position > len(data) + 4:
+        end = position + 8 + 2 * full
+        is_cut = end > len(data) and position + 4 != len(data)  # a last run of nothing may stand alone
+        if empty < 0 or full < 0 or pixels > width * height or is_cut:
             raise Refused("bad_depth", f"{path}: a run of pixels leads beyond the picture or the file")
+        position = end

@@ -4,7 +4,8 @@ Layout: four folders of tracks, each with NN.csv (one row per frame, no header: 
 and a folder of numbered PNG pictures per head model, <model>/NN/*.png. All heads share a track's csv.
 
 Handled: pictures sorted by number, not as text; softkinetic and softkinect; a csv and a folder of pictures of
-different length, whose pairing nobody can know, so that all of it is refused.
+different length, whose pairing nobody can know, so that all of it is refused. Remarked: numbers of pictures with
+gaps (they are paired in their order) and a csv whose last line has no line end, so that it may be cut.
 
 Assumed, from a single source: the column order, and yaw with the opposite sign of 300W-LP. When BIWI is in the
 same build, the tracks called BIWI (which replay it) are compared with BIWI's own angles, and a remark says
@@ -27,7 +28,6 @@ import numpy.typing as npt
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import Convention, canonical_from_angles
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "synhead"
 TITLE = "NVIDIA Synthetic Head (SynHead)"
@@ -51,10 +51,11 @@ TRACKS = {"BIWI": 24, "breitenstein": 26, "kinect": 5, "softkinetic": 15}
 PUBLISHED: dict[str, int] = {"synhead/": 510_960, "synhead/BIWI/": 156_780}
 OUT_OF_RANGE: frozenset[str] = frozenset()
 
-_FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkinect(?:ic)?")
+_FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkin(?:etic|ect)")
 _CSV = re.compile(r"(\d{2,})\.csv")
 _HEAD = re.compile(r"[fm]\d{2}")
-_PICTURE = re.compile(r"\D*(\d+)\.png")
+_PICTURE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which a Mac leaves beside 0.png
+_MAX_ANGLE_DEG = 360.0  # beyond it a number is damage
 _MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
 _ANGLES = ("pitch", "yaw", "roll")
 
@@ -84,11 +85,11 @@ class Options:
         return Convention(name, columns, "deg", "XYZ", pitch, yaw, roll)
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds a folder of tracks with csv files."""
-    for entry in tree.listdir(path):
+    for entry in source.listdir(path):
         if entry.is_dir and _FOLDER.fullmatch(entry.name):
-            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
             if any(_CSV.fullmatch(e.name) for e in inside):
                 return True
     return False
@@ -121,21 +122,26 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     sequence = f"synhead/{unit.key}"
     pictures = _pictures(source, f"{folder}/{head}/{track}")
     try:
-        rows = _rows(source, f"{folder}/{track}.csv")
+        rows, is_cut = _rows(source, f"{folder}/{track}.csv")
         if len(rows) != len(pictures):
             detail = f"{folder}/{track}.csv: {len(rows)} rows, but {folder}/{head}/{track} has {len(pictures)} pictures"
             raise Refused("frame_count_mismatch", detail)
     except Refused as refused:
-        for number, path in pictures:
-            yield Drop(f"{sequence}/{number:06d}", refused.reason, refused.detail, path, sequence, number)
+        for sample_id, (number, path) in zip(_sample_ids(sequence, pictures), pictures, strict=True):
+            yield Drop(sample_id, refused.reason, refused.detail, path, sequence, number)
         if not pictures:
             yield Drop(sequence, refused.reason, refused.detail, None, sequence)
         return
+    if is_cut:
+        yield Note(f"{folder}/{track}.csv: its last line has no line end, so it may be cut", is_warning=True)
+    if pictures and pictures[-1][0] - pictures[0][0] != len(pictures) - 1:
+        where = f"{folder}/{head}/{track}"
+        yield Note(f"{where}: the numbers of its pictures have gaps; paired with the rows in order", is_warning=True)
     labels = np.array([row if isinstance(row, list) else [np.nan] * 3 for row in rows]).reshape(-1, 3)
     convention = options.convention
     angles, rotations = canonical_from_angles(labels, convention)
-    for i, (number, path) in enumerate(pictures):
-        sample_id, row = f"{sequence}/{number:06d}", rows[i]
+    for i, (sample_id, (number, path)) in enumerate(zip(_sample_ids(sequence, pictures), pictures, strict=True)):
+        row = rows[i]
         try:
             if isinstance(row, str):
                 raise Refused("bad_label", row)
@@ -197,16 +203,25 @@ def _pictures(source: Source, folder: str) -> list[tuple[int, str]]:
     return sorted((int(m[1]), f"{folder}/{name}") for m, name in matches if m)
 
 
-def _rows(source: Source, path: str) -> list[list[float] | str]:
-    """Return the three numbers of each row, or the sentence that says what is wrong with it."""
+def _sample_ids(sequence: str, pictures: list[tuple[int, str]]) -> Iterator[str]:
+    """Yield the names of the heads; where 1.png and 01.png both are there, the second ends in #2."""
+    seen: dict[int, int] = {}
+    for number, _ in pictures:
+        seen[number] = seen.get(number, 0) + 1
+        yield f"{sequence}/{number:06d}" + (f"#{seen[number]}" if seen[number] > 1 else "")
+
+
+def _rows(source: Source, path: str) -> tuple[list[list[float] | str], bool]:
+    """Return the three numbers of each row, or what is wrong with it; and whether the last may be cut."""
     rows: list[list[float] | str] = []
-    for number, line in enumerate(source.read(path).splitlines(), start=1):
+    data = source.read(path)
+    for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             values = [float(token) for token in line.rstrip(b", \t").split(b",")]
         except ValueError:
             values = []
-        bad = len(values) < 3 or not np.isfinite(values).all()
-        rows.append(f"{path}: line {number} does not start with 3 numbers" if bad else values[:3])
-    return rows
+        bad = len(values) < 3 or b"_" in line or not all(abs(v) <= _MAX_ANGLE_DEG for v in values[:3])
+        rows.append(f"{path}: line {number} does not start with 3 possible angles" if bad else values[:3])
+    return rows, not data[-1:].isspace()

@@ -12,7 +12,14 @@ Assumed, from a single source: R = Rx(pitch) Ry(-yaw) Rz(-roll) in frame C. For 
 the builder checks it: a rigid set of points is fitted to the 2-D landmarks under each of the 48 orders and
 signs of the three angles, and a remark says whether the assumption explains them as well as the best.
 A picture tells depth only up to reversal, so the fit keeps the shapes whose middle lies nearer to the camera.
-The box is that of the 2-D landmarks (bbox_kind landmarks54).
+The box is that of the 2-D landmarks (bbox_kind landmarks54, or as many as there are); where their file is
+absent or damaged the heads of the video have no box, and a remark says so. A last line of landmarks without a
+line end may be cut and gives no box.
+
+Refused: a row that is not six possible numbers; all frames of a video whose labels or whose mp4 cannot be read.
+Row i belongs to frame i, from the first; what is left over of rows or frames is refused, and so is the last row
+of a file with too few if it lacks its line end. How many frames there are is what the header of the mp4 says;
+only --check-images decodes them all. Camera_parameters.mat is not needed and not read.
 """
 
 from __future__ import annotations
@@ -28,7 +35,6 @@ import numpy.typing as npt
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "upna"
 TITLE = "UPNA Head Pose Database"
@@ -55,6 +61,10 @@ _FILE = re.compile(
 )
 _CONVENTION = CONVENTIONS["upna"]
 _MIN_MOTION_DEG = 4.0  # standard deviation; below it a video cannot tell one order from another
+_MAX_MISFIT = 0.25  # of the best fit; about 0.03 where only the perspective is left to explain
+_MAX_ANGLE_DEG = 360.0
+_MAX_DISTANCE = 1e5  # mm and px: beyond it a number is damage
+_MAX_FRAMES = 100_000  # the videos have 300
 _TIE = 1.05  # residuals this close are equal: the landmarks themselves are not exact
 
 Array = npt.NDArray[np.float64]
@@ -67,11 +77,11 @@ class Options:
     labels: str = field(default="raw", metadata={"choices": ("raw", "zeroed")})
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds User_NN folders with videos or their labels."""
-    for entry in tree.listdir(path):
+    for entry in source.listdir(path):
         if entry.is_dir and _USER.fullmatch(entry.name):
-            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
             if any(_FILE.fullmatch(e.name) for e in inside):
                 return True
     return False
@@ -83,57 +93,73 @@ def units(source: Source, options: Options) -> list[Unit]:
     for user in source.listdir(""):
         if not _USER.fullmatch(user.name):
             continue
-        matches = map(_FILE.fullmatch, (e.name for e in source.listdir(user.name)))
-        for stem in sorted({f"user_{m[1]}_video_{m[2]}" for m in matches if m}):
+        kinds: dict[str, set[str]] = {}
+        for match in map(_FILE.fullmatch, (e.name for e in source.listdir(user.name))):
+            if match:
+                kinds.setdefault(f"user_{match[1]}_video_{match[2]}", set()).add(match[3])
+        for stem in sorted(kinds):
             path = f"{user.name}/{stem}"
             files = (f"{path}.mp4", f"{path}_groundtruth2D.txt", _label_path(path, options))
-            found.append(Unit(path, (path,), 300, files))
+            found.append(Unit(path, (path, ".mp4" in kinds[stem]), 300, files))
     return found
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
     """Yield the frames of a video."""
-    (path,) = unit.items
+    path, has_video = unit.items
     user, video = path[-11:-9], path[-2:]
-    sequence = f"upna/user_{user}/video_{video}"
+    sequence, table = f"upna/user_{user}/video_{video}", _label_path(path, options)
+    rows: list[list[float] | str] = []
+    is_cut, frames, faults = False, 0, []
     try:
-        rows = _rows(source, _label_path(path, options))
+        rows, is_cut = _rows(source, table)
     except Refused as refused:
-        yield Drop(sequence, refused.reason, refused.detail, f"{path}.mp4", sequence)
-        return
+        faults.append(refused)
     try:
+        if not has_video:
+            raise Refused("missing_image", f"{path}.mp4: no such file")
         width, height, frames = _video(source, f"{path}.mp4")
     except Refused as refused:
-        for i in range(len(rows)):
-            yield Drop(_sample_id(sequence, i), refused.reason, refused.detail, f"{path}.mp4", sequence, i)
+        faults.append(refused)
+    if faults:
+        yield from _all_refused(sequence, f"{path}.mp4", max(len(rows), frames), faults[0])
         return
-    points = None
+    if is_cut and len(rows) < frames:
+        rows[-1] = f"{table}: line {len(rows)}, its last, is cut"
+    elif is_cut:
+        yield Note(f"{table}: its last line has no line end, so it may be cut", is_warning=True)
+    points, boxes = None, np.empty((0, 4))
     try:
-        points = _points(source, f"{path}_groundtruth2D.txt", len(rows))
+        points = _points(source, f"{path}_groundtruth2D.txt", {len(rows), frames})
+        boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
     except Refused as refused:
         yield Note(f"{refused.detail}, so the heads of this video have no box", is_warning=True)
     labels = np.array([row if isinstance(row, list) else [np.nan] * 6 for row in rows]).reshape(-1, 6)
     angles, rotations = canonical_from_angles(labels[:, 3:], _CONVENTION)
     if points is not None:
-        yield from _check_convention(labels, points)
-    for i, row in enumerate(rows):
+        yield from _check_convention(labels[: len(points)], points[: len(labels)])
+    for i in range(max(len(rows), frames)):
         sample_id = _sample_id(sequence, i)
-        if isinstance(row, str):
-            yield Drop(sample_id, "bad_label", row, f"{path}.mp4", sequence, i)
-        elif i >= frames:
-            detail = f"{path}.mp4: label row {i + 1}, but the video has {frames} frames"
+        if i >= min(len(rows), frames):
+            detail = f"{table}: {len(rows)} rows, but {path}.mp4 has {frames} frames"
             yield Drop(sample_id, "frame_count_mismatch", detail, f"{path}.mp4", sequence, i)
+        elif isinstance(row := rows[i], str):
+            yield Drop(sample_id, "bad_label", row, f"{path}.mp4", sequence, i)
         else:
-            box = None if points is None else np.concatenate([points[i].min(axis=0), points[i].max(axis=0)])
+            box = boxes[i] if i < len(boxes) else None
             yield Record(
                 sample_id, f"{path}.mp4", width, height, *angles[i].tolist(), rotations[i].ravel(),
                 raw_angles=labels[i, 3:], raw_convention="upna", subject_id=f"upna/user_{user}",
                 sequence_id=sequence, frame_index=i,
-                bbox_xyxy=box, bbox_kind=None if box is None else "landmarks54",
+                bbox_xyxy=box, bbox_kind=None if points is None or box is None else f"landmarks{points.shape[1]}",
             )  # fmt: skip
-    for i in range(len(rows), frames):
-        detail = f"{path}.mp4: the video has {frames} frames, its labels end at {len(rows)}"
-        yield Drop(_sample_id(sequence, i), "frame_count_mismatch", detail, f"{path}.mp4", sequence, i)
+
+
+def _all_refused(sequence: str, path: str, frames: int, fault: Refused) -> Iterator[Drop]:
+    for i in range(frames):
+        yield Drop(_sample_id(sequence, i), fault.reason, fault.detail, path, sequence, i)
+    if not frames:
+        yield Drop(sequence, fault.reason, fault.detail, path, sequence)
 
 
 def _sample_id(sequence: str, frame: int) -> str:
@@ -144,35 +170,42 @@ def _label_path(path: str, options: Options) -> str:
     return f"{path}_groundtruth3D{'_zeroed' if options.labels == 'zeroed' else ''}.txt"
 
 
-def _rows(source: Source, path: str) -> list[list[float] | str]:
-    """Return the six numbers of each row, or the sentence that says what is wrong with it."""
+def _rows(source: Source, path: str) -> tuple[list[list[float] | str], bool]:
+    """Return the six numbers of each row, or what is wrong with it; and whether the last may be cut."""
     rows: list[list[float] | str] = []
-    for number, line in enumerate(source.read(path).splitlines(), start=1):
+    data = source.read(path)
+    for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
         try:
             values = [float(token) for token in line.split()]
         except ValueError:
             values = []
-        if len(values) != 6 or not np.isfinite(values).all():
-            rows.append(f"{path}: line {number} does not hold 6 numbers")
+        limits = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)
+        if len(values) != 6 or b"_" in line or not all(abs(v) <= m for v, m in zip(values, limits, strict=True)):
+            rows.append(f"{path}: line {number} does not hold 6 possible numbers")
         else:
             rows.append(values)
     if not any(isinstance(row, list) for row in rows):
-        raise Refused("bad_label", f"{path}: no line with 6 numbers")
-    return rows
+        raise Refused("bad_label", f"{path}: no line with 6 possible numbers")
+    return rows, not data[-1:].isspace()
 
 
-def _points(source: Source, path: str, expected: int) -> Array:
-    """Return the 2-D landmarks (frames, points, 2) in pixels."""
-    lines = [line.split() for line in source.read(path).splitlines() if line.strip()]
+def _points(source: Source, path: str, expected: set[int]) -> Array:
+    """Return the 2-D landmarks (frames, points, 2) in pixels; their frames are one of `expected`."""
+    data = source.read(path)
+    lines = [line.split() for line in data.splitlines() if line.strip()]
     try:
-        values = np.array(lines, dtype=np.float64)
+        values = np.array(lines if b"_" not in data else b"_", dtype=np.float64)
     except ValueError:
         raise Refused("bad_label", f"{path}: its rows are not numbers of one count") from None
-    if len(values) != expected or values.ndim != 2 or values.shape[1] % 2 or not np.isfinite(values).all():
-        raise Refused("bad_label", f"{path}: {values.shape} numbers do not fit {expected} frames of x y pairs")
-    return values.reshape(expected, -1, 2)
+    if len(values) not in expected or values.ndim != 2 or values.shape[1] % 2:
+        frames = " or ".join(map(str, sorted(expected)))
+        raise Refused("bad_label", f"{path}: {values.shape} numbers do not fit {frames} frames of x y pairs")
+    points = values.reshape(len(values), -1, 2)
+    if not (np.abs(values) <= _MAX_DISTANCE).all() or not (np.ptp(points, axis=1) > 0).all():
+        raise Refused("bad_label", f"{path}: holds impossible coordinates")
+    return points if data[-1:].isspace() else points[:-1]  # a last line without a line end may be cut
 
 
 def _video(source: Source, path: str) -> tuple[int, int, int]:
@@ -181,7 +214,7 @@ def _video(source: Source, path: str) -> tuple[int, int, int]:
 
     with source.local_path(path) as local:
         source.head(path, 1)  # says in plain words what OpenCV would hide: no such file, no permission
-        cv2.setLogLevel(0)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         video = cv2.VideoCapture(local)
         try:
             width, height, frames = (
@@ -195,7 +228,7 @@ def _video(source: Source, path: str) -> tuple[int, int, int]:
                     frames += 1
         finally:
             video.release()
-    if not opened or min(width, height, frames) <= 0:
+    if not opened or min(width, height, frames) <= 0 or frames > _MAX_FRAMES:
         raise Refused("bad_image", f"{path}: not a video that OpenCV can open")
     return width, height, frames
 
@@ -208,6 +241,9 @@ def _check_convention(labels: Array, points: Array) -> Iterator[Note]:
         return
     residuals = {c: _residual(matrix_from_angles(angles[good], c), labels[good, 2], points[good]) for c in _CANDIDATES}
     best = min(residuals, key=lambda c: residuals[c])
+    if not residuals[best] <= _MAX_MISFIT:
+        yield Note("the 2-D landmarks fit the angles under no order and signs: not checked", is_warning=True)
+        return
     if residuals[_CONVENTION] <= _TIE * residuals[best]:
         yield Note("the 2-D landmarks agree with the assumed order and signs of the angles")
         return

@@ -23,7 +23,6 @@ from ubhpd.matfile import MatError, MatReader
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
 from ubhpd.source import Refused, Source
-from ubhpd.trees import Tree
 
 NAME = "300wlp"
 TITLE = "300W-LP"
@@ -56,6 +55,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset(
 _FOLDER = re.compile(r"(AFW|HELEN|IBUG|LFPW)(_Flip)?")
 _FILE = re.compile(r"((?:AFW|HELEN|IBUG|LFPW)_.+_\d+)\.(jpg|mat)")
 _FACE_OF_PHOTO = re.compile(r"(IBUG_image_\d+) ?_\d+|((?:AFW|HELEN)_\d+)_\d+")
+_MAX_RAD = 1e6  # beyond it a number is damage
 _UNIT_SIZE = 2000
 
 
@@ -66,11 +66,11 @@ class Options:
     landmarks: str = field(default="pt2d", metadata={"choices": ("pt2d", "projected")})
 
 
-def recognise(tree: Tree, path: str) -> bool:
+def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds one of the eight folders with samples in it."""
-    for entry in tree.listdir(path):
+    for entry in source.listdir(path):
         if entry.is_dir and _FOLDER.fullmatch(entry.name):
-            inside = tree.listdir(f"{path}/{entry.name}" if path else entry.name)
+            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
             if any(_FILE.fullmatch(e.name) and not e.name.endswith("_pts.mat") for e in inside):
                 return True
     return False
@@ -118,26 +118,36 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         yield from _records(folder, good, sizes, np.array(poses), np.array(points), options)
 
 
-def _records(folder: str, stems: list[str], sizes: Any, poses: Any, points: Any, options: Options) -> Iterator[Record]:
-    angles, rotations = canonical_from_angles(poses, "300wlp")
+def _records(
+    folder: str, stems: list[str], sizes: Any, poses: Any, points: Any, options: Options
+) -> Iterator[Record | Drop]:
+    with np.errstate(invalid="ignore"):
+        finite = ((np.abs(poses).max(axis=1) < _MAX_RAD) & ~np.isinf(points).any(axis=(1, 2))).tolist()
+        angles, rotations = canonical_from_angles(poses, "300wlp")
     landmarks = np.swapaxes(points, 1, 2).reshape(-1, 136)
     boxes = np.concatenate([points.min(axis=2), points.max(axis=2)], axis=1)
     has_points = np.isfinite(boxes).all(axis=1).tolist()
-    flat, triplets = rotations.reshape(-1, 9), angles.tolist()
-    twin = folder.removesuffix("_Flip") if folder.endswith("_Flip") else None
+    if options.landmarks == "pt2d":  # there NaN is no absence but damage
+        finite = [a and b for a, b in zip(finite, has_points, strict=True)]
+    flat, triplets, sequence = rotations.reshape(-1, 9), angles.tolist(), f"300wlp/{folder}"
+    twin = f"300wlp/{folder.removesuffix('_Flip')}" if folder.endswith("_Flip") else None
     for i, stem in enumerate(stems):
+        sample_id, path = f"{sequence}/{stem}", f"{folder}/{stem}.jpg"
+        if not finite[i]:
+            detail = f"{folder}/{stem}.mat: holds a number that is not finite, or an impossible angle"
+            yield Drop(sample_id, "bad_label", detail, path, sequence)
+            continue
         photo, _, k = stem.rpartition("_")
         if match := _FACE_OF_PHOTO.fullmatch(photo):
             photo = match[1] or match[2]
-        warped = int(k) > 0
+        warped, shown = int(k) > 0, has_points[i]
         of_photo = "_of_source_photo" if warped and options.landmarks == "pt2d" else ""
-        shown = has_points[i]
         yield Record(
-            f"300wlp/{folder}/{stem}", f"{folder}/{stem}.jpg", *sizes[i], *triplets[i], flat[i],
-            raw_angles=poses[i], raw_convention="300wlp", sequence_id=f"300wlp/{folder}",
+            sample_id, path, *sizes[i], *triplets[i], flat[i],
+            raw_angles=poses[i], raw_convention="300wlp", sequence_id=sequence,
             bbox_xyxy=boxes[i] if shown else None, bbox_kind=f"landmarks68{of_photo}" if shown else None,
             landmarks68=landmarks[i] if shown else None, landmarks_kind=f"ibug68{of_photo}" if shown else None,
-            synthetic=warped, flip_of=f"300wlp/{twin}/{stem}" if twin else None, source_photo=f"300wlp/{photo}",
+            synthetic=warped, flip_of=f"{twin}/{stem}" if twin else None, source_photo=f"300wlp/{photo}",
         )  # fmt: skip
 
 
@@ -152,9 +162,6 @@ def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any]:
             "bad_label",
             f"{path}: Pose_Para and pt2d have shapes {pose.shape} and {pt2d.shape}, unlike 300W-LP",
         )
-    # One sum tells a NaN or an infinity anywhere; only then is it worth a closer look.
-    if not np.isfinite(pose.sum() + pt2d.sum()):
-        raise Refused("bad_label", f"{path}: holds a number that is not finite")
     return pose[0, :3], pt2d
 
 

@@ -33,11 +33,11 @@ class Counts(NamedTuple):
 def bin_index(angles_deg: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return the bin, 0 to 14, of each angle in degrees, any shape; OUTSIDE (-1) beyond [-90, 90] and for NaN."""
     angles = np.asarray(angles_deg, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        index = np.floor((angles + LIMIT_DEG) / WIDTH_DEG)
-        index = np.where(angles == LIMIT_DEG, N_BINS - 1, index)
-        within = (angles >= -LIMIT_DEG) & (angles <= LIMIT_DEG)
-    return np.where(within, index, OUTSIDE).astype(np.int64)
+    within = (angles >= -LIMIT_DEG) & (angles <= LIMIT_DEG)
+    known = np.where(within, angles, 0.0)
+    index = np.minimum((known + LIMIT_DEG) // WIDTH_DEG, N_BINS - 1).astype(np.int64)
+    index -= known < EDGES_DEG[index]  # an angle next to an edge may round across it
+    return np.where(within, index, OUTSIDE)
 
 
 def counts(ypr_deg: npt.ArrayLike) -> Counts:

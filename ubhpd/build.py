@@ -10,6 +10,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -99,6 +100,7 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
         UbhpdError: an unknown source or option, a dataset that is not there or broken as a whole.
     """
     engine, progress = engine or Engine(), progress or Progress(show=False)
+    engine.check()
     _check(config)
     chosen = registry.select(config.sources)
     if unknown := sorted(set(config.options) - set(chosen)):
@@ -149,8 +151,7 @@ def _find(config: BuildConfig, chosen: Mapping[str, registry.Builder], work: Pat
     )
     missing = [n for n in chosen if n not in found.specs]
     if missing:
-        places = ", ".join(dict.fromkeys([*config.roots.values(), *([config.data_root] if config.data_root else [])]))
-        messages = [missing_message(chosen[n], places or "no folder: give --data-root", found.faults) for n in missing]
+        messages = [missing_message(chosen[n], config.roots.get(n, config.data_root), found.faults) for n in missing]
         raise UbhpdError("\n".join(messages))
     return found.specs
 
@@ -271,6 +272,7 @@ def _poses(pool: Path, dataset: str) -> dict[str, np.ndarray[Any, Any]]:
     return {str(s): rows[names[3:]].to_numpy() for s, rows in frame.groupby("sequence_id")}
 
 
+@lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
     names = ("numpy", "pyarrow", "scipy", "opencv-python-headless", "h5py")
     return {"python": platform.python_version(), **{n: version(n) for n in names}}

@@ -49,7 +49,4 @@ def main(arguments: list[str] | None = None) -> None:
     except UbhpdError as error:
         click.echo(f"Error: {error}", err=True)
         code = WRONG_INPUT
-    except BrokenPipeError:  # the reader of our output, `head` for example, has seen enough
-        sys.stderr.close()
-        code = GOOD
     sys.exit(code if isinstance(code, int) else GOOD)

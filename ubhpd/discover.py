@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from ubhpd.errors import UbhpdError
 from ubhpd.registry import Builder
-from ubhpd.trees import Entry, Tree, TreeSpec, archive_fault, is_archive, peek
+from ubhpd.source import Source
+from ubhpd.trees import Tree, TreeSpec, archive_fault, is_archive, peek
 
 _MAX_DEPTH = 5  # folders below the data root, and again inside an archive
 _MAX_FOLDERS = 5000
@@ -48,13 +49,19 @@ def discover(
     if data_root is not None and searched:
         _search(data_root, searched, findings, spool_dir, keep_whole)
     for name, place in roots.items():
-        _search(place, {name: builders[name]}, findings, spool_dir, keep_whole)
+        if os.path.isdir(place) and _asked(builders[name], "recognise", Source(peek(place)), ""):  # the dataset itself
+            findings.specs[name] = TreeSpec(((place, ""),), spool_dir, keep_whole)
+        else:
+            _search(place, {name: builders[name]}, findings, spool_dir, keep_whole)
     return findings
 
 
-def missing_message(builder: Builder, places: str, faults: Mapping[str, str]) -> str:
-    """Return what to tell a user whose dataset was not found."""
-    lines = [f"{builder.TITLE} ({builder.NAME}) was not found in {places}. {builder.ACCESS}"]
+def missing_message(builder: Builder, place: str | None, faults: Mapping[str, str]) -> str:
+    """Return what to tell a user whose dataset was not found in `place`, or who named no place."""
+    where = (
+        f"was not found in {place}" if place else f"has no place: give --data-root DIR or --root {builder.NAME}=PATH"
+    )
+    lines = [f"{builder.TITLE} ({builder.NAME}) {where}. {builder.ACCESS}"]
     lines += [f"  Homepage: {builder.HOMEPAGE}", f"  Licence: {builder.LICENSE}", "  It must look like this, or be the"]
     lines[-1] += " official archive of it:"
     lines += [f"    {line}" for line in builder.LAYOUT.rstrip().splitlines()]
@@ -69,23 +76,21 @@ def _search(
         raise UbhpdError(f"{place} does not exist: check --data-root and --root.")
     whole: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
     parts: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
-    for tree, place_of_tree, folder in _folders(place, findings):
+    for source, home, folder in _folders(place, findings):
         for name, builder in builders.items():
-            if _asked(builder, "recognise", tree, folder):
-                whole[name].append((place_of_tree, folder))
-            elif _asked(builder, "recognise_part", tree, folder):
-                parts[name].append((place_of_tree, folder))
+            if _asked(builder, "recognise", source, folder):
+                whole[name].append((home, folder))
+            elif _asked(builder, "recognise_part", source, folder):
+                parts[name].append((home, folder))
     for name in builders:
         if chosen := _choose(name, whole[name]):
             rest = tuple(p for p in parts[name] if p != chosen)
             findings.specs[name] = TreeSpec((_normal(chosen), *map(_normal, rest)), spool_dir, keep_whole)
 
 
-def _asked(builder: Builder, question: str, tree: Tree, folder: str) -> bool:
-    try:
-        return bool(getattr(builder, question, lambda *_: False)(tree, folder))
-    except OSError:  # a folder that may not be read is not a dataset
-        return False
+def _asked(builder: Builder, question: str, source: Source, folder: str) -> bool:
+    ask = getattr(builder, question, None)
+    return bool(ask is not None and ask(source, folder))
 
 
 def _choose(name: str, found: list[tuple[str, str]]) -> tuple[str, str] | None:
@@ -103,8 +108,8 @@ def _normal(part: tuple[str, str]) -> tuple[str, str]:
     return part if is_archive(place) else (os.path.join(place, root) if root else place, "")
 
 
-def _folders(place: str, findings: Findings) -> Iterator[tuple[Tree, str, str]]:
-    """Yield (tree, place of the tree, folder in it), breadth first, archives in their turn."""
+def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]]:
+    """Yield (files, where they are, folder among them), breadth first, archives in their turn."""
     places = deque([os.fspath(place)])
     seen = 0
     while places:
@@ -112,12 +117,13 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Tree, str, str]]:
         tree = _peek(here, findings)
         if tree is None:
             continue
+        source = Source(tree)  # a folder that cannot be listed is an empty one here
         folders: deque[tuple[str, int]] = deque([("", 0)])
         while folders and seen < _MAX_FOLDERS:
             folder, depth = folders.popleft()
             seen += 1
-            yield tree, here, folder
-            entries = _listed(tree, folder)
+            yield source, here, folder
+            entries = source.listdir(folder)
             inside = [e.name for e in entries if e.is_dir and not e.name.startswith((".", "__MACOSX"))]
             if depth < _MAX_DEPTH and len(inside) <= _CROWD:
                 folders.extend((f"{folder}/{name}" if folder else name, depth + 1) for name in inside)
@@ -137,10 +143,3 @@ def _peek(place: str, findings: Findings) -> Tree | None:
     except UbhpdError as error:
         findings.faults[place] = f"cannot be used ({error})"
         return None
-
-
-def _listed(tree: Tree, folder: str) -> list[Entry]:
-    try:
-        return tree.listdir(folder)
-    except OSError:
-        return []

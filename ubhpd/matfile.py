@@ -24,6 +24,8 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 _MAX_INFLATED = 4 << 20
+_SMALL = _MAX_INFLATED // 1033  # deflate packs at most 1032 to 1
+_unpack_tag = struct.Struct("<II").unpack_from
 _COMPRESSED = 15
 _MATRIX = 14
 # Data type of the stored numbers -> numpy type; array class -> the class those numbers may stand for.
@@ -68,13 +70,14 @@ class MatReader:
         offsets = []
         position, end = 128, len(data)
         while position < end:
-            if position + 8 > end:
+            start = position + 8
+            if start > end:
                 return None
-            kind, length = struct.unpack_from("<II", data, position)
-            if kind != _COMPRESSED or position + 8 + length > end:
+            kind, length = _unpack_tag(data, position)
+            position = start + length
+            if kind != _COMPRESSED or position > end:
                 return None
-            offsets.append((position + 8, position + 8 + length))
-            position += 8 + length
+            offsets.append((start, position))
         if len(offsets) == self._count:
             try:
                 if (found := self._take(data, offsets, self._places)) is not None:
@@ -172,8 +175,10 @@ def _parse_header(header: bytes, name: str) -> tuple[str, tuple[int, int], int] 
 
 def _inflate(data: bytes) -> bytes:
     """Return one inflated element, checksum verified; MatError if it is damaged or too large."""
-    inflater = zlib.decompressobj()
     try:
+        if len(data) <= _SMALL:  # cannot become larger than _MAX_INFLATED
+            return zlib.decompress(data)
+        inflater = zlib.decompressobj()
         inflated = inflater.decompress(data, _MAX_INFLATED)
     except zlib.error:
         raise MatError("damaged: a compressed variable fails its checksum") from None

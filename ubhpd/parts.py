@@ -55,9 +55,12 @@ def collect(dataset: str, said: Iterable[Record | Drop | Note]) -> tuple[pa.Tabl
 def write_part(path: Path, table: pa.Table, notes: list[Note], digest: str, started_at: float) -> None:
     """Write a part, whole or not at all."""
     metadata = {_DIGEST: digest, _STARTED: repr(started_at), _NOTES: json.dumps(notes)}
-    with replacing(path) as part, pa.OSFile(str(part), "wb") as file:
-        with pa.ipc.new_file(file, schema().with_metadata(metadata), options=_WRITE) as writer:
-            writer.write_table(table)
+    with (
+        replacing(path) as part,
+        pa.OSFile(str(part), "wb") as file,
+        pa.ipc.new_file(file, schema().with_metadata(metadata), options=_WRITE) as writer,
+    ):
+        writer.write_table(table)
 
 
 def read_head(path: Path) -> PartHead | None:

@@ -12,7 +12,6 @@ from typing import Any, Protocol, cast
 from ubhpd.errors import UbhpdError
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.source import Source
-from ubhpd.trees import Tree
 
 # What every file in builders/ defines, and its type; docs/add-a-dataset.md explains each.
 BUILDER_CARD: dict[str, type] = {
@@ -42,8 +41,8 @@ class Builder(Protocol):
     OUT_OF_RANGE: frozenset[str]  # sample ids published as beyond 99 degrees
     Options: type[Any]  # frozen dataclass of named modes, each a string with a default
 
-    def recognise(self, tree: Tree, path: str) -> bool:
-        """Return True if the folder `path` of `tree` is the root of this dataset."""
+    def recognise(self, source: Source, path: str) -> bool:
+        """Return True if the folder `path` of `source` is the root of this dataset."""
 
     def units(self, source: Source, options: Any) -> list[Unit]:
         """Return the independent pieces of work, in a stable order."""

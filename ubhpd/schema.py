@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -183,8 +184,17 @@ def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
 def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if not pa.types.is_fixed_size_list(kind):
         return pa.array(values, type=kind)
+    if type(None) not in set(map(type, values)):
+        return pa.FixedSizeListArray.from_arrays(pa.array(_rows(values, kind.list_size).ravel()), type=kind)
     mask = np.fromiter((v is None for v in values), dtype=bool, count=len(values))
     rows = np.zeros((len(values), kind.list_size))
     if not mask.all():
-        rows[~mask] = np.stack([np.asarray(v, dtype=np.float64).ravel() for v in values if v is not None])
+        rows[~mask] = _rows([v for v in values if v is not None], kind.list_size)
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind, mask=pa.array(mask))
+
+
+def _rows(values: Sequence[Any], size: int) -> npt.NDArray[np.float64]:
+    """Return lists or flat arrays of `size` numbers as the rows of a matrix."""
+    if values and isinstance(values[0], np.ndarray):
+        return np.concatenate(values, dtype=np.float64).reshape(-1, size)
+    return np.array(values, dtype=np.float64).reshape(-1, size)

@@ -63,7 +63,7 @@ class Source:
             Refused: the file is missing or unreadable.
         """
         try:
-            return self._tree.probe(path, size).head
+            return self._tree.head(path, size)
         except OSError as error:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
 

@@ -1,0 +1,21 @@
+"""Names the machine a benchmark ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+
+def describe_machine(*packages: str) -> str:
+    """Return one line: processor, usable cores, Python, and the versions of numpy and the named packages."""
+    info = Path("/proc/cpuinfo")
+    names = (
+        [s.partition(":")[2].strip() for s in info.read_text().splitlines() if s.startswith("model name")]
+        if info.exists()
+        else []
+    )
+    processor = names[0] if names else platform.processor() or platform.machine()
+    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", *packages))
+    return f"{processor}, {len(os.sched_getaffinity(0))} cores; Python {platform.python_version()}, {versions}."

@@ -1,0 +1,184 @@
+"""The commands as people type them: what they print, write and return."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ubhpd import cli
+from ubhpd.synth import aflw2000, biwi
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("raw")
+    biwi.write(root, (1, 2), frames=3, with_depth=False)
+    aflw2000.write(root, 8, distinct_pictures=2)
+    return root
+
+
+@pytest.fixture
+def ubhpd(capsys):
+    """Run a command line: gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([str(a) for a in arguments])
+        return stop.value.code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def built(ubhpd, data, tmp_path):
+    code, _, _ = ubhpd("build", "--sources", "biwi,aflw2000", "--data-root", data, "--out", tmp_path / "out", "--quiet")
+    assert code == 0
+    return tmp_path / "out"
+
+
+def test_help_lists_the_commands_and_imports_nothing_heavy():
+    script = (
+        "import sys; from ubhpd import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'numpy', 'pyarrow', 'scipy', 'cv2', 'pandas', 'matplotlib', 'torch'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("build", "sources", "validate", "info"):
+        assert f"\n  {name} " in done.stdout
+
+
+@pytest.mark.parametrize("name", cli.root.list_commands(None))
+def test_every_command_has_help(name, ubhpd):
+    code, out, _ = ubhpd(name, "--help")
+    assert code == 0
+    assert out.startswith(f"Usage: ubhpd {name}")
+
+
+def test_version(ubhpd):
+    code, out, _ = ubhpd("--version")
+    assert code == 0 and out.startswith("ubhpd, version ")
+
+
+def test_build_prints_what_it_found_and_refused(ubhpd, data, tmp_path):
+    code, out, err = ubhpd("build", "--sources", "biwi, aflw2000", "--data-root", data, "--out", tmp_path / "o")
+    assert (code, err) == (0, "")
+    assert "biwi          6       6        0" in out
+    assert "dropped as beyond_max_angle" in out
+    assert str(tmp_path / "o" / "pool.parquet") in out
+
+
+def test_quiet_is_quiet_and_json_is_json(ubhpd, data, tmp_path):
+    arguments = ("build", "--sources", "biwi", "--data-root", data, "--out", tmp_path / "o")
+    assert ubhpd(*arguments, "--quiet") == (0, "", "")
+    code, out, _ = ubhpd(*arguments, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((tmp_path / "o" / "build.json").read_text())
+
+
+def test_options_reach_the_builder(ubhpd, data, tmp_path):
+    base = ("build", "--sources", "biwi", "--data-root", data, "--out", tmp_path / "o", "--json")
+    depth = json.loads(ubhpd(*base)[1])
+    rgb = json.loads(ubhpd(*base, "-O", "biwi.frame=rgb")[1])
+    assert rgb["datasets"]["biwi"]["options"] == {"frame": "rgb"}
+    assert rgb["fingerprint"] != depth["fingerprint"]
+
+
+def test_root_shard_format_and_limit(ubhpd, data, tmp_path):
+    base = ("build", "--sources", "biwi", "--root", f"biwi={data / 'hpdb'}", "--out", tmp_path / "o")
+    code, out, _ = ubhpd(*base, "--shard", "1/2")
+    assert code == 0 and out.startswith("Shard 1/2: 1 units read")
+    code, out, _ = ubhpd(*base, "--format", "hdf5", "--max-angle", "0.00001")
+    assert code == 0 and (tmp_path / "o" / "pool.h5").exists()
+    assert "1 kept from an earlier run" in out
+    assert "dropped as beyond_max_angle" in out
+
+
+WRONG = {
+    "unknown command": (["bild"], "No such command 'bild'"),
+    "unknown option": (["build", "--sauces", "biwi"], "No such option"),
+    "no sources": (["build", "--out", "o"], "Missing option '--sources'"),
+    "unknown source": (["build", "--sources", "bivi", "--out", "o"], "Unknown source 'bivi'"),
+    "no data": (["build", "--sources", "biwi", "--out", "o"], "give --data-root"),
+    "missing data": (
+        ["build", "--sources", "biwi", "--out", "o", "--data-root", "/nowhere"],
+        "/nowhere does not exist",
+    ),
+    "bad root": (["build", "--sources", "biwi", "--out", "o", "--root", "biwi"], "not of the form NAME=VALUE"),
+    "bad option": (
+        ["build", "--sources", "biwi", "--out", "o", "-O", "frame=rgb"],
+        "not of the form DATASET.KEY=VALUE",
+    ),
+    "bad shard": (["build", "--sources", "biwi", "--out", "o", "--shard", "x"], "not of the form I/N"),
+    "bad limit": (["build", "--sources", "biwi", "--out", "o", "--max-angle", "many"], "not a valid float"),
+    "bad backend": (["build", "--sources", "biwi", "--out", "o", "--backend", "slurm"], "'slurm' is not one of loky"),
+    "bad jobs": (["build", "--sources", "biwi", "--out", "o", "--jobs", "0"], "--jobs"),
+    "no manifest": (["info", "/nowhere"], "Cannot open /nowhere"),
+    "empty folder": (["info", "."], "holds no pool.parquet"),
+    "nothing to validate": (["validate"], "Nothing to validate"),
+    "unknown card": (["sources", "bivi"], "Unknown source 'bivi'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_a_sentence_and_exit_code_2(case, ubhpd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("UBHPD_DATA", raising=False)
+    arguments, sentence = WRONG[case]
+    code, out, err = ubhpd(*arguments)
+    assert code == 2 and out == ""
+    assert sentence in err and "Traceback" not in err
+
+
+def test_the_data_root_may_come_from_the_environment(ubhpd, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("UBHPD_DATA", str(data))
+    assert ubhpd("build", "--sources", "biwi", "--out", tmp_path / "o", "--quiet")[0] == 0
+
+
+def test_an_interrupt_says_that_nothing_is_lost(ubhpd, data, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ubhpd.build.build", interrupted)
+    code, _, err = ubhpd("build", "--sources", "biwi", "--data-root", data, "--out", tmp_path / "o")
+    assert code == 130 and "goes on from there" in err
+
+
+def test_sources_tell_what_is_there_and_how_to_get_the_rest(ubhpd, data):
+    code, out, _ = ubhpd("sources", "--data-root", data)
+    assert code == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line}
+    assert str(data / "hpdb") in lines["biwi"] and lines["biwi"].endswith("6")
+    assert "510,960" in lines["synhead"]
+    card = ubhpd("sources", "biwi")[1]
+    assert "biwi.frame=depth (of depth, rgb)" in card and "frame_00003_rgb.png" in card
+    found = json.loads(ubhpd("sources", "--data-root", data, "--json")[1])
+    assert found["biwi"]["heads_listed"] == 6 and found["upna"]["found"] == []
+
+
+def test_info_describes_a_pool(ubhpd, built):
+    code, out, _ = ubhpd("info", built)
+    assert code == 0
+    assert "biwi: boxes template_projection 6" in out
+    summary = json.loads(ubhpd("info", built, "--json")[1])
+    assert summary["datasets"]["biwi"]["usable"] == 6
+    assert summary["datasets"]["biwi"]["subjects"] == 2
+    assert ubhpd("info", built / "pool.parquet")[1] == out
+
+
+def test_info_lists_every_refused_head(ubhpd, built):
+    summary = json.loads(ubhpd("info", built, "--json")[1])
+    refused = sum(d["heads"] - d["usable"] for d in summary["datasets"].values())
+    listed = json.loads(ubhpd("info", built, "--dropped", "--json")[1])
+    assert len(listed) == refused > 0
+    lines = ubhpd("info", built, "--dropped")[1].splitlines()
+    assert lines[0].split("\t")[1] == "beyond_max_angle"
+
+
+def test_output_into_a_closed_pipe_is_no_error(built):
+    script = f"{sys.executable} -m ubhpd info {built} --dropped --json | true"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr

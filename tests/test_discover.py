@@ -1,0 +1,155 @@
+"""Datasets are found as people have them: nested, renamed, zipped, in several archives, or not at all."""
+
+import shutil
+import tarfile
+import zipfile
+
+import pytest
+
+from ubhpd import registry
+from ubhpd.build import BuildConfig, build
+from ubhpd.discover import discover, missing_message
+from ubhpd.errors import UbhpdError
+from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
+
+WRITERS = {
+    "300wlp": lambda root: w300lp.write(root, 4, views=2, distinct_pictures=2),
+    "aflw": lambda root: aflw.write(root, 6),
+    "aflw2000": lambda root: aflw2000.write(root, 4, distinct_pictures=2),
+    "biwi": lambda root: biwi.write(root, (1,), frames=2, with_depth=False),
+    "synhead": lambda root: synhead.write(root, tracks={"BIWI": (0,)}, heads=("f01",), frames=2),
+    "upna": lambda root: upna.write(root, users=(1,), videos=(1,), frames=2),
+}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Every dataset in a folder of its own."""
+    root = tmp_path_factory.mktemp("raw")
+    for name, write in WRITERS.items():
+        (root / name).mkdir()
+        write(root / name)
+    return root
+
+
+def find(data_root, roots=None, names=None):
+    chosen = registry.select(names) if names else registry.builders()
+    return discover(chosen, str(data_root) if data_root else None, roots or {})
+
+
+def zipped(folder, target, prefix=""):
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, prefix + path.relative_to(folder).as_posix())
+
+
+def tarred(folder, target, mode="w:gz", only=""):
+    with tarfile.open(target, mode) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and only in path.as_posix():
+                archive.add(path, path.relative_to(folder).as_posix())
+
+
+def pool_of(name, place, out):
+    build(BuildConfig((name,), out, str(place)))
+    return (out / "pool.parquet").read_bytes()
+
+
+def test_all_six_are_found_in_one_folder(raw):
+    assert sorted(find(raw).specs) == sorted(WRITERS)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_deep_in_renamed_folders(name, raw, tmp_path):
+    (top,) = (p for p in (raw / name).iterdir() if p.is_dir())
+    shutil.copytree(top, tmp_path / "my data" / "head pose (1)" / "renamed")
+    found = find(tmp_path)
+    assert list(found.specs) == [name]
+    assert found.specs[name].where.endswith("renamed")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_folder_itself_may_be_named(name, raw):
+    (top,) = (p for p in (raw / name).iterdir() if p.is_dir())
+    assert find(top).specs[name].where == str(top)
+    assert find(None, {name: str(top)}).specs[name].where == str(top)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tgz", "tar", "tar.gz"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_archives_give_the_same_pool_as_the_folder(name, kind, raw, tmp_path):
+    (tmp_path / "data").mkdir()
+    target = tmp_path / "data" / f"download.{kind}"
+    if kind == "zip":
+        zipped(raw / name, target, prefix="extra/")
+    else:
+        tarred(raw / name, target, "w" if kind == "tar" else "w:gz")
+    assert pool_of(name, tmp_path / "data", tmp_path / "a") == pool_of(name, raw / name, tmp_path / "b")
+
+
+def test_an_archive_may_be_the_data_root(raw, tmp_path):
+    zipped(raw / "biwi", tmp_path / "hpdb.zip")
+    assert list(find(tmp_path / "hpdb.zip").specs) == ["biwi"]
+
+
+def test_aflw_in_its_four_archives(raw, tmp_path):
+    (tmp_path / "data").mkdir()
+    tarred(raw / "aflw", tmp_path / "data" / "aflw-db.tar.gz", only="aflw.sqlite")
+    for folder in ("0", "2", "3"):
+        tarred(raw / "aflw", tmp_path / "data" / f"aflw-images-{folder}.tar.gz", only=f"flickr/{folder}/")
+    assert pool_of("aflw", tmp_path / "data", tmp_path / "a") == pool_of("aflw", raw / "aflw", tmp_path / "b")
+
+
+def test_an_unpacked_folder_goes_before_its_archive(raw, tmp_path):
+    shutil.copytree(raw / "biwi", tmp_path / "unpacked")
+    zipped(raw / "biwi", tmp_path / "kinect.zip")
+    assert "unpacked" in find(tmp_path).specs["biwi"].where
+
+
+def test_two_copies_are_ambiguous_until_one_is_named(raw, tmp_path):
+    shutil.copytree(raw / "biwi", tmp_path / "a")
+    shutil.copytree(raw / "biwi", tmp_path / "b")
+    with pytest.raises(UbhpdError, match="biwi was found more than once .*--root biwi=PLACE"):
+        find(tmp_path)
+    assert "/b/" in find(tmp_path, {"biwi": str(tmp_path / "b")}, ["biwi"]).specs["biwi"].where
+
+
+def test_a_web_page_saved_as_zip_is_recognised_and_said(tmp_path):
+    (tmp_path / "AFLW2000-3D.zip").write_text("<!DOCTYPE html><html>Quota exceeded</html>")
+    found = find(tmp_path)
+    assert not found.specs
+    assert "web page" in found.faults[str(tmp_path / "AFLW2000-3D.zip")]
+    with pytest.raises(UbhpdError, match="(?s)AFLW2000-3D.zip is a web page saved under that name"):
+        build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path)))
+
+
+def test_an_archive_that_leads_outside_is_refused(raw, tmp_path):
+    (tmp_path / "data").mkdir()
+    zipped(raw / "biwi", tmp_path / "data" / "x.zip")
+    with zipfile.ZipFile(tmp_path / "data" / "x.zip", "a") as archive:
+        archive.writestr("../../evil.txt", "x")
+    with pytest.raises(UbhpdError, match=r"(?s)\.\./\.\./evil\.txt"):
+        build(BuildConfig(("biwi",), tmp_path / "out", str(tmp_path / "data")))
+    assert not (tmp_path / "evil.txt").exists()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_missing_dataset_says_how_to_get_it_and_how_it_looks(name):
+    builder = registry.builders()[name]
+    told = missing_message(builder, "/data", {})
+    assert builder.HOMEPAGE in told and builder.ACCESS in told and builder.LICENSE in told
+    assert all(line.strip() in told for line in builder.LAYOUT.splitlines())
+
+
+def test_crowded_and_hidden_folders_are_not_searched(raw, tmp_path):
+    shutil.copytree(raw / "biwi", tmp_path / ".trash" / "hpdb")
+    for i in range(450):
+        (tmp_path / "many" / f"{i:03d}").mkdir(parents=True)
+    shutil.copytree(raw / "aflw2000", tmp_path / "many" / "000" / "x")
+    assert not find(tmp_path).specs
+
+
+def test_neither_folder_nor_archive(tmp_path):
+    (tmp_path / "x.txt").write_text("")
+    with pytest.raises(UbhpdError, match="neither a folder nor an archive"):
+        find(tmp_path / "x.txt")

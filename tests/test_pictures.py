@@ -1,0 +1,252 @@
+import io
+import struct
+import zlib
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from realdata import REAL, needs
+
+from ubhpd.pictures import (
+    HEAD_BYTES,
+    TAIL_BYTES,
+    HeaderTooShort,
+    PictureError,
+    Size,
+    decode_fault,
+    has_end,
+    size_from_header,
+)
+
+JPEG_END = b"\xff\xd9"
+
+
+def noise(width, height, mode="RGB"):
+    shape = (height, width, 3) if mode == "RGB" else (height, width)
+    return Image.fromarray(np.random.default_rng(width).integers(0, 255, shape, dtype=np.uint8))
+
+
+def encoded(picture, kind, **options):
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def with_segment(jpeg, size, marker=0xE1):
+    """Return the JPEG with an application segment of `size` bytes before everything else."""
+    return jpeg[:2] + struct.pack(">BBH", 0xFF, marker, size - 2) + bytes(size - 4) + jpeg[2:]
+
+
+def png(width, height):
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+SMALL = {
+    "baseline": encoded(noise(23, 17), "JPEG"),
+    "progressive": encoded(noise(23, 17), "JPEG", progressive=True),
+    "restarts": encoded(noise(23, 17), "JPEG", restart_marker_blocks=1),
+    "grey": encoded(noise(23, 17, "L"), "JPEG"),
+    "thumbnail": encoded(noise(23, 17), "JPEG", exif=b"Exif\0\0" + encoded(noise(8, 8), "JPEG")),
+    "png": encoded(noise(23, 17), "PNG"),
+    "png grey": encoded(noise(23, 17, "L"), "PNG"),
+    "png palette": encoded(noise(23, 17).quantize(16), "PNG"),
+    "png interlaced": cv2.imencode(".png", np.zeros((17, 23, 3), np.uint8))[1].tobytes(),
+}
+small = pytest.mark.parametrize("data", SMALL.values(), ids=SMALL.keys())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (640, 480), (450, 450), (3, 2000), (2000, 3)])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"quality": 100, "subsampling": 0}), ("PNG", {})],
+)
+def test_size_is_that_of_pillow_and_opencv(size, kind, options):
+    data = encoded(noise(*size), kind, **options)
+    found = size_from_header(data[:HEAD_BYTES]) if kind == "PNG" else size_from_header(data)
+    assert found == size == Image.open(io.BytesIO(data)).size
+    assert found == cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[1::-1]
+    assert decode_fault(data) is None
+    assert has_end(data[:8], data[-TAIL_BYTES:])
+
+
+@small
+def test_every_kind_of_small_picture_is_read_and_whole(data):
+    assert size_from_header(data) == Size(23, 17)
+    assert decode_fault(data) is None
+    assert has_end(data, data[-TAIL_BYTES:])
+
+
+def test_a_turned_picture_keeps_the_size_of_its_header():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees to show
+    data = encoded(noise(30, 20), "JPEG", exif=exif)
+    assert size_from_header(data) == Size(30, 20)
+    assert decode_fault(data) is None
+
+
+@pytest.mark.parametrize("size", [600, 4096, 65_000])
+def test_a_large_segment_asks_for_more_bytes_and_then_gives_the_size(size):
+    data = with_segment(SMALL["baseline"], size)
+    with pytest.raises(HeaderTooShort):
+        size_from_header(data[:HEAD_BYTES])
+    assert size_from_header(data) == Size(23, 17)
+    assert decode_fault(data) is None
+
+
+def test_many_segments_are_walked_through():
+    data = SMALL["progressive"]
+    for marker in (0xE0, 0xED, 0xFE, 0xDB, 0xC4, 0xC8, 0xCC):
+        data = with_segment(data, 300, marker)
+    assert size_from_header(data) == Size(23, 17)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_fill_bytes_before_a_marker_are_skipped(count):
+    plain = SMALL["baseline"]
+    assert size_from_header(plain[:2] + b"\xff" * count + plain[2:]) == Size(23, 17)
+    assert decode_fault(plain[:2] + b"\xff" * count + plain[2:]) is None
+
+
+@small
+def test_a_cut_picture_never_has_a_wrong_size_and_never_an_end(data):
+    for length in range(len(data)):
+        with suppress(HeaderTooShort, PictureError):
+            assert size_from_header(data[:length]) == Size(23, 17)
+        thumbnail_ends_here = data is SMALL["thumbnail"] and data[:length].endswith(JPEG_END)
+        assert not has_end(data[:length], data[:length][-TAIL_BYTES:]) or thumbnail_ends_here
+
+
+@small
+def test_a_cut_picture_is_always_found_by_decoding(data):
+    for length in range(len(data)):
+        assert decode_fault(data[:length]), length
+
+
+@pytest.mark.parametrize("name", ["png", "png palette"])
+def test_any_changed_byte_of_a_png_is_found_by_decoding(name):
+    for position in range(len(SMALL[name])):
+        data = bytearray(SMALL[name])
+        data[position] ^= 0x10
+        assert decode_fault(bytes(data)), position
+
+
+@small
+def test_damaged_pictures_never_raise_anything_else(data):
+    rng = np.random.default_rng(5)
+    for _ in range(150):
+        damaged = bytearray(data)
+        for position in rng.integers(0, len(data), rng.integers(1, 6)):
+            damaged[position] = rng.integers(0, 256)
+        assert decode_fault(bytes(damaged)) is None or isinstance(decode_fault(bytes(damaged)), str)
+
+
+def test_bytes_after_the_end_are_no_end_but_no_fault_either():
+    for name in ("baseline", "png"):
+        data = SMALL[name] + b"\n\n"
+        assert not has_end(data[:8], data[-TAIL_BYTES:])
+        assert decode_fault(data) is None
+
+
+@pytest.mark.parametrize("size", [(65_000, 65_000), (40_000, 40_000)])
+def test_a_small_file_that_states_a_gigantic_picture_is_a_fault_not_a_crash(size):
+    assert size_from_header(png(*size)) == size
+    assert decode_fault(png(*size))
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (65_501, 5), (5, 65_501), (2**31, 2**31)])
+def test_an_impossible_size_is_refused(width, height):
+    with pytest.raises(PictureError, match="impossible size"):
+        size_from_header(png(width, height))
+    assert "impossible size" in decode_fault(png(width, height))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<!DOCTYPE html><html>quota exceeded</html>", "web page"),
+        (b"\n\n  <html>", "web page"),
+        (b"GIF89a" + bytes(50), "neither"),
+        (b"\xff\xd8", "neither"),
+        (b"\x89PNG", "neither"),
+        (b"\x00" * 600, "neither"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "neither"),
+        (b"\xff\xd8\xff\xe0\x00\x04ab" + b"\x00\x00\x00\x00", "damaged"),
+        (b"\xff\xd8\xff\xe0\x00\x01ab" + b"\xff\xd9", "damaged"),
+        (b"\xff\xd8\xff\xd9" + bytes(20), "without a frame header"),
+        (b"\xff\xd8\xff\xda\x00\x08" + bytes(20), "without a frame header"),
+        (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dJHDR" + bytes(20), "IHDR"),
+    ],
+)
+def test_what_is_no_picture_is_named(data, reason):
+    with pytest.raises(PictureError, match=reason):
+        size_from_header(data)
+    assert reason in decode_fault(data)
+
+
+@given(
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xc0\x00\x11"]), st.binary(max_size=600)
+)
+@settings(deadline=None)
+def test_random_bytes_give_a_possible_size_or_one_of_the_two_errors(start, rest):
+    try:
+        size = size_from_header(start + rest)
+    except (HeaderTooShort, PictureError):
+        return
+    assert 0 < size.width <= 65_535
+    assert 0 < size.height <= 65_535
+
+
+@given(st.binary(max_size=40), st.binary(max_size=12))
+@settings(deadline=None)
+def test_has_end_is_true_of_the_two_end_marks_only(head, tail):
+    assert has_end(b"\xff\xd8\xff" + head, tail) == tail.endswith(JPEG_END)
+    assert has_end(b"\x89PNG\r\n\x1a\n" + head, tail) == (tail == b"\0\0\0\0IEND\xaeB\x60\x82")
+    assert has_end(b"\x89PNG\r\n\x1a\n" + head, b"\0\0\0\0IEND\xaeB\x60\x82")
+    assert not has_end(b"\x89PNG\r\n\x1a\n" + head, b"\0\0\0\1IEND\xaeB\x60\x82")
+
+
+@needs("AFLW2000")
+def test_real_jpeg_sizes_are_those_of_opencv():
+    files = sorted((REAL / "AFLW2000").glob("image*.jpg"))[::8]
+    assert len(files) >= 50
+    for file in files:
+        data = file.read_bytes()
+        assert size_from_header(data[:HEAD_BYTES]) == cv2.imread(str(file)).shape[1::-1] == (450, 450)
+        assert has_end(data[:HEAD_BYTES], data[-TAIL_BYTES:])
+        assert decode_fault(data) is None
+        assert decode_fault(data[: len(data) // 2])
+
+
+@needs("300W_LP")
+def test_real_300wlp_jpeg_sizes_are_those_of_opencv_though_some_have_much_exif():
+    files = sorted((REAL / "300W_LP").rglob("*.jpg"))
+    long_headers = 0
+    for file in files:
+        data = file.read_bytes()
+        try:
+            size = size_from_header(data[:HEAD_BYTES])
+        except HeaderTooShort:
+            long_headers += 1
+            size = size_from_header(data)
+        assert size == cv2.imread(str(file)).shape[1::-1] == (450, 450)
+    assert 0 < long_headers < len(files)
+
+
+@needs("BIWI/hpdb")
+def test_real_png_sizes_are_those_of_opencv():
+    files = sorted((REAL / "BIWI/hpdb").rglob("*_rgb.png"))
+    assert files
+    for file in files:
+        data = file.read_bytes()
+        assert size_from_header(data[:HEAD_BYTES]) == cv2.imread(str(file)).shape[1::-1] == (640, 480)
+        assert has_end(data[:HEAD_BYTES], data[-TAIL_BYTES:])
+        assert decode_fault(data) is None

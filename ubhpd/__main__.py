@@ -1,0 +1,5 @@
+"""`python -m ubhpd` is the command `ubhpd`."""
+
+from ubhpd.cli import main
+
+main()

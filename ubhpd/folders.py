@@ -1,0 +1,197 @@
+"""Trees of raw files: what every tree can do, a folder on disk, and several trees seen as one."""
+
+# ruff: noqa: D102 - the methods are those of Tree
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import IO, NamedTuple
+
+LABEL_LIMIT = 64 << 20  # no label file comes near this
+TAIL_BYTES = 12
+
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not hold up a build
+_FIRST_READ = 16_384  # more than nearly every label file has
+
+
+class Entry(NamedTuple):
+    """A name in a folder of a tree."""
+
+    name: str
+    is_dir: bool
+
+
+class Probe(NamedTuple):
+    """The first bytes of a file, its last twelve (fewer if it is shorter) and its size."""
+
+    head: bytes
+    tail: bytes
+    size: int
+
+
+class Tree(ABC):
+    """Files below a root. Reading raises OSError with a plain reason; builders turn it into a Drop."""
+
+    @abstractmethod
+    def listdir(self, path: str) -> list[Entry]:
+        """Return the entries of a folder sorted by name; "" is the root, a missing folder is empty."""
+
+    @abstractmethod
+    def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
+        """Return the bytes of a file; OSError if it has more than `limit`."""
+
+    @abstractmethod
+    def probe(self, path: str, head: int) -> Probe:
+        """Return the first `head` bytes of a file (archives may give more), its last ones and its size."""
+
+    def head(self, path: str, size: int) -> bytes:
+        """Return at least the first `size` bytes of a file, or all of a shorter one."""
+        return self.probe(path, size).head
+
+    @abstractmethod
+    def changed_at(self, path: str) -> float:
+        """Return when the file last changed, in seconds since 1970; infinity if that cannot be told."""
+
+    @contextmanager
+    def local_path(self, path: str) -> Iterator[str]:
+        """Give a path on disk with the content of the file, for libraries that open files themselves."""
+        with tempfile.NamedTemporaryFile(suffix=PurePosixPath(path).suffix) as copy:
+            self._copy(path, copy)
+            copy.flush()
+            yield copy.name
+
+    @abstractmethod
+    def _copy(self, path: str, to: IO[bytes]) -> None: ...
+
+
+class FolderTree(Tree):
+    """A folder on disk."""
+
+    def __init__(self, root: str) -> None:
+        self._prefix = os.path.join(root, "")
+        self._listings: dict[str, list[Entry]] = {}
+
+    def listdir(self, path: str) -> list[Entry]:
+        if path not in self._listings:
+            try:
+                with os.scandir(self._prefix + path) as found:
+                    entries = [Entry(e.name, _is_dir(e)) for e in found]
+            except (FileNotFoundError, NotADirectoryError):
+                entries = []
+            self._listings[path] = sorted(entries)
+        return self._listings[path]
+
+    def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
+        fd = os.open(self._prefix + path, _FLAGS)
+        try:
+            data = os.read(fd, _FIRST_READ)
+            if len(data) == _FIRST_READ:
+                data = self._read_rest(fd, data, limit)
+        finally:
+            os.close(fd)
+        refuse_large(len(data), limit)
+        return data
+
+    def probe(self, path: str, head: int) -> Probe:
+        head = max(head, TAIL_BYTES)
+        fd = os.open(self._prefix + path, _FLAGS)
+        try:
+            first = os.read(fd, head)
+            if len(first) < head:  # that was all of it
+                return Probe(first, first[-TAIL_BYTES:], len(first))
+            size = os.lseek(fd, -TAIL_BYTES, os.SEEK_END) + TAIL_BYTES  # in half the time of fstat
+            tail = os.read(fd, TAIL_BYTES)
+        finally:
+            os.close(fd)
+        return Probe(first, tail, size)
+
+    def head(self, path: str, size: int) -> bytes:
+        fd = os.open(self._prefix + path, _FLAGS)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.close(fd)
+
+    def changed_at(self, path: str) -> float:
+        return changed_at(self._prefix + path)
+
+    @contextmanager
+    def local_path(self, path: str) -> Iterator[str]:
+        yield self._prefix + path
+
+    def _copy(self, path: str, to: IO[bytes]) -> None:
+        with open(self._prefix + path, "rb") as source:
+            shutil.copyfileobj(source, to)
+
+    @staticmethod
+    def _read_rest(fd: int, data: bytes, limit: int) -> bytes:
+        refuse_large(os.fstat(fd).st_size, limit)
+        pieces, size = [data], len(data)
+        while piece := os.read(fd, 1 << 20):
+            pieces.append(piece)
+            size += len(piece)
+            refuse_large(size, limit)  # a device has no size and no end
+        return b"".join(pieces)
+
+
+class UnionTree(Tree):
+    """Several trees as one; a file is taken from the first that has it."""
+
+    def __init__(self, trees: list[Tree]) -> None:
+        self._trees = trees
+        self._holders: dict[str, dict[str, Tree]] = {}  # folder -> name -> the tree it is taken from
+
+    def listdir(self, path: str) -> list[Entry]:
+        merged = {entry.name: entry for tree in reversed(self._trees) for entry in tree.listdir(path)}
+        return sorted(merged.values())
+
+    def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
+        return self._holder(path).read(path, limit)
+
+    def probe(self, path: str, head: int) -> Probe:
+        return self._holder(path).probe(path, head)
+
+    def changed_at(self, path: str) -> float:
+        return self._holder(path).changed_at(path)
+
+    @contextmanager
+    def local_path(self, path: str) -> Iterator[str]:
+        with self._holder(path).local_path(path) as local:
+            yield local
+
+    def _holder(self, path: str) -> Tree:
+        folder, _, name = path.rpartition("/")
+        if folder not in self._holders:
+            self._holders[folder] = {e.name: tree for tree in reversed(self._trees) for e in tree.listdir(folder)}
+        return self._holders[folder].get(name, self._trees[0])
+
+    def _copy(self, path: str, to: IO[bytes]) -> None:
+        self._holder(path)._copy(path, to)
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def changed_at(path: str) -> float:
+    """Return when a file on disk last changed, in seconds since 1970; infinity if that cannot be told."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return float("inf")
+    return max(status.st_mtime, status.st_ctime)
+
+
+def refuse_large(size: int, limit: int) -> None:
+    """Raise OSError if a file has more bytes than a reader expects of it."""
+    if size > limit:
+        raise OSError(f"has {size} bytes, more than the {limit} expected at most")

@@ -1,0 +1,91 @@
+"""SynHead as its archive unpacks: synhead2_release/<folder>/NN.csv and <folder>/<head>/NN/<row>.png.
+
+Layout: Gu et al., CVPR 2017, as the few public readers have it. A csv is a track that every head model
+follows: pitch, yaw, roll in degrees, no header, the yaw with the opposite sign of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ubhpd.errors import UbhpdError
+from ubhpd.synth.heads import Head, Pose, Truth, draw_track
+from ubhpd.synth.picture import PicturePool, draw_head, face_view, jpeg_bytes, picture, png_bytes, write_bytes
+
+# Folder -> how many tracks the original has in it.
+TRACKS: dict[str, int] = {"BIWI": 24, "breitenstein": 26, "kinect": 5, "softkinetic": 15}
+HEADS: tuple[str, ...] = (*(f"f{i:02d}" for i in range(1, 6)), *(f"m{i:02d}" for i in range(1, 6)))
+SIDE_PX = 400
+
+_DEFAULT_TRACKS: dict[str, Sequence[int]] = {"BIWI": (0, 1), "breitenstein": (0,), "kinect": (0,), "softkinetic": (0,)}
+
+
+def write(
+    root: Path,
+    tracks: Mapping[str, Sequence[int]] | None = None,
+    heads: Sequence[str] = ("f01", "m01"),
+    *,
+    seed: int = 0,
+    frames: int = 5,
+    poses: Mapping[int, Sequence[Pose]] | None = None,
+    first_frame: int = 0,
+    distinct_pictures: int | None = None,
+) -> Truth:
+    """Write `synhead2_release/` below root and return the poses written.
+
+    Args:
+        root: folder that receives the folder synhead2_release.
+        tracks: folder -> numbers of its tracks, from 0; None for a few of each.
+        heads: names of head models, of HEADS.
+        seed: decides everything left open.
+        frames: rows of a track.
+        poses: BIWI sequence (from 1) -> canonical yaw, pitch, roll a frame. Track NN of the folder BIWI gets
+            those of sequence NN + 1; these tracks are written in place of the BIWI ones in `tracks`.
+        first_frame: number of the first png of a track.
+        distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
+
+    Returns:
+        sample_id (`synhead/BIWI/00/f01/000123`, the number that of the png) -> canonical yaw, pitch, roll
+        in degrees.
+    """
+    wanted = dict(_DEFAULT_TRACKS if tracks is None else tracks)
+    if poses is not None:
+        wanted["BIWI"] = [sequence - 1 for sequence in sorted(poses)]
+    if unknown := [*(set(wanted) - set(TRACKS)), *(set(heads) - set(HEADS))]:
+        raise UbhpdError(f"SynHead has no {', '.join(sorted(unknown))}: use {', '.join((*TRACKS, *HEADS))}.")
+    folder = root / "synhead2_release"
+    background = picture([], (SIDE_PX, SIDE_PX), np.random.default_rng([70, seed]))
+    write_bytes(folder / "background" / "a01.jpg", jpeg_bytes(background))
+    pool = PicturePool(distinct_pictures)
+    truth: Truth = {}
+    for name, numbers in wanted.items():
+        for number in numbers:
+            given = poses.get(number + 1) if poses is not None and name == "BIWI" else None
+            track = _track([70, seed, list(TRACKS).index(name), number], frames, given)
+            write_bytes(folder / name / f"{number:02d}.csv", _csv(track))
+            for model in heads:
+                for row, pose in enumerate(track, start=first_frame):
+                    (png,) = pool.take(len(truth), _drawn, pose, model)
+                    write_bytes(folder / name / model / f"{number:02d}" / f"{row}.png", png)
+                    truth[f"synhead/{name}/{number:02d}/{model}/{row:06d}"] = pose
+    return truth
+
+
+def _track(seed: list[int], frames: int, given: Sequence[Pose] | None) -> list[Pose]:
+    if given is not None:
+        return [(float(yaw), float(pitch), float(roll)) for yaw, pitch, roll in given]
+    return [head.pose for head in draw_track(frames, np.random.default_rng(seed))]
+
+
+def _csv(track: Sequence[Pose]) -> bytes:
+    return "".join(f"{pitch + 0.0:.8f},{0.0 - yaw:.8f},{roll + 0.0:.8f}\n" for yaw, pitch, roll in track).encode()
+
+
+def _drawn(pose: Pose, model: str) -> tuple[bytes]:
+    head = Head(*pose, subject=201 + HEADS.index(model))
+    canvas = np.zeros((SIDE_PX, SIDE_PX, 4), dtype=np.uint8)  # transparent
+    draw_head(canvas, face_view(head, SIDE_PX), head.subject)
+    return (png_bytes(canvas),)
