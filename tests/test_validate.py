@@ -38,7 +38,7 @@ def pool_of(tmp_path):
 
 
 def kinds(findings):
-    return {(f.kind, f.count) for f in findings}
+    return {(f.kind, f.heads) for f in findings}
 
 
 def test_biwi_as_published_has_no_findings(pool_of):

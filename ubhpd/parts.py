@@ -20,6 +20,7 @@ from ubhpd.trees import TreeSpec
 _DIGEST = b"ubhpd.unit"
 _NOTES = b"ubhpd.notes"
 _STARTED = b"ubhpd.started_at"
+_NOTHING = Record("", None, None, None, None, None, None, None)
 # One thread per worker: the workers themselves are the parallelism.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
@@ -92,8 +93,8 @@ def _guarded(record: Record) -> Record:
 
 
 def _refused(drop: Drop) -> Record:
-    return Record(
-        drop.sample_id, drop.image_path, None, None, None, None, None, None, sequence_id=drop.sequence_id,
+    return _NOTHING._replace(
+        sample_id=drop.sample_id, image_path=drop.image_path, sequence_id=drop.sequence_id,
         frame_index=drop.frame_index, drop_reason=drop.reason, drop_detail=drop.detail,
     )  # fmt: skip
 

@@ -38,9 +38,9 @@ class Record(NamedTuple):
     """
 
     sample_id: str
-    image_path: str
-    image_width: int
-    image_height: int
+    image_path: str | None
+    image_width: int | None
+    image_height: int | None
     yaw_deg: float | None
     pitch_deg: float | None
     roll_deg: float | None

@@ -82,7 +82,7 @@ def check_builder(module: Any) -> None:
         if not callable(getattr(module, name, None)):
             raise UbhpdError(f"{where} has no function {name}: see docs/add-a-dataset.md.")
     options = getattr(module, "Options", None)
-    if not is_dataclass(options) or not options.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if not (isinstance(options, type) and is_dataclass(options) and _is_frozen(options)):
         raise UbhpdError(f"{where} has no frozen dataclass Options: see docs/add-a-dataset.md.")
 
 
@@ -117,3 +117,7 @@ def options_for(builder: Builder, chosen: dict[str, str]) -> Any:
         if choices and value not in choices:
             raise UbhpdError(f"{builder.NAME}.{key} cannot be {value!r}: choose from {', '.join(choices)}.")
     return replace(builder.Options(), **chosen)
+
+
+def _is_frozen(kind: Any) -> bool:
+    return bool(kind.__dataclass_params__.frozen)

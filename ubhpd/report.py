@@ -86,7 +86,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
     if not findings:
         return "No findings: counts, pairs and files are as published."
     rows = [["dataset", "finding", "heads", ""]]
-    rows += [[f.dataset, f.kind, f"{f.count:,}" if f.count else "", f.text] for f in findings]
+    rows += [[f.dataset, f.kind, f"{f.heads:,}" if f.heads else "", f.text] for f in findings]
     return table(rows)
 
 

@@ -144,15 +144,15 @@ class Fingerprint:
         for column in self._columns:
             valid_hash, length_hash, value_hash = self._hashes[column.name]
             for chunk in table.column(column.name).chunks:
-                valid_hash.update(np.ascontiguousarray(chunk.is_valid().to_numpy(zero_copy_only=False)))
+                valid_hash.update(_bytes(chunk.is_valid()))
                 filled = chunk.drop_null()
                 if pa.types.is_string(column.type):
-                    length_hash.update(pc.binary_length(filled).to_numpy(zero_copy_only=False).astype("<i4"))
+                    length_hash.update(_bytes(pc.binary_length(filled).cast(pa.int32())))
                     value_hash.update("".join(filled.to_pylist()).encode())
                 elif pa.types.is_fixed_size_list(column.type):
-                    value_hash.update(filled.flatten().to_numpy(zero_copy_only=False))
+                    value_hash.update(_bytes(filled.flatten()))
                 else:
-                    value_hash.update(np.ascontiguousarray(filled.to_numpy(zero_copy_only=False)))
+                    value_hash.update(_bytes(filled))
 
     def hexdigest(self) -> str:
         """Return the fingerprint so far."""
@@ -191,6 +191,11 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if not mask.all():
         rows[~mask] = _rows([v for v in values if v is not None], kind.list_size)
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind, mask=pa.array(mask))
+
+
+def _bytes(values: pa.Array) -> memoryview:
+    """Return the values of an array without nulls as bytes."""
+    return np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data
 
 
 def _rows(values: Sequence[Any], size: int) -> npt.NDArray[np.float64]:

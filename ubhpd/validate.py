@@ -30,7 +30,7 @@ class Finding(NamedTuple):
     dataset: str
     kind: str
     text: str
-    count: int
+    heads: int
 
 
 def validate_raw(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from ubhpd import parts, registry
 from ubhpd.errors import UbhpdError
@@ -77,7 +77,8 @@ class Engine:
             except ImportError:
                 raise UbhpdError("--backend dask needs Dask: pip install 'ubhpd[dask]'.") from None
             try:
-                return Client(self.scheduler, timeout=CONNECT_SECONDS) if self.scheduler else Client()
+                client = Client(self.scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+                return cast(AbstractContextManager[Any], client)
             except (OSError, ValueError) as error:
                 raise UbhpdError(f"No Dask scheduler answers at {self.scheduler} ({error}): check it.") from None
         if self.backend == "ray":
