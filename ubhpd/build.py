@@ -7,6 +7,7 @@ the pool does not depend on the number of workers, their speed or the order of f
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -61,7 +62,7 @@ class DatasetReport:
     """What a build found of one dataset."""
 
     title: str
-    root: list[str]
+    roots: list[list[str]]  # (folder or archive, root inside it), as TreeSpec.parts
     options: dict[str, str]
     heads: int = 0
     usable: int = 0
@@ -113,9 +114,8 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     for name, builder in chosen.items():
         with progress.step(f"opening {name}") as on_progress:
             source = Source(open_tree(specs[name], on_progress), config.check_images)
-        reports[name] = DatasetReport(
-            builder.TITLE, [f"{p}:{r}" if r else p for p, r in specs[name].parts], asdict(options[name])
-        )
+        roots = [[os.path.abspath(place), root] for place, root in specs[name].parts]
+        reports[name] = DatasetReport(builder.TITLE, roots, asdict(options[name]))
         tasks += _tasks(name, builder, source, specs[name], options[name], config.check_images, work)
         reports[name].notes += _merged_notes([Note(fault, is_warning=True) for fault in source.faults])
     first, step = (config.shard[0] - 1, config.shard[1]) if config.shard else (0, 1)

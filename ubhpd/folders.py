@@ -81,10 +81,10 @@ class FolderTree(Tree):
         if path not in self._listings:
             try:
                 with os.scandir(self._prefix + path) as found:
-                    entries = [Entry(e.name, _is_dir(e)) for e in found]
+                    names = sorted([(e.name, _is_dir(e)) for e in found])
             except (FileNotFoundError, NotADirectoryError):
-                entries = []
-            self._listings[path] = sorted(entries)
+                names = []
+            self._listings[path] = list(map(Entry._make, names))
         return self._listings[path]
 
     def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
