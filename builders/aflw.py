@@ -158,8 +158,9 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     angles, rotations = canonical_from_angles(raw, convention)
     for i, (sample_id, face_id, path, size, _, square) in enumerate(good):
         box = None if square is None else (square[0], square[1], square[0] + square[2], square[1] + square[3])
+        (width, height), (yaw, pitch, roll) = size, angles[i].tolist()
         yield Record(
-            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(),
+            sample_id, path, width, height, yaw, pitch, roll, rotations[i].ravel(),
             raw_angles=raw[i], raw_convention=convention,
             bbox_xyxy=box, bbox_kind=None if box is None else "face_rect",
             landmarks21=points.get(face_id), landmarks_kind="manual_21" if face_id in points else None,
@@ -202,7 +203,7 @@ def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int,
 
 
 def _is_picture(filepath: Any) -> bool:
-    return isinstance(filepath, str) and _PICTURE.fullmatch(filepath) is not None and ".." not in filepath
+    return isinstance(filepath, str) and _PICTURE.fullmatch(filepath) is not None
 
 
 @contextmanager
@@ -221,7 +222,7 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
                 yield database
             finally:
                 database.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the message of a damaged schema may be no text
         raise UbhpdError(f"The AFLW database {_DATABASE} cannot be read ({error}): {remedy}.") from None
     except Refused as refused:
         raise UbhpdError(f"The AFLW database cannot be read ({refused.detail}): {remedy}.") from None

@@ -2,12 +2,14 @@
 
 Layout: imageNNNNN.jpg beside imageNNNNN.mat, and a folder Code with the viewer, whose .mat files are no samples.
 
-Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); (-1, -1)
-for an invisible point becomes NaN; float64 parameters; angles as absurd as 893 degrees, kept as they are and
+Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); an invisible
+point becomes NaN (AFLW's (-1, -1), which in these files is (-1, 452), as the authors turned y round with the
+rest); float64 parameters; angles as absurd as 893 degrees, kept as they are and
 refused by --max-angle; a picture or a .mat without its twin. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
 
-The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking the minimum over pt2d
-with its -1 included, which moves 1,718 boxes to the picture's corner, can be had from landmarks21.
+The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking minimum and maximum over
+pt2d with its invisible points included, which moves most boxes to the picture's lower left corner, can be had
+from landmarks21 by writing (-1, height + 2) for each NaN.
 Coordinates are the file's own, as MATLAB counts: the first pixel is 1.
 """
 
@@ -118,16 +120,23 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     stems, sizes, poses, pt2d, pt3d = zip(*good, strict=True)
     angles, rotations = canonical_from_angles(np.array(poses), "300wlp")
     points21 = np.swapaxes(np.array(pt2d), 1, 2)
-    points21 = np.where((points21 == -1.0).all(axis=2, keepdims=True), np.nan, points21)
+    hidden = (points21[:, :, 0] == -1.0) & ((points21[:, :, 1] == -1.0) | (points21[:, :, 1] == _hidden_y(sizes)))
+    points21[hidden] = np.nan
     points68 = np.swapaxes(np.array(pt3d), 1, 2)
     boxes = np.concatenate([points68.min(axis=1), points68.max(axis=1)], axis=1)
     for i, stem in enumerate(stems):
+        (width, height), (yaw, pitch, roll) = sizes[i], angles[i].tolist()
         yield Record(
-            f"aflw2000/{stem}", f"{stem}.jpg", *sizes[i], *angles[i].tolist(), rotations[i].ravel(),
+            f"aflw2000/{stem}", f"{stem}.jpg", width, height, yaw, pitch, roll, rotations[i].ravel(),
             raw_angles=poses[i], raw_convention="300wlp", bbox_xyxy=boxes[i], bbox_kind="landmarks68",
             landmarks68=points68[i].ravel(), landmarks21=points21[i].ravel(), landmarks_kind="fitted_3d",
             source_photo=f"aflw/{stem}",
         )  # fmt: skip
+
+
+def _hidden_y(sizes: Any) -> Any:
+    """Return (n, 1) where y = -1 lies after the authors turned y round, y -> height + 1 - y."""
+    return np.array([[size.height + 2.0] for size in sizes])
 
 
 def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any, Any]:

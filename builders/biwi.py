@@ -66,7 +66,7 @@ _FRAME = re.compile(r"frame_(\d{5})_(rgb\.png|pose\.txt|pose\.bin|depth\.bin)")
 _MAX_DEFECT = 1e-3  # of R R^T from I; the files are exact to 1e-5
 _RANGE_MM = (200.0, 5000.0)  # of a Kinect; the heads are about a metre away
 _MAX_VERTEX_MM = 500.0  # the templates reach to 160
-_VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth gives the same box within a pixel
+_VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth moves a side of the box by a pixel on average
 _DIRECTIONS = 64
 
 Array = npt.NDArray[np.float64]
@@ -77,13 +77,6 @@ class Options:
     """frame: camera whose pose is given: `depth` as all of the literature, or `rgb`."""
 
     frame: str = field(default="depth", metadata={"choices": ("depth", "rgb")})
-
-
-class Frame(NamedTuple):
-    """The files there are of one frame."""
-
-    number: str
-    kinds: frozenset[str]
 
 
 class Camera(NamedTuple):
@@ -110,13 +103,13 @@ def units(source: Source, options: Options) -> list[Unit]:
     for entry in source.listdir(""):
         if not _SEQUENCE.fullmatch(entry.name):
             continue
-        frames: dict[str, set[str]] = {}
+        kinds: dict[str, list[str]] = {}
         paths = [f"{entry.name}/rgb.cal", f"{entry.name}.obj"]
         for file in source.listdir(entry.name):
             if match := _FRAME.fullmatch(file.name):
-                frames.setdefault(match[1], set()).add(match[2])
+                kinds.setdefault(match[1], []).append(match[2])
                 paths.append(f"{entry.name}/{file.name}")
-        items = tuple(Frame(n, frozenset(kinds)) for n, kinds in sorted(frames.items()))
+        items = tuple((number, tuple(found_kinds)) for number, found_kinds in sorted(kinds.items()))
         if items:
             found.append(Unit(entry.name, items, len(items), tuple(paths)))
     return found
@@ -134,28 +127,22 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         if note:
             yield note
     good: list[tuple[Any, ...]] = []
-    for frame in unit.items:
-        stem = f"{sequence}/frame_{frame.number}"
+    for number, kinds in unit.items:
+        stem = f"{sequence}/frame_{number}"
+        picture = f"{stem}_rgb.png"
         try:
             if fault:
                 raise fault
-            picture = f"{stem}_rgb.png"
-            if "rgb.png" not in frame.kinds:
+            if "rgb.png" not in kinds:
                 raise Refused("missing_image", f"{picture}: no such file")
             size = source.picture_size(picture)
-            pose = _pose(source, stem, frame.kinds)
-            if "depth.bin" in frame.kinds:
+            pose = _pose(source, stem, kinds)
+            if "depth.bin" in kinds:
                 _check_depth(source, f"{stem}_depth.bin")
-            good.append((frame.number, picture, size, *pose))
+            good.append((number, picture, size, *pose))
         except Refused as refused:
-            yield Drop(
-                f"biwi/{stem}",
-                refused.reason,
-                refused.detail,
-                f"{stem}_rgb.png",
-                f"biwi/{sequence}",
-                int(frame.number),
-            )
+            sample_id, recording = f"biwi/{stem}", f"biwi/{sequence}"
+            yield Drop(sample_id, refused.reason, refused.detail, picture, recording, int(number))
     yield from _records(sequence, good, camera, template, options)
 
 
@@ -164,8 +151,8 @@ def _records(
 ) -> Iterator[Record | Drop]:
     if not good:
         return
-    numbers, pictures, sizes, matrices, centres, raw = zip(*good, strict=True)
-    matrices, centres = np.array(matrices).reshape(-1, 3, 3), np.array(centres)
+    numbers, pictures, sizes, nines, triples, raw = zip(*good, strict=True)
+    matrices, centres = np.array(nines).reshape(-1, 3, 3), np.array(triples)
     boxes: Any = [None] * len(good)
     with np.errstate(all="ignore"):  # what is not finite is refused below
         defects = orthonormality_error(matrices)
@@ -186,16 +173,16 @@ def _records(
                 fault = f"its head centre {tuple(centres[i].tolist())} mm is not before the camera"
             yield Drop(sample_id, "bad_label", f"{label}: {fault}", pictures[i], recording, int(number))
             continue
-        box = boxes[i]
+        box, (width, height), (yaw, pitch, roll) = boxes[i], sizes[i], angles[i].tolist()
         yield Record(
-            sample_id, pictures[i], *sizes[i], *angles[i].tolist(), flat[i],
+            sample_id, pictures[i], width, height, yaw, pitch, roll, flat[i],
             raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin",
             subject_id=person, sequence_id=recording, frame_index=int(number),
             bbox_xyxy=box, bbox_kind=None if box is None else "template_projection",
         )  # fmt: skip
 
 
-def _pose(source: Source, stem: str, kinds: frozenset[str]) -> tuple[Any, Any, Any]:
+def _pose(source: Source, stem: str, kinds: tuple[str, ...]) -> tuple[Any, Any, Any]:
     """Return (rotation in the depth camera frame (9,), head centre in mm (3,), angles of pose.bin or None)."""
     if "pose.txt" in kinds:
         path = f"{stem}_pose.txt"
@@ -215,11 +202,12 @@ def _pose(source: Source, stem: str, kinds: frozenset[str]) -> tuple[Any, Any, A
     data = source.read(path)
     if len(data) != 24:
         raise Refused("bad_label", f"{path}: {len(data)} bytes, expected 6 float32")
-    numbers = struct.unpack("<6f", data)
-    if not all(abs(angle) <= 180.0 for angle in numbers[3:]):
-        raise Refused("bad_label", f"{path}: its angles {numbers[3:]} are no degrees")
-    rotation = camera_to_canonical(matrix_from_angles(numbers[3:], "biwi_bin"))
-    return rotation.ravel(), numbers[:3], numbers[3:]
+    *centre, pitch, yaw, roll = struct.unpack("<6f", data)
+    angles = (pitch, yaw, roll)
+    if not all(abs(angle) <= 180.0 for angle in angles):
+        raise Refused("bad_label", f"{path}: its angles {angles} are no degrees")
+    rotation = camera_to_canonical(matrix_from_angles(angles, "biwi_bin"))
+    return rotation.ravel(), centre, angles
 
 
 def _camera(source: Source, sequence: str, options: Options) -> tuple[Camera | None, Refused | None, Note | None]:
@@ -229,11 +217,8 @@ def _camera(source: Source, sequence: str, options: Options) -> tuple[Camera | N
         return _parse_calibration(source.read(path, missing="bad_calibration"), path), None, None
     except Refused as refused:
         if refused.detail.endswith("no such file") and options.frame == "depth":
-            return (
-                None,
-                None,
-                Note(f"no rgb.cal in recording {sequence}, so its heads have no box", is_warning=True),
-            )
+            note = Note(f"no rgb.cal in recording {sequence}, so its heads have no box", is_warning=True)
+            return None, None, note
         return None, refused, None
 
 
@@ -261,7 +246,8 @@ def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]
     try:
         data = b"\n" + source.read(path)
         lines = data.split(b"\nv ")[1::_VERTEX_STEP]
-        vertices = np.array([line.split(None, 3)[:3] for line in lines], dtype=np.float64)
+        numbers = b" ".join([line.split(b"\n", 1)[0] for line in lines]).split()
+        vertices = np.array(list(map(float, numbers))).reshape(-1, 3)
         is_whole = b"\nf " in data  # the faces come last: a file without any is cut among the vertices
         if not is_whole or len(vertices) < 4 or not np.abs(vertices).max() < _MAX_VERTEX_MM:
             raise ValueError

@@ -149,8 +149,9 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         except Refused as refused:
             yield Drop(sample_id, refused.reason, refused.detail, path, sequence, number)
             continue
+        yaw, pitch, roll = angles[i].tolist()
         yield Record(
-            sample_id, path, *size, *angles[i].tolist(), rotations[i].ravel(),
+            sample_id, path, size.width, size.height, yaw, pitch, roll, rotations[i].ravel(),
             raw_angles=labels[i], raw_convention=convention.name, subject_id=f"synhead/{head}",
             sequence_id=sequence, frame_index=number, synthetic=True,
         )  # fmt: skip
@@ -193,8 +194,8 @@ def _correlation(first: Array, second: Array) -> Array:
     """Return the 3x3 correlations between the columns of (n, 3) and (n, 3); 0 for a constant column."""
     a, b = first - first.mean(axis=0), second - second.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = (a.T @ b) / np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
-    return np.nan_to_num(correlation)
+        correlation: Array = (a.T @ b) / np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
+    return np.nan_to_num(correlation, copy=False)
 
 
 def _pictures(source: Source, folder: str) -> list[tuple[int, str]]:

@@ -24,6 +24,7 @@ only --check-images decodes them all. Camera_parameters.mat is not needed and no
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -146,9 +147,9 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         elif isinstance(row := rows[i], str):
             yield Drop(sample_id, "bad_label", row, f"{path}.mp4", sequence, i)
         else:
-            box = boxes[i] if i < len(boxes) else None
+            box, (yaw, pitch, roll) = boxes[i] if i < len(boxes) else None, angles[i].tolist()
             yield Record(
-                sample_id, f"{path}.mp4", width, height, *angles[i].tolist(), rotations[i].ravel(),
+                sample_id, f"{path}.mp4", width, height, yaw, pitch, roll, rotations[i].ravel(),
                 raw_angles=labels[i, 3:], raw_convention="upna", subject_id=f"upna/user_{user}",
                 sequence_id=sequence, frame_index=i,
                 bbox_xyxy=box, bbox_kind=None if points is None or box is None else f"landmarks{points.shape[1]}",
@@ -210,6 +211,7 @@ def _points(source: Source, path: str, expected: set[int]) -> Array:
 
 def _video(source: Source, path: str) -> tuple[int, int, int]:
     """Return (width, height, frames) of a video."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write into the progress bar
     import cv2
 
     with source.local_path(path) as local:

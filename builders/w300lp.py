@@ -121,7 +121,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
 def _records(
     folder: str, stems: list[str], sizes: Any, poses: Any, points: Any, options: Options
 ) -> Iterator[Record | Drop]:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         finite = ((np.abs(poses).max(axis=1) < _MAX_RAD) & ~np.isinf(points).any(axis=(1, 2))).tolist()
         angles, rotations = canonical_from_angles(poses, "300wlp")
     landmarks = np.swapaxes(points, 1, 2).reshape(-1, 136)
@@ -142,8 +142,9 @@ def _records(
             photo = match[1] or match[2]
         warped, shown = int(k) > 0, has_points[i]
         of_photo = "_of_source_photo" if warped and options.landmarks == "pt2d" else ""
+        (width, height), (yaw, pitch, roll) = sizes[i], triplets[i]
         yield Record(
-            sample_id, path, *sizes[i], *triplets[i], flat[i],
+            sample_id, path, width, height, yaw, pitch, roll, flat[i],
             raw_angles=poses[i], raw_convention="300wlp", sequence_id=sequence,
             bbox_xyxy=boxes[i] if shown else None, bbox_kind=f"landmarks68{of_photo}" if shown else None,
             landmarks68=landmarks[i] if shown else None, landmarks_kind=f"ibug68{of_photo}" if shown else None,

@@ -161,7 +161,9 @@ def _tasks(
 ) -> list[tuple[Task, bool]]:
     """Return the tasks of a dataset, each with whether its part is there and still good."""
     found = []
-    for i, unit in enumerate(builder.units(source, options)):
+    with workers.without_cycle_search():
+        units = builder.units(source, options)
+    for i, unit in enumerate(units):
         digest = parts.digest_of(name, spec, unit, options, thorough)
         path = work / "parts" / name / f"{i:05d}-{digest[:12]}.arrow"
         head = parts.read_head(path)

@@ -35,7 +35,7 @@ class PartHead(NamedTuple):
 
 def digest_of(dataset: str, spec: TreeSpec, unit: Unit, options: Any, thorough: bool) -> str:
     """Return a digest of everything a part depends on but the content of its files."""
-    told = repr((__version__, SCHEMA_VERSION, dataset, spec.parts, unit.key, _stable(unit.items), options, thorough))
+    told = repr((__version__, SCHEMA_VERSION, dataset, spec.parts, unit.key, unit.items, options, thorough))
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -97,10 +97,3 @@ def _refused(drop: Drop) -> Record:
         sample_id=drop.sample_id, image_path=drop.image_path, sequence_id=drop.sequence_id,
         frame_index=drop.frame_index, drop_reason=drop.reason, drop_detail=drop.detail,
     )  # fmt: skip
-
-
-def _stable(items: Any) -> Any:
-    """Return the items with sets in a fixed order, for their repr."""
-    if isinstance(items, (set, frozenset)):
-        return sorted(items)
-    return tuple(map(_stable, items)) if isinstance(items, tuple) else items

@@ -83,7 +83,8 @@ class Note(NamedTuple):
 class Unit(NamedTuple):
     """An independent piece of a builder's work: a recording, or a slice of a folder.
 
-    `key` names it within its dataset (stable, readable); `items` is what the builder needs to read it;
+    `key` names it within its dataset (stable, readable); `items` is what the builder needs to read it, plain tuples of
+    strings and numbers (their repr tells one unit from another);
     `paths` are the files it is made from, so that a resumed build can tell whether they changed.
     """
 

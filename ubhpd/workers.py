@@ -5,18 +5,21 @@ from __future__ import annotations
 import gc
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from ubhpd import parts, registry
 from ubhpd.errors import UbhpdError
 from ubhpd.records import Unit
 from ubhpd.source import Source
 from ubhpd.trees import TreeSpec, open_tree
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 CONNECT_SECONDS = 20
 BACKENDS = ("loky", "multiprocessing", "threading", "dask", "ray")
@@ -60,15 +63,21 @@ class Engine:
         Raises:
             UbhpdError: from a task, or because the cluster cannot be reached.
         """
-        session = uuid.uuid4().hex
+        yield from self.map(partial(_run, session=uuid.uuid4().hex), tasks)
+
+    def map(self, do: Callable[[_T], _R], tasks: Sequence[_T]) -> Iterator[_R]:
+        """Run a function over tasks in any order and yield what it returns, each as it is done; errors as `run`."""
         if self.backend in ("loky", "multiprocessing", "threading") and (self.jobs == 1 or len(tasks) < 2):
-            yield from (_run(task, session) for task in tasks)
+            yield from (do(task) for task in tasks)
             return
         from joblib import Parallel, delayed, parallel_config
 
         with self._cluster(), parallel_config(backend=self.backend, n_jobs=self.jobs):
-            parallel = Parallel(return_as="generator_unordered", batch_size=1)
-            yield from parallel(delayed(_run)(task, session) for task in tasks)
+            try:
+                parallel = Parallel(return_as="generator_unordered", batch_size=1)
+            except ValueError:  # a backend that only tells when all is done, as Ray's
+                parallel = Parallel(batch_size=1)
+            yield from parallel(delayed(do)(task) for task in tasks)
 
     def _cluster(self) -> AbstractContextManager[Any]:
         if self.backend == "dask":
@@ -90,6 +99,18 @@ class Engine:
         return nullcontext()
 
 
+@contextmanager
+def without_cycle_search() -> Iterator[None]:
+    """Make thousands of small objects, none of them in a cycle: looking for cycles would cost a tenth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
 def sweep(work: Path, parts_in_use: set[str], datasets: set[str]) -> None:
     """Remove the parts of `datasets` that no task names any more, and what a killed build left half-written."""
     for folder in (work / "parts").iterdir():
@@ -103,11 +124,10 @@ def _run(task: Task, session: str) -> int:
     """Read a unit and write its part."""
     builder = registry.builders()[task.dataset]
     started_at = time.time()
-    collects = gc.isenabled()
-    gc.disable()  # thousands of small objects, none of them in a cycle: looking for cycles costs a tenth
     try:
-        source = _source(task.spec, task.thorough, session)
-        table, notes = parts.collect(task.dataset, builder.read(source, task.unit, task.options))
+        with without_cycle_search():
+            source = _source(task.spec, task.thorough, session)
+            table, notes = parts.collect(task.dataset, builder.read(source, task.unit, task.options))
     except UbhpdError:
         raise
     except Exception as error:
@@ -116,9 +136,6 @@ def _run(task: Task, session: str) -> int:
             f"The {task.dataset} reader failed on {task.unit.key} ({type(error).__name__}: {error}): "
             "please report this with the file that causes it."
         ) from error
-    finally:
-        if collects:
-            gc.enable()
     parts.write_part(Path(task.part), table, notes, task.digest, started_at)
     return task.unit.size
 

@@ -1,7 +1,8 @@
 """AFLW2000-3D as its archive unpacks: AFLW2000/imageNNNNN.jpg and .mat, and the folder Code.
 
 Layout: nine variables, each compressed by itself (Zhu et al., CVPR 2016). Invisible points of pt2d are
-(-1, -1). A few files of the original break the pattern, and with `quirks` so do some of these.
+(-1, height + 2), as in the original. A few files of the original break the pattern, and with `quirks` so do
+some of these.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _variables(
 
 
 def _points21(head: Head, view: View) -> Array:
-    """Return pt2d (2, 21) in pixels; (-1, -1) where the head hides the point."""
+    """Return pt2d (2, 21) in pixels; (-1, side + 2) where the head hides the point."""
     points = view.project(landmarks21(head.subject))[:, :2].T
-    return np.where(visible21(head.rotation, head.subject), points, -1.0)
+    hidden = np.array([[-1.0], [FACE_SIDE_PX + 2.0]])
+    return np.where(visible21(head.rotation, head.subject), points, hidden)

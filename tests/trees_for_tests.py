@@ -1,0 +1,123 @@
+"""Raw datasets for tests: small trees written once a session, copies to damage, and what a builder says of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ubhpd import registry
+from ubhpd.records import Drop, Note, Record
+from ubhpd.source import Source
+from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
+from ubhpd.trees import Tree, TreeSpec, open_tree
+
+Pose = tuple[float, float, float]
+
+
+class Dataset(NamedTuple):
+    """A small tree of a dataset: the folder below the written root that is its root, and its writer."""
+
+    folder: str
+    write: Callable[[Path], dict[str, Pose]]
+
+
+DATASETS: dict[str, Dataset] = {
+    "aflw": Dataset("aflw", lambda root: aflw.write(root, 9)),
+    "aflw2000": Dataset("AFLW2000", lambda root: aflw2000.write(root, 8)),
+    "biwi": Dataset("hpdb", lambda root: biwi.write(root, (1, 6), frames=4)),
+    "synhead": Dataset("synhead2_release", lambda root: synhead.write(root, frames=3)),
+    "upna": Dataset("Head_Pose_Database_UPNA", lambda root: upna.write(root, (1, 2), (1,), frames=24)),
+    "300wlp": Dataset("300W_LP", lambda root: w300lp.write(root, 8, views=2, bad_flips=1)),
+}
+
+
+class Written(NamedTuple):
+    """A written tree: the dataset's root and the poses in it."""
+
+    root: Path
+    truth: dict[str, Pose]
+
+
+class Said(NamedTuple):
+    """What a builder yields for all units: heads and refused heads by sample_id, in its order, and its remarks."""
+
+    records: dict[str, Record]
+    drops: dict[str, Drop]
+    notes: list[Note]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [n.text for n in self.notes if n.is_warning]
+
+
+_written: dict[tuple[Path, str], Written] = {}
+
+
+def tree_of(name: str, factory: Any) -> Written:
+    """Return the tree of a dataset, written at the first call of a session; never change it."""
+    base = factory.getbasetemp()
+    if (base, name) not in _written:
+        folder = base / f"tree-{name}"
+        truth = DATASETS[name].write(folder)
+        _written[base, name] = Written(folder / DATASETS[name].folder, truth)
+    return _written[base, name]
+
+
+def copied(root: Path, to: Path) -> Path:
+    """Return a copy of a tree made of hard links: replace its files, never write into them."""
+    shutil.copytree(root, to / root.name, copy_function=os.link)
+    return to / root.name
+
+
+def replace_file(path: Path, content: bytes | None) -> None:
+    """Replace a file by one of other content, or by a folder if that is None."""
+    path.unlink()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+
+
+def tree_at(root: Path | str, inside: str = "") -> Tree:
+    return open_tree(TreeSpec(((str(root), inside),)))
+
+
+def read_items(
+    name: str, root: Path | str | Tree, *, thorough: bool = False, inside: str = "", **options: str
+) -> list[Record | Drop | Note]:
+    """Return everything that a builder yields for a folder, an archive or a tree, in its order."""
+    builder = registry.builders()[name]
+    source = Source(root if isinstance(root, Tree) else tree_at(root, inside), thorough)
+    chosen = registry.options_for(builder, options)
+    return [item for unit in builder.units(source, chosen) for item in builder.read(source, unit, chosen)]
+
+
+def read_all(name: str, root: Path | str | Tree, *, thorough: bool = False, inside: str = "", **options: str) -> Said:
+    """Return (records, drops, notes) of a dataset; two heads of one sample_id are an AssertionError."""
+    said = Said({}, {}, [])
+    for item in read_items(name, root, thorough=thorough, inside=inside, **options):
+        if isinstance(item, Note):
+            said.notes.append(item)
+            continue
+        assert item.sample_id not in said.records and item.sample_id not in said.drops, item.sample_id
+        heads: Any = said.records if isinstance(item, Record) else said.drops
+        heads[item.sample_id] = item
+    return said
+
+
+def plain(item: Record | Drop | Note | None) -> str:
+    """Return an item as text, equal for equal content, NaN included."""
+    return repr(None if item is None else tuple(v.tolist() if isinstance(v, np.ndarray) else v for v in item))
+
+
+def plain_all(items: Iterable[Record | Drop | Note]) -> list[str]:
+    return [plain(item) for item in items]
+
+
+def angles_of(record: Record) -> tuple[Any, Any, Any]:
+    return record.yaw_deg, record.pitch_deg, record.roll_deg
