@@ -1,6 +1,6 @@
 """Checks a built wheel: one global name, every code folder in it, importable from a bare installation.
 
-    python tests/wheel_check.py dist
+python tests/wheel_check.py dist
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def faults(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     found = [f"{name} lies outside ubhpd/" for name in sorted(names) if not name.startswith("ubhpd/")]
-    found += [f"{name} is not in the wheel: add its folder to packages in pyproject.toml" for name in sorted(code_files() - names)]
+    found += [f"{name} is not in the wheel: list its folder in pyproject.toml" for name in sorted(code_files() - names)]
     if "ubhpd/py.typed" not in names:
         found.append("ubhpd/py.typed is not in the wheel")
     return found
