@@ -58,4 +58,5 @@ def densities(inside: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the share of each bin (..., 15) among the heads inside: counts divided by their sum; 0/0 is NaN."""
     c = np.asarray(inside, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.divide(c, c.sum(axis=-1, keepdims=True))
+        shares: npt.NDArray[np.float64] = c / c.sum(axis=-1, keepdims=True)
+    return shares
