@@ -127,7 +127,8 @@ def test_fingerprint_tells_empty_from_absent_and_where_a_text_ends():
 
 def test_schema_names_unit_frame_and_meaning_of_every_column(pool):
     for field in pq.read_schema(pool):
-        assert set(field.metadata) == {b"unit", b"frame", b"meaning"}
+        assert set(field.metadata) - {b"length"} == {b"unit", b"frame", b"meaning"}
+        assert (b"length" in field.metadata) == (str(field.type) == "list<element: double>")
         assert field.metadata[b"meaning"]
     metadata = pq.read_metadata(pool).metadata
     assert metadata[b"ubhpd.schema_version"] == b"1"

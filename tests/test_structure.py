@@ -106,7 +106,7 @@ def test_the_manifest_page_explains_every_column_and_drop_reason():
     page = (REPOSITORY / "docs" / "manifest.md").read_text()
     columns, _, rest = page.partition("## Kinds")
     types = dict(re.findall(r"^\| `(\w+)` \| ([^ |]*) \|", columns, re.M))
-    assert types == {c.name: re.sub(r"fixed_size_list<.*>", "double", str(c.type)) for c in COLUMNS}
+    assert types == {c.name: str(c.type) if c.length is None else f"double[{c.length}]" for c in COLUMNS}
     assert set(re.findall(r"^\| `(\w+)` \|", rest, re.M)) == set(DROP_REASONS)
 
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ubhpd import manifest
 from ubhpd.files import replacing
+from ubhpd.schema import list_length, lists, matrix
 
 _CHUNK_BYTES = 256 << 10
 _MASKS = "valid"
@@ -33,7 +34,7 @@ def write(source: Path, path: Path) -> None:
     with replacing(path) as part, h5py.File(part, "w", libver="latest", track_order=True) as file:
         file.attrs.update({k.decode(): v.decode() for k, v in found.schema.metadata.items()})
         for field in found.schema:
-            dtype, shape = _layout(field.type, widths.get(field.name, 1))
+            dtype, shape = _layout(field, widths.get(field.name, 1))
             dataset = _create(file, field.name, (found.rows, *shape), dtype)
             dataset.attrs.update({k.decode(): v.decode() for k, v in (field.metadata or {}).items()})
         for name in with_nulls:
@@ -42,7 +43,7 @@ def write(source: Path, path: Path) -> None:
         for batch in pq.ParquetFile(source).iter_batches(manifest.ROW_GROUP):
             span = slice(start, start := start + batch.num_rows)
             for field in found.schema:
-                values, valid = _numpy(batch.column(field.name), field.type)
+                values, valid = _numpy(batch.column(field.name), field)
                 file[field.name][span] = values.astype(file[field.name].dtype)
                 if field.name in with_nulls:
                     file[f"{_MASKS}/{field.name}"][span] = valid
@@ -85,19 +86,19 @@ def _widths_and_nulls(source: Path, found: pa.Schema) -> tuple[dict[str, int], l
     return widths, with_nulls
 
 
-def _layout(kind: pa.DataType, width: int) -> tuple[Any, tuple[int, ...]]:
-    if pa.types.is_string(kind):
+def _layout(field: pa.Field, width: int) -> tuple[Any, tuple[int, ...]]:
+    if pa.types.is_string(field.type):
         return h5py.string_dtype("utf-8", width), ()
-    if pa.types.is_fixed_size_list(kind):
-        return np.dtype("<f8"), (kind.list_size,)
-    return np.dtype(kind.to_pandas_dtype()), ()
+    if (length := list_length(field)) is not None:
+        return np.dtype("<f8"), (length,)
+    return np.dtype(field.type.to_pandas_dtype()), ()
 
 
 def _arrow_type(dataset: h5py.Dataset) -> pa.DataType:
     if h5py.check_string_dtype(dataset.dtype):
         return pa.string()
     if dataset.ndim == 2:
-        return pa.list_(pa.float64(), dataset.shape[1])
+        return pa.list_(pa.float64())
     return pa.from_numpy_dtype(dataset.dtype)
 
 
@@ -114,27 +115,24 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h
                                compression_opts=1, shuffle=True, track_times=False)  # fmt: skip
 
 
-def _numpy(values: pa.Array, kind: pa.DataType) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def _numpy(values: pa.Array, field: pa.Field) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
     """Return the values with empty slots filled, one row each, and the mask of the filled slots."""
     valid = values.is_valid().to_numpy(zero_copy_only=False)
-    if pa.types.is_fixed_size_list(kind):
-        rows = np.full((len(values), kind.list_size), np.nan)
-        rows[valid] = values.drop_null().flatten().to_numpy(zero_copy_only=False).reshape(-1, kind.list_size)
-        return rows, valid
-    if pa.types.is_string(kind):
+    if (length := list_length(field)) is not None:
+        return matrix(values, length), valid
+    if pa.types.is_string(field.type):
         return np.array([v.encode() for v in values.fill_null("").to_pylist()], dtype=bytes), valid
-    empty = False if pa.types.is_boolean(kind) else float("nan") if pa.types.is_floating(kind) else 0
+    empty = False if pa.types.is_boolean(field.type) else float("nan") if pa.types.is_floating(field.type) else 0
     return values.fill_null(empty).to_numpy(zero_copy_only=False), valid
 
 
 def _arrow(file: h5py.File, field: pa.Field, span: slice) -> pa.Array:
     values = file[field.name][span]
-    mask = np.zeros(len(values), dtype=bool)
+    valid = np.ones(len(values), dtype=bool)
     if f"{_MASKS}/{field.name}" in file:
-        mask = ~file[f"{_MASKS}/{field.name}"][span]
-    if pa.types.is_fixed_size_list(field.type):
-        flat = pa.array(np.where(mask[:, None], 0.0, values).ravel())
-        return pa.FixedSizeListArray.from_arrays(flat, type=field.type, mask=pa.array(mask))
+        valid = file[f"{_MASKS}/{field.name}"][span]
+    if pa.types.is_list(field.type):
+        return lists(values, valid)
     if pa.types.is_string(field.type):
-        return pa.array([None if m else v.decode() for v, m in zip(values, mask, strict=True)], field.type)
-    return pa.array(values, type=field.type, mask=mask)
+        return pa.array([v.decode() if ok else None for v, ok in zip(values, valid, strict=True)], field.type)
+    return pa.array(values, type=field.type, mask=~valid)

@@ -23,6 +23,8 @@ DROP_REASONS: dict[str, str] = {
     "duplicate_label": "a second label for the same head",
     "frame_count_mismatch": "pictures and label rows cannot be paired because their numbers differ",
     "beyond_max_angle": "an angle beyond --max-angle (99 degrees in the literature)",
+    "rejected_by_review": "a person rejected the head: see the decisions file",
+    "flagged": "an automatic check flagged the head and nobody decided to keep it",
 }
 
 Floats = Any  # three, four, nine ... floats: a tuple, a list or a numpy row

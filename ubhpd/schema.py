@@ -30,26 +30,21 @@ class Column(NamedTuple):
     frame: str
     meaning: str
     mostly_unique: bool = False  # a string that seldom repeats, so that a dictionary of it would only cost
+    length: int | None = None  # of a list
 
 
 _IMAGE = "image: pixels of the picture at image_path, x right, y down"
 _C = "C: x image-right, y up, z toward the viewer"
+_RAW = "see raw_convention"
 _EULER = "R = Rx(-pitch) Ry(-yaw) Rz(-roll) in frame C"
 
 
-def _floats(size: int) -> pa.DataType:
-    return pa.list_(pa.float64(), size)
+# Not a list of fixed size, although each is one: before release 26 Arrow cannot read those back with nulls.
+_FLOATS = pa.list_(pa.float64())
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column(
-        "sample_id",
-        pa.string(),
-        "",
-        "",
-        "stable, readable, unique name of the head; starts with the dataset",
-        True,
-    ),
+    Column("sample_id", pa.string(), "", "", "stable, readable, unique name; starts with the dataset", True),
     Column("dataset", pa.string(), "", "", "the builder that read it"),
     Column("subject_id", pa.string(), "", "", "the person, where the source tells persons apart"),
     Column("sequence_id", pa.string(), "", "", "the recording, or the folder that was published as a whole"),
@@ -57,28 +52,18 @@ COLUMNS: tuple[Column, ...] = (
     Column("image_path", pa.string(), "", "", "picture or video, relative to the root of the dataset", True),
     Column("image_width", pa.int32(), "px", "", "width stated in the picture's header"),
     Column("image_height", pa.int32(), "px", "", "height stated in the picture's header"),
-    Column("bbox_xyxy", _floats(4), "px", _IMAGE, "face box: left, top, right, bottom; may leave the picture"),
+    Column("bbox_xyxy", _FLOATS, "px", _IMAGE, "face box: left, top, right, bottom; may leave the picture", length=4),
     Column("bbox_kind", pa.string(), "", "", "how the box was made"),
+    Column("landmarks68", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 68 iBUG points; NaN where invisible", length=136),
     Column(
-        "landmarks68",
-        _floats(136),
-        "px",
-        _IMAGE,
-        "x0 y0 x1 y1 ... of the 68 iBUG points; NaN where invisible",
+        "landmarks21", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 21 AFLW points; NaN where invisible", length=42
     ),
-    Column("landmarks21", _floats(42), "px", _IMAGE, "x0 y0 x1 y1 ... of the 21 AFLW points; NaN where invisible"),
     Column("landmarks_kind", pa.string(), "", "", "where the landmarks come from"),
     Column("yaw_deg", pa.float64(), "deg", _EULER, "canonical yaw, + toward image-left"),
     Column("pitch_deg", pa.float64(), "deg", _EULER, "canonical pitch, + up"),
     Column("roll_deg", pa.float64(), "deg", _EULER, "canonical roll, + clockwise in the picture"),
-    Column("rotation", _floats(9), "", _C, "3x3 matrix, row-major, head coordinates to frame C"),
-    Column(
-        "raw_angles",
-        _floats(3),
-        "see raw_convention",
-        "see raw_convention",
-        "the triplet as the source has it",
-    ),
+    Column("rotation", _FLOATS, "", _C, "3x3 matrix, row-major, head coordinates to frame C", length=9),
+    Column("raw_angles", _FLOATS, _RAW, _RAW, "the triplet as the source has it", length=3),
     Column(
         "raw_convention",
         pa.string(),
@@ -108,11 +93,36 @@ NAMES: tuple[str, ...] = tuple(c.name for c in COLUMNS)
 
 
 def schema(columns: Sequence[Column] = COLUMNS) -> pa.Schema:
-    """Return the Arrow schema of a manifest: types, per-column unit, frame and meaning, and the version."""
-    fields = [
-        pa.field(c.name, c.type, metadata={"unit": c.unit, "frame": c.frame, "meaning": c.meaning}) for c in columns
-    ]
+    """Return the Arrow schema of a manifest: types, per-column unit, frame, meaning and length, and the version."""
+    fields = []
+    for c in columns:
+        metadata = {"unit": c.unit, "frame": c.frame, "meaning": c.meaning}
+        if c.length is not None:
+            metadata["length"] = str(c.length)
+        fields.append(pa.field(c.name, c.type, metadata=metadata))
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA_VERSION).encode()})
+
+
+def list_length(field: pa.Field) -> int | None:
+    """Return how many numbers each list of a manifest's column has, None if it is no column of lists."""
+    return int(field.metadata[b"length"]) if pa.types.is_list(field.type) else None
+
+
+def matrix(values: pa.Array | pa.ChunkedArray, length: int) -> npt.NDArray[np.float64]:
+    """Return a column of lists of `length` numbers as (n, length), NaN where there is none."""
+    rows = np.full((len(values), length), np.nan)
+    filled = pc.list_flatten(values.drop_null())
+    rows[np.asarray(values.is_valid())] = filled.to_numpy(zero_copy_only=False).reshape(-1, length)
+    return rows
+
+
+def lists(rows: npt.NDArray[np.float64], valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """Return the rows of a matrix as a column of lists, null where not valid."""
+    length = rows.shape[1]
+    if valid is None:
+        return pa.ListArray.from_arrays(np.arange(len(rows) + 1, dtype=np.int32) * length, rows.ravel())
+    offsets = np.concatenate([[0], np.cumsum(valid) * length]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(rows[valid].ravel()), mask=pa.array(~valid))
 
 
 def table_from_records(dataset: str, records: Sequence[Record]) -> pa.Table:
@@ -121,7 +131,7 @@ def table_from_records(dataset: str, records: Sequence[Record]) -> pa.Table:
     if records:
         columns = dict(zip(Record._fields, zip(*records, strict=True), strict=True))
     columns["dataset"] = [dataset] * len(records)
-    return pa.table([_array(columns[c.name], c.type) for c in COLUMNS], schema=schema())
+    return pa.table([_array(columns[c.name], c) for c in COLUMNS], schema=schema())
 
 
 def fingerprint(tables: Iterable[pa.Table | pa.RecordBatch], columns: Sequence[Column] = COLUMNS) -> str:
@@ -149,7 +159,7 @@ class Fingerprint:
                 if pa.types.is_string(column.type):
                     length_hash.update(_bytes(pc.binary_length(filled).cast(pa.int32())))
                     value_hash.update("".join(filled.to_pylist()).encode())
-                elif pa.types.is_fixed_size_list(column.type):
+                elif column.length is not None:
                     value_hash.update(_bytes(filled.flatten()))
                 else:
                     value_hash.update(_bytes(filled))
@@ -181,16 +191,16 @@ def regrouped(tables: Iterable[pa.Table], size: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting).combine_chunks()
 
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if not pa.types.is_fixed_size_list(kind):
-        return pa.array(values, type=kind)
+def _array(values: Sequence[Any], column: Column) -> pa.Array:
+    if column.length is None:
+        return pa.array(values, type=column.type)
     if type(None) not in set(map(type, values)):
-        return pa.FixedSizeListArray.from_arrays(pa.array(_rows(values, kind.list_size).ravel()), type=kind)
-    mask = np.fromiter((v is None for v in values), dtype=bool, count=len(values))
-    rows = np.zeros((len(values), kind.list_size))
-    if not mask.all():
-        rows[~mask] = _rows([v for v in values if v is not None], kind.list_size)
-    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), type=kind, mask=pa.array(mask))
+        return lists(_rows(values, column.length))
+    valid = np.fromiter((v is not None for v in values), dtype=bool, count=len(values))
+    rows = np.empty((len(values), column.length))
+    if valid.any():
+        rows[valid] = _rows([v for v in values if v is not None], column.length)
+    return lists(rows, valid)
 
 
 def _bytes(values: pa.Array) -> memoryview:
