@@ -1,0 +1,44 @@
+"""`ubhpd plot`: pictures of what a build wrote. One subcommand per kind of picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def command() -> None:
+    """Draw pictures, as PNG and SVG."""
+
+
+@command.command()
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--figures", default="density,joint,overlay", show_default=True, metavar="A,B,...", help="What to draw.")
+@click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write to; default: OUT/figures.")
+@click.option(
+    "--format", "formats", multiple=True, default=("png", "svg"), show_default=True,
+    type=click.Choice(["png", "svg"]), help="Format; may be given twice.",
+)  # fmt: skip
+@click.option(
+    "--target", metavar="SIGMA|uniform|FILE", help="Density to draw as a line; default: that of OUT/build.json, if any."
+)
+@click.option("--quiet", is_flag=True, help="Print nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
+def density(
+    out: Path, figures: str, folder: Path | None, formats: tuple[str, ...], target: str | None, quiet: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
+    """Draw the densities in OUT: a build's folder (pool and UBHPD), or one manifest.
+
+    Figures: density (per angle, a column per dataset and UBHPD last), joint (two angles at a time, before and
+    after) and overlay (per angle, before and after on top of each other). densities.csv holds the numbers.
+    """
+    from ubhpd.figures_density import write
+
+    written = write(out, [f.strip() for f in figures.split(",") if f.strip()], folder, formats, target)
+    if as_json:
+        click.echo(json.dumps([str(p) for p in written], indent=2, ensure_ascii=False))
+    elif not quiet:
+        click.echo("\n".join(map(str, written)))
