@@ -1,0 +1,76 @@
+"""Geodesic error: the angle of the rotation that takes the prediction to the truth.
+
+    angle(R_predicted^T R_true), 0 to 180 degrees
+
+(Huynh, Metrics for 3D Rotations, JMIV 2009, Phi_6; used for head pose by 6DRepNet, ICIP 2022, and by
+Cobo et al., Pattern Recognition 2024). It sees the head as a whole, needs no Euler order, and does not change
+when prediction and truth are both turned by the same rotation.
+
+Units: rotation matrices in, degrees out. Bins play no part. Nothing to average: NaN and n = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
+from ubhpd.rotation import geodesic_deg
+
+NAME = "geodesic"
+TITLE = "Geodesic error"
+UNIT = "degrees"
+PAPER = "Huynh, JMIV 2009, Phi_6; 6DRepNet, ICIP 2022"
+INPUT = "relative"
+COLUMNS = ("geodesic",)
+SCORES = {"geodesic": "mean angle of the rotation between prediction and truth"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """No options."""
+
+
+class Geodesic(NamedTuple):
+    """Mean error in degrees, the errors (n,), and the number of samples."""
+
+    mean: float
+    errors: Array
+    n: int
+
+
+def geodesic(predicted: npt.ArrayLike, true: npt.ArrayLike) -> Geodesic:
+    """Return the geodesic error of rotations (n, 3, 3).
+
+    Raises:
+        UbhpdError: another shape, different lengths, or a value that is not finite.
+    """
+    errors = geodesic_deg(*rotation_pair(predicted, true))
+    return Geodesic(float(divide(errors.sum(), len(errors))), errors, len(errors))
+
+
+def angle_deg(relative: Array) -> Array:
+    """Return the angle (n,) in degrees, 0 to 180, of rotations (n, 3, 3).
+
+    atan2 of sine (from the antisymmetric part) and cosine (from the trace): exact near 0 and near 180.
+    """
+    x = relative[:, 2, 1] - relative[:, 1, 2]
+    y = relative[:, 0, 2] - relative[:, 2, 0]
+    z = relative[:, 1, 0] - relative[:, 0, 1]
+    sine = np.sqrt(x * x + y * y + z * z)
+    cosine = relative[:, 0, 0] + relative[:, 1, 1] + relative[:, 2, 2] - 1.0
+    angle: Array = np.degrees(np.arctan2(sine, cosine))
+    return angle
+
+
+def per_sample(relative: Array) -> dict[str, Array]:
+    """Return `COLUMNS` of relative rotations R_predicted^T R_true (n, 3, 3), each (n,)."""
+    return {"geodesic": angle_deg(relative)}
+
+
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+    """Return `SCORES` from n (...) and geodesic (...)."""
+    return {"geodesic": divide(statistics["geodesic"], statistics["n"])}

@@ -1,0 +1,127 @@
+"""Mean absolute error of yaw, pitch and roll, plain and wrapped.
+
+`mae` is what the literature prints: the mean over samples of |predicted - true| on the triplets as they are, per
+angle, and the mean of the three (Ruiz et al., Fine-Grained Head Pose Estimation Without Keypoints, CVPRW 2018;
+OsGG-Net, ACM MM 2021). `mae_wrapped` measures the same difference on the circle,
+min(|e|, 360 - |e|) with |e| taken modulo 360 (Zhou and Gregson, WHENet, BMVC 2020), so that 179 and -179 are 2
+degrees apart. Neither folds by 180: a head turned round costs 180 degrees.
+
+Units: degrees in, degrees out. Bins play no part, so a truth beyond [-90, 90] counts like any other. Nothing to
+average: NaN and n = 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.bins import ANGLES, N_BINS, bin_index
+from ubhpd.metrics._arrays import Array, Statistics, angle_pair, binned, divide
+from ubhpd.rotation import wrap_deg
+
+NAME = "mae"
+TITLE = "Mean absolute error"
+UNIT = "degrees"
+PAPER = "Ruiz et al., CVPRW 2018; OsGG-Net, ACM MM 2021; wrapped: WHENet, BMVC 2020"
+INPUT = "angles"
+COLUMNS = ("abs_error", "wrapped_error")
+SCORES = {
+    "mae_yaw": "mean |predicted - true| of yaw",
+    "mae_pitch": "mean |predicted - true| of pitch",
+    "mae_roll": "mean |predicted - true| of roll",
+    "mae": "mean of the three: the number the literature prints",
+    "mae_wrapped_yaw": "mean yaw error on the circle",
+    "mae_wrapped_pitch": "mean pitch error on the circle",
+    "mae_wrapped_roll": "mean roll error on the circle",
+    "mae_wrapped": "mean of the three errors on the circle",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """No options."""
+
+
+class Mae(NamedTuple):
+    """Mean errors in degrees and the number of samples; NaN if there are none."""
+
+    yaw: float
+    pitch: float
+    roll: float
+    mean: float
+    n: int
+
+
+class BinTable(NamedTuple):
+    """Mean error (3, 15) in degrees, NaN for an empty bin, samples (3, 15), and samples outside the bins (3,)."""
+
+    error: Array
+    n: npt.NDArray[np.int64]
+    outside: npt.NDArray[np.int64]
+
+
+def mae(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> Mae:
+    """Return the plain mean absolute error of yaw, pitch, roll (n, 3) in degrees.
+
+    Raises:
+        UbhpdError: another shape, different lengths, or a value that is not finite.
+    """
+    return _mean(absolute_errors(*angle_pair(predicted_deg, true_deg)))
+
+
+def mae_wrapped(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> Mae:
+    """Return the mean absolute error on the circle; arguments and errors as `mae`."""
+    return _mean(wrapped_errors(*angle_pair(predicted_deg, true_deg)))
+
+
+def per_bin(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> BinTable:
+    """Return the mean absolute error of each angle over the samples whose true angle lies in each of the 15 bins.
+
+    This is E_ij of OsGG-Net's eq. 14. A truth outside [-90, 90] is in no bin and counted in `outside`.
+    """
+    predicted, true = angle_pair(predicted_deg, true_deg)
+    errors, index = absolute_errors(predicted, true), bin_index(true)
+    parts = [binned(errors[:, j], index[:, j], N_BINS) for j in range(len(ANGLES))]
+    n = np.stack([p[0] for p in parts])
+    return BinTable(divide(np.stack([p[1] for p in parts]), n), n, (index < 0).sum(axis=0))
+
+
+def absolute_errors(predicted_deg: Array, true_deg: Array) -> Array:
+    """Return |predicted - true| (n, 3), degrees."""
+    errors: Array = np.abs(predicted_deg - true_deg)
+    return errors
+
+
+def wrapped_errors(predicted_deg: Array, true_deg: Array) -> Array:
+    """Return the error on the circle (n, 3), 0 to 180 degrees."""
+    errors = np.abs(predicted_deg - true_deg)
+    far = errors > 180.0  # rare: the modulo is paid only where it is needed
+    if far.any():
+        errors[far] = np.abs(wrap_deg(errors[far]))
+    return errors
+
+
+def per_sample(predicted_deg: Array, true_deg: Array) -> dict[str, Array]:
+    """Return `COLUMNS` of angles (n, 3) in degrees, each (n, 3)."""
+    plain = absolute_errors(predicted_deg, true_deg)
+    wrapped = plain if not len(plain) or plain.max() <= 180.0 else wrapped_errors(predicted_deg, true_deg)
+    return {"abs_error": plain, "wrapped_error": wrapped}
+
+
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+    """Return `SCORES` from n (...), abs_error (..., 3) and wrapped_error (..., 3)."""
+    scores: dict[str, Array] = {}
+    for name, column in (("mae", "abs_error"), ("mae_wrapped", "wrapped_error")):
+        per_angle = divide(statistics[column], statistics["n"][..., None])
+        scores |= {f"{name}_{angle}": per_angle[..., j] for j, angle in enumerate(ANGLES)}
+        scores[name] = per_angle.mean(axis=-1)
+    return scores
+
+
+def _mean(errors: Array) -> Mae:
+    means = divide(errors.sum(axis=0), len(errors))
+    yaw, pitch, roll = means.tolist()
+    return Mae(yaw, pitch, roll, float(means.mean()), len(errors))

@@ -1,0 +1,165 @@
+"""Each hypothesis is planted in good predictions and must be named, and good predictions must get no name."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from realdata import needs
+from scipy.spatial.transform import Rotation
+from score_data import HOPENET, heads, write_csv, write_manifest
+
+from ubhpd import predictions
+from ubhpd.cli import root
+from ubhpd.doctor import Diagnosis, Finding, diagnose, examine
+from ubhpd.emulators import sixdrepnet_folded_mae
+from ubhpd.hypotheses import mean_error
+from ubhpd.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
+
+NOISE = 4.0
+
+
+def in_order(ypr, axes, signs=(-1, -1, -1)):
+    """Return yaw, pitch, roll that somebody reads off the same rotations in another order of the axes."""
+    found = Rotation.from_matrix(matrix_from_euler(ypr)).as_euler(axes, degrees=True)
+    by_axis = dict(zip(axes, found.T, strict=True))
+    return np.stack([by_axis["Y"] * signs[1], by_axis["X"] * signs[0], by_axis["Z"] * signs[2]], axis=1)
+
+
+def turned(ypr, by, frame):
+    r, o = matrix_from_euler(ypr), matrix_from_euler(by)
+    return euler_from_matrix(r @ o if frame == "head" else o @ r)
+
+
+def folded(ypr, share=0.05):
+    out = ypr.copy()
+    chosen = np.random.default_rng(1).random(len(out)) < share
+    out[chosen, 0] = wrap_deg(out[chosen, 0] + 180.0)
+    return out
+
+
+PLANTED = {
+    "radians": (np.radians, "radians", "180/pi"),
+    "pitch first": (lambda p: p[:, [1, 0, 2]], "column_order", "hold pitch,yaw,roll"),
+    "roll first": (lambda p: p[:, [2, 1, 0]], "column_order", "hold roll,pitch,yaw"),
+    "rotated columns": (lambda p: p[:, [1, 2, 0]], "column_order", "hold pitch,roll,yaw"),
+    "yaw flipped": (lambda p: p * [-1, 1, 1], "sign", "yaw is flipped"),
+    "pitch flipped": (lambda p: p * [1, -1, 1], "sign", "pitch is flipped"),
+    "roll of AFLW": (lambda p: p * [1, 1, -1], "sign", "AFLW counts roll the other way"),
+    "all flipped": (lambda p: -p, "sign", "yaw and pitch and roll"),
+    "order and sign": (lambda p: p[:, [1, 0, 2]] * [1, -1, 1], "column_order", "the sign of yaw is flipped"),
+    "transposed": (lambda p: euler_from_matrix(np.swapaxes(matrix_from_euler(p), 1, 2)), "transposed", "transpose"),
+    "XZY": (lambda p: in_order(p, "XZY"), "euler_order", "Euler order XZY"),
+    "YXZ": (lambda p: in_order(p, "YXZ"), "euler_order", "Euler order YXZ"),
+    "ZYX": (lambda p: in_order(p, "ZYX"), "euler_order", "Euler order ZYX"),
+    "AFLW": (lambda p: in_order(p, "YXZ", (-1, -1, 1)), "euler_order", "AFLW's convention"),
+    "another frontal head": (lambda p: turned(p, [5, -12, 4], "head"), "offset", "head's frame"),
+    "a tilted camera": (lambda p: turned(p, [3, 14, -4], "camera"), "offset", "camera's frame"),
+    "folded": (folded, "folded", "180 degrees off"),
+    "left edge of bins": (lambda p: p - 1.5, "bin_edge", "left edge"),
+    "full turns": (lambda p: np.where(p < 0, p + 360.0, p), "full_turn", "full turn"),
+    "shuffled": (lambda p: p[np.random.default_rng(2).permutation(len(p))], "shuffled", "ids are shuffled"),
+    "one row late": (lambda p: np.roll(p, 1, axis=0), "shifted", "1 row too late"),
+    "two rows early": (lambda p: np.roll(p, -2, axis=0), "shifted", "2 rows too early"),
+    "constant": (lambda p: p * 0.0 + np.array([1.0, 2.0, 3.0]), "constant", "hardly changes"),
+    "one angle constant": (lambda p: p * [0, 1, 1], "constant", "yaw 0.00"),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+def test_what_is_planted_is_found_and_comes_first(what):
+    plant, kind, said = PLANTED[what]
+    predicted, true = heads(1500, NOISE, spread=(28.0, 22.0, 16.0))
+    found = examine(plant(predicted), true)
+    kinds = [f.kind for f in found.findings]
+    assert kind in kinds, found.findings
+    finding = found.findings[kinds.index(kind)]
+    assert said in finding.text + finding.fix
+    assert found.exit_code == 1
+    if finding.after is not None and kind not in ("full_turn", "bin_edge", "offset"):
+        assert found.corrected_deg == pytest.approx(mean_error(predicted, true), abs=0.4)
+    if finding.before is not None and finding.after is not None:
+        assert finding.after < finding.before
+    allowed = {kind, "full_turn", "column_order" if what == "order and sign" else kind}
+    assert {f.kind for f in found.findings if f.severity != "note"} <= allowed, found.findings
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 5.0, 15.0])
+@pytest.mark.parametrize("n", [1, 5, 40, 1500])
+def test_good_predictions_get_no_finding(noise, n):
+    found = examine(*heads(n, noise, seed=3))
+    assert found.findings == () and found.exit_code == 0
+    assert found.corrected_deg == found.error_deg
+
+
+def test_several_mistakes_are_undone_one_after_the_other():
+    predicted, true = heads(1500, NOISE)
+    found = examine(np.radians(predicted[:, [1, 0, 2]] * [1, 1, -1]), true)
+    assert [f.kind for f in found.findings] == ["radians", "column_order"]
+    assert found.corrected_deg == pytest.approx(mean_error(predicted, true))
+
+
+def test_folding_hides_the_error_that_the_doctor_names():
+    predicted, true = heads(1500, NOISE)
+    assert sixdrepnet_folded_mae(folded(predicted), true).mean == pytest.approx(mean_error(predicted, true), abs=0.05)
+    assert mean_error(folded(predicted), true) > mean_error(predicted, true) + 2.5
+
+
+@needs("predictions")
+def test_hopenet_is_healthy():
+    found = diagnose(HOPENET)
+    assert found.findings == () and found.heads == 1969
+
+
+@needs("predictions")
+@pytest.mark.parametrize("what", sorted(set(PLANTED) - {"another frontal head", "a tilted camera"}))
+def test_what_is_planted_in_hopenet_is_found(what):
+    plant, kind, _ = PLANTED[what]
+    file = predictions.read(HOPENET)
+    assert kind in [f.kind for f in examine(plant(file.predicted_deg), file.true_deg).findings]
+
+
+# files
+
+
+def test_duplicates_unknown_ids_missing_heads_and_nan_are_all_said(tmp_path):
+    predicted, true = heads(60, NOISE)
+    manifest = write_manifest(tmp_path / "m.parquet", true)
+    ids = [f"set/{i:05d}" for i in range(60)]
+    ids[7], ids[9] = "set/00003", "elsewhere/1"
+    values = predicted.copy()
+    values[20, 1] = np.nan
+    path = write_csv(tmp_path / "p.csv", values[:50], ids=ids[:50])
+    found = diagnose(path, manifest)
+    text = {f.kind: f.text for f in found.findings}
+    assert set(text) == {"duplicated_ids", "unknown_ids", "not_a_number", "missing"}
+    assert "row 8" in text["duplicated_ids"] and "row 4" in text["duplicated_ids"]
+    assert "row 10" in text["unknown_ids"] and "1 of 50" in text["unknown_ids"]
+    assert "set/00020" in text["not_a_number"]
+    assert text["missing"].startswith("13 of 60")  # ten at the end, and heads 7, 9 and 20
+    assert found.findings[0].severity == "error" and found.findings[-1].severity == "warning"
+    assert found.exit_code == 1 and found.heads == 47
+
+
+def test_a_file_without_one_usable_row_is_still_diagnosed(tmp_path):
+    _, true = heads(5)
+    found = diagnose(write_csv(tmp_path / "p.csv", np.full((5, 3), np.nan), true))
+    assert [f.kind for f in found.findings] == ["not_a_number"] and found.heads == 0 and found.exit_code == 1
+
+
+@pytest.mark.parametrize(("severity", "code"), [("error", 1), ("warning", 1), ("note", 0)])
+def test_the_exit_code_follows_the_severity(severity, code):
+    assert Diagnosis("p", 1, (Finding(severity, "k", "t", "f"),), 1.0, 1.0).exit_code == code
+
+
+def test_the_command_says_finding_gain_and_fix(tmp_path):
+    predicted, true = heads(500, NOISE)
+    bad = write_csv(tmp_path / "bad.csv", np.radians(predicted), true)
+    run = CliRunner().invoke(root, ["doctor", str(bad)])
+    assert run.exit_code == 1
+    assert "error: radians" in run.output and "fix: multiply" in run.output and "% less" in run.output
+    good = write_csv(tmp_path / "good.csv", predicted, true)
+    run = CliRunner().invoke(root, ["doctor", str(good)])
+    assert run.exit_code == 0 and "Nothing found" in run.output
+    run = CliRunner().invoke(root, ["doctor", str(bad), "--json"])
+    assert json.loads(run.output)["findings"][0]["kind"] == "radians"

@@ -1,0 +1,150 @@
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import norm, poisson
+from score_data import heads
+
+from ubhpd.errors import UbhpdError
+from ubhpd.intervals import _POISSON, BootstrapOptions, intervals, paired, resamples, sign_test
+from ubhpd.scoring import Pairs, ScoreOptions, score, scores
+
+OPTIONS = ScoreOptions()
+SOURCE = np.full((3, 15), 50.0)
+
+
+def scored(n=300, noise=4.0, seed=0):
+    return score(Pairs(*heads(n, noise, seed)), source_counts=SOURCE)
+
+
+def test_a_resample_is_the_score_of_the_rows_drawn():
+    s = scored(40)
+    options = BootstrapOptions(rounds=5, seed=3)
+    found = scores(resamples([s.errors], options)[0] | {"source_counts": SOURCE}, OPTIONS)
+    drawn = np.random.default_rng(3).integers(0, 40, size=(5, 40))
+    predicted, true = heads(40, 4.0)
+    for r, rows in enumerate(drawn):
+        wanted = score(Pairs(predicted[rows], true[rows]), source_counts=SOURCE).scores
+        for name in set(wanted) - {"geodesic_aligned"}:
+            assert found[name][r] == pytest.approx(wanted[name], nan_ok=True), name
+
+
+def test_a_resample_of_groups_is_the_score_of_the_groups_drawn():
+    s = scored(60)
+    groups = np.arange(60) // 10
+    found = scores(resamples([s.errors], BootstrapOptions(rounds=4, seed=1), groups)[0], OPTIONS)
+    predicted, true = heads(60, 4.0)
+    for r, chosen in enumerate(np.random.default_rng(1).integers(0, 6, size=(4, 6))):
+        rows = np.concatenate([np.flatnonzero(groups == g) for g in chosen])
+        assert found["mae"][r] == pytest.approx(np.abs(predicted - true)[rows].mean())
+
+
+def test_the_interval_of_the_mae_is_that_of_the_normal_theory():
+    s = scored(4000)
+    per_head = s.errors.columns["abs_error"].mean(axis=1)
+    half = 1.96 * per_head.std() / np.sqrt(len(per_head))
+    found = intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions(rounds=2000))["mae"]
+    assert found.low == pytest.approx(per_head.mean() - half, abs=0.15 * half)
+    assert found.high == pytest.approx(per_head.mean() + half, abs=0.15 * half)
+
+
+def test_many_samples_are_drawn_by_poisson_counts_with_the_same_interval():
+    s = scored(9000)
+    per_head = s.errors.columns["abs_error"].mean(axis=1)
+    half = 1.96 * per_head.std() / np.sqrt(len(per_head))
+    found = intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions())["mae"]
+    assert (found.high - found.low) / 2 == pytest.approx(half, rel=0.1)
+
+
+def test_groups_that_move_together_widen_the_interval():
+    rng = np.random.default_rng(0)
+    _, true = heads(1000)
+    groups = np.arange(1000) // 50
+    predicted = true + rng.normal(0, 6, 20)[groups][:, None] + rng.normal(size=true.shape)
+    s = score(Pairs(predicted, true))
+    single = intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions())["mae"]
+    grouped = intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions(over="subjects"), groups)["mae"]
+    assert grouped.high - grouped.low > 3 * (single.high - single.low)
+
+
+def test_same_seed_same_interval():
+    s = scored(200)
+    a, b = (intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions(seed=5)) for _ in range(2))
+    assert repr(a) == repr(b)
+    assert repr(a) != repr(intervals(s.errors, s.statistics, OPTIONS, BootstrapOptions(seed=6)))
+
+
+def test_paired_test_sees_a_small_difference_that_single_intervals_do_not():
+    predicted, true = heads(500, noise=5.0)
+    better = predicted + 0.02 * (true - predicted)
+    a, b = score(Pairs(predicted, true)), score(Pairs(better, true))
+    found = paired(a.errors, b.errors, a.statistics, OPTIONS, BootstrapOptions())["mae"]
+    assert found.difference == pytest.approx(a.scores["mae"] - b.scores["mae"])
+    assert 0 < found.low < found.difference < found.high and found.p_value < 0.01
+    alone = intervals(a.errors, a.statistics, OPTIONS, BootstrapOptions())["mae"]
+    assert alone.low < b.scores["mae"]
+
+
+def test_paired_test_of_equals_says_so():
+    s = scored(100)
+    found = paired(s.errors, s.errors, s.statistics, OPTIONS, BootstrapOptions())
+    assert all(d.difference == 0 and d.p_value == 1.0 for d in found.values() if np.isfinite(d.difference))
+    assert sign_test(np.zeros(10), BootstrapOptions()) == 1.0
+
+
+def test_false_alarms_of_both_tests_are_as_rare_as_promised():
+    alarms = np.zeros(2)
+    _, true = heads(80)
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        a, b = (score(Pairs(true + 3 * rng.normal(size=true.shape), true)) for _ in range(2))
+        options = BootstrapOptions(rounds=200, seed=seed)
+        p = paired(a.errors, b.errors, a.statistics, OPTIONS, options)["mae"].p_value
+        delta = (a.errors.columns["abs_error"] - b.errors.columns["abs_error"]).mean(axis=1)
+        alarms += [p < 0.05, sign_test(delta, options) < 0.05]
+    assert (alarms / 150 < 0.11).all() and (alarms > 0).all()
+
+
+def test_sign_test_counts_as_the_exact_enumeration():
+    delta = np.array([1.0, 2.0, 3.0, -0.5])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 4)).reshape(4, -1)
+    exact = (np.abs(signs.T @ delta) >= delta.sum() - 1e-9).mean()
+    assert sign_test(delta, BootstrapOptions(rounds=20_000)) == pytest.approx(exact, abs=0.02)
+
+
+def test_p_values_are_two_sided_and_never_zero():
+    options = BootstrapOptions(rounds=999)
+    assert sign_test(np.ones(60), options) == pytest.approx(1 / 1000)
+    rng = np.random.default_rng(1)
+    delta = rng.normal(0.15, 1.0, 400)
+    z = delta.mean() / (delta.std() / np.sqrt(400))
+    wanted = 2 * norm.sf(abs(z))
+    assert sign_test(delta, BootstrapOptions(rounds=20_000)) == pytest.approx(wanted, rel=0.2)
+    _, true = heads(400)
+    a, b = (score(Pairs(true + np.abs(10.0 + k * delta)[:, None], true)) for k in (1.0, 0.0))
+    found = paired(a.errors, b.errors, a.statistics, OPTIONS, BootstrapOptions(rounds=20_000))["mae"].p_value
+    assert found == pytest.approx(wanted, rel=0.25)
+
+
+def test_poisson_counts_have_mean_and_variance_one():
+    assert (_POISSON.size, _POISSON.mean(), _POISSON.var()) == (256, 1.0, 1.0)
+    for k in range(5):
+        assert (k == _POISSON).mean() == pytest.approx(poisson.pmf(k, 1), abs=0.005)
+
+
+def test_bad_options_are_said():
+    with pytest.raises(UbhpdError, match="Cannot resample 0 times"):
+        BootstrapOptions(rounds=0)
+    with pytest.raises(UbhpdError, match="level"):
+        BootstrapOptions(level=1.5)
+    with pytest.raises(UbhpdError, match="No sample"):
+        resamples([score(Pairs(np.empty((0, 3)), np.empty((0, 3)))).errors], BootstrapOptions())
+    with pytest.raises(UbhpdError, match="Cannot pair"):
+        paired(scored(5).errors, scored(6).errors, {}, OPTIONS, BootstrapOptions())
+
+
+def test_groups_are_summed_once_and_resampled_fast():
+    s = scored(20_000)
+    start = time.perf_counter()
+    resamples([s.errors], BootstrapOptions(rounds=1000), np.arange(20_000) // 200)
+    assert time.perf_counter() - start < 1.0

@@ -1,0 +1,26 @@
+"""`ubhpd doctor`: why a prediction file scores badly."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("predictions", type=click.Path(path_type=Path))
+@click.option("--manifest", type=click.Path(path_type=Path), help="The truth. Default: the file's own columns.")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+@click.pass_context
+def command(ctx: click.Context, predictions: Path, manifest: Path | None, as_json: bool) -> None:
+    """Find what is wrong with PREDICTIONS: unit, columns, signs, rotations, offsets, ids, duplicates, NaN.
+
+    Each finding says how far it explains the errors and what to change. Exit code 0 good, 1 findings, 2 wrong input.
+    """
+    from ubhpd.doctor import diagnose
+    from ubhpd.score_report import diagnosis_text
+
+    diagnosis = diagnose(predictions, manifest)
+    click.echo(json.dumps(diagnosis.as_dict(), indent=2, ensure_ascii=False) if as_json else diagnosis_text(diagnosis))
+    ctx.exit(diagnosis.exit_code)

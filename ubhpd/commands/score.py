@@ -1,0 +1,84 @@
+"""`ubhpd score`: all metrics of a prediction file in one pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("predictions", type=PATH)
+@click.option(
+    "--manifest",
+    type=PATH,
+    help="The truth: a manifest or a build's folder. Default: the file's own columns, else the last build's test split.",
+)
+@click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a table of counts.")
+@click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this printed pair, as 300W-LP:AFLW2000.")
+@click.option("--protocol", metavar="ID", help="Score its test side, against its training side; see: ubhpd protocols.")
+@click.option("--frames", metavar="FILE", help="List of frames, for a protocol that needs one.")
+@click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset.")
+@click.option("--exclude-outside", is_flag=True, help="Leave out heads with a true angle beyond 90 degrees.")
+@click.option("--max-angle", type=float, metavar="DEG", help="Leave out heads with a true angle beyond DEG.")
+@click.option("--bootstrap", "over", type=click.Choice(["samples", "subjects", "sequences", "none"]),
+              default="none", show_default=True, help="Add confidence intervals, resampling these.")  # fmt: skip
+@click.option("--rounds", default=1000, show_default=True, help="Resamples.")
+@click.option("--level", default=0.95, show_default=True, help="Level of the intervals.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the resamples.")
+@click.option("-O", "--option", "chosen", multiple=True, metavar="METRIC.KEY=VALUE", help="As ubmae.unseen=smooth.")
+@click.option("--bins", is_flag=True, help="Print the table per bin, too.")
+@click.option("--json", "json_out", metavar="FILE", help="Write the result as JSON; - for the screen instead of text.")
+@click.option("--html", "html_out", type=PATH, help="Write one page with pictures.")
+@click.option("--figures", type=PATH, help="Write the pictures to this folder, as PNG.")
+@click.option("--images", type=PATH, help="Root of the pictures: adds a sheet of the worst heads; needs --manifest.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    predictions: Path, manifest: Path | None, source: str | None, pair: str | None, protocol: str | None,
+    frames: str | None, protocol_seed: int, exclude_outside: bool, max_angle: float | None, over: str, rounds: int,
+    level: float, seed: int, chosen: tuple[str, ...], bins: bool, json_out: str | None, html_out: Path | None,
+    figures: Path | None, images: Path | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Score PREDICTIONS (CSV or Parquet: sample_id and yaw,pitch,roll, or r00..r22, or qx,qy,qz,qw).
+
+    Prints every metric with its unit, the coverage, and what lies outside the bins. UBMAE (equation 14) and the
+    shots need --source. Exit code 0 good, 2 wrong input.
+    """
+    from ubhpd.errors import UbhpdError
+    from ubhpd.evaluate import EvaluationOptions, evaluate
+    from ubhpd.files import replacing
+    from ubhpd.intervals import BootstrapOptions
+    from ubhpd.metric_cards import metric_options
+    from ubhpd.score_report import score_html, score_text
+    from ubhpd.scoring import ScoreOptions
+
+    if images is not None and manifest is None:
+        raise UbhpdError("--images needs --manifest: the manifest says which picture belongs to which head.")
+    options = EvaluationOptions(
+        ScoreOptions(exclude_outside, metric_options(chosen)),
+        None if over == "none" else BootstrapOptions(rounds, level, over, seed),
+        source, pair, protocol, max_angle, frames, protocol_seed,
+    )  # fmt: skip
+    evaluation = evaluate(predictions, manifest, options)
+    as_json = json.dumps(evaluation.result, indent=2, ensure_ascii=False)
+    if json_out and json_out != "-":
+        with replacing(Path(json_out)) as part:
+            part.write_text(as_json + "\n", encoding="utf-8")
+    if html_out or figures or images:
+        from ubhpd.figures_score import pictures
+
+        drawn = pictures(evaluation, options.score, manifest, images)
+        if figures:
+            figures.mkdir(parents=True, exist_ok=True)
+            for name, png in drawn.items():
+                (figures / f"{name.replace(' ', '_')}.png").write_bytes(png)
+        if html_out:
+            with replacing(html_out) as part:
+                part.write_text(score_html(evaluation.result, drawn), encoding="utf-8")
+    if json_out == "-":
+        click.echo(as_json)
+    elif not quiet:
+        click.echo(score_text(evaluation.result, bins))
