@@ -142,7 +142,7 @@ def test_an_interrupt_says_that_nothing_is_lost(ubhpd, data, tmp_path, monkeypat
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ubhpd.build.build", interrupted)
+    monkeypatch.setattr("ubhpd.pipeline.run", interrupted)
     code, _, err = ubhpd("build", "--sources", "biwi", "--data-root", data, "--out", tmp_path / "o")
     assert code == 130 and "goes on from there" in err
 

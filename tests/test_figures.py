@@ -229,13 +229,14 @@ def test_an_unknown_format_is_told(drawn, tmp_path):
 
 def test_the_target_is_asked_for_or_recorded(built, tmp_path):
     assert tallies.target_for(built) is None
-    (built / "build.json").write_text(json.dumps({"sampling": {"target": targets.gaussian(20).tolist()}}))
+    recorded = {"unbiased": {"sampling": {"target": targets.gaussian(20).tolist()}}}
+    (built / "build.json").write_text(json.dumps(recorded))
     assert tallies.target_for(built) == pytest.approx(targets.gaussian(20))
     assert tallies.target_for(built / "pool.parquet") == pytest.approx(targets.gaussian(20))
     assert np.array_equal(tallies.target_for(built, "30"), targets.gaussian(30))
     assert np.array_equal(tallies.target_for(built, "uniform"), targets.uniform())
     (tmp_path / "t.csv").write_text("\n".join(["1"] * 15))
     assert tallies.target_for(built, str(tmp_path / "t.csv")) == pytest.approx(targets.uniform())
-    for text in ("{", "[]", '{"sampling": null}'):
+    for text in ("{", "[]", '{"unbiased": {"sampling": null}}'):
         (built / "build.json").write_text(text)
         assert tallies.target_for(built) is None

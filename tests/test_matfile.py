@@ -324,6 +324,7 @@ def test_a_variable_that_is_there_twice_is_refused(wrap, at):
         (LIKE_300WLP[:-1], "truncated"),
         (LIKE_300WLP + b"\n", "truncated"),
     ],
+    ids=str.split("empty page page_after_space pointer zeros hdf5 zip header_cut bare tag_cut cut one_less one_more"),
 )
 def test_what_is_no_whole_mat_file_is_named(data, reason):
     warm = MatReader(WANTED)

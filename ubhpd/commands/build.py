@@ -18,8 +18,41 @@ from ubhpd.errors import UbhpdError
 @click.option("-O", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="A mode, as biwi.frame=rgb.")
 @click.option("--max-angle", default=99.0, show_default=True, help="Drop heads with an angle beyond it (degrees).")
 @click.option("--check-images", is_flag=True, help="Decode every picture instead of reading its header.")
-@click.option("--format", "form", type=click.Choice(["parquet", "hdf5"]), default="parquet", show_default=True,
-              help="hdf5: write pool.h5 beside pool.parquet.")  # fmt: skip
+@click.option("--pool-only", is_flag=True, help="Stop at the pool of all heads: no sampling, no split.")
+@click.option("--size", default="25000", show_default=True, metavar="N|auto", help="Heads of UBHPD.")
+@click.option(
+    "--target",
+    default="gaussian",
+    show_default=True,
+    metavar="gaussian|uniform|FILE",
+    help="Density that yaw, pitch and roll shall have; a file holds 15 numbers, or 15 for each angle.",
+)
+@click.option("--sigma", default="auto", show_default=True, metavar="DEG|auto", help="Width of the Gaussian.")
+@click.option("--seed", default=0, show_default=True, help="Which of the equally good heads, and which split.")
+@click.option(
+    "--mode",
+    default="joint",
+    show_default=True,
+    type=click.Choice(["joint", "independent"]),
+    help="independent: plain sampling by the three histograms, for comparison.",
+)
+@click.option(
+    "--split",
+    default="random",
+    show_default=True,
+    type=click.Choice(["random", "sequence", "subject"]),
+    help="What stays on one side of the 70/30 split: nothing, a recording, a person.",
+)
+@click.option("--exclude", metavar="A,B,...", help="Datasets of the pool to leave out, to test on them.")
+@click.option("--decisions", type=click.Path(path_type=Path), help="CSV of heads to keep or drop; see: ubhpd review.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "hdf5"]),
+    default="parquet",
+    show_default=True,
+    help="hdf5: write pool.h5 and ubhpd.h5 beside the Parquet files.",
+)
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--backend", default="loky", show_default=True, help="joblib backend: loky, multiprocessing, dask, ray.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786.")
@@ -28,17 +61,26 @@ from ubhpd.errors import UbhpdError
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     sources: str, data_root: str | None, roots: tuple[str, ...], out: Path, options: tuple[str, ...],
-    max_angle: float, check_images: bool, form: str, jobs: int, backend: str, scheduler: str | None,
-    shard: str | None, quiet: bool, as_json: bool,
+    max_angle: float, check_images: bool, pool_only: bool, size: str, target: str, sigma: str, seed: int, mode: str,
+    split: str, exclude: str | None, decisions: Path | None, form: str, jobs: int, backend: str,
+    scheduler: str | None, shard: str | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Read raw datasets into OUT/pool.parquet, every head found and every head refused with its reason."""
-    from ubhpd.build import BuildConfig, build
+    """Read raw datasets into OUT/pool.parquet, and sample OUT/ubhpd.parquet from it.
+
+    The pool has every head found and every head refused with its reason. UBHPD has heads of it whose yaw, pitch
+    and roll share one distribution, divided into train and test.
+    """
+    from ubhpd.build import BuildConfig
+    from ubhpd.pipeline import run
     from ubhpd.progress import Progress
     from ubhpd.report import build_text
+    from ubhpd.sampling import SamplingConfig
+    from ubhpd.unbiased import UnbiasedConfig
+    from ubhpd.unbiased_report import unbiased_text
     from ubhpd.workers import Engine
 
     config = BuildConfig(
-        sources=tuple(s.strip() for s in sources.split(",") if s.strip()),
+        sources=tuple(_names(sources)),
         out=out,
         data_root=data_root,
         roots=dict(_pair(r, "--root") for r in roots),
@@ -48,11 +90,37 @@ def command(
         hdf5=form == "hdf5",
         shard=_shard(shard) if shard else None,
     )
-    report = build(config, Engine(jobs, backend, scheduler), Progress(show=not quiet and not as_json))
+    sampling = SamplingConfig(
+        "auto" if size == "auto" else _whole(size, "--size"), target,
+        "auto" if sigma == "auto" else _number(sigma, "--sigma"), seed, mode,
+    )  # fmt: skip
+    unbiased = (
+        None if pool_only else UnbiasedConfig(sampling, split, exclude=tuple(_names(exclude)), decisions=decisions)
+    )
+    made = run(config, unbiased, Engine(jobs, backend, scheduler), Progress(show=not quiet and not as_json))
     if as_json:
-        click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))
     elif not quiet:
-        click.echo(build_text(report, out, config.shard))
+        click.echo(build_text(made.pool, out, config.shard))
+        if made.unbiased is not None and made.audit is not None:
+            click.echo(unbiased_text(made.unbiased, made.audit, out))
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.lstrip("-").isdigit():
+        raise UbhpdError(f"{option} is {text!r}: give a whole number, or auto.")
+    return int(text)
+
+
+def _number(text: str, option: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UbhpdError(f"{option} is {text!r}: give a number, or auto.") from None
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:

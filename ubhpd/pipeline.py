@@ -1,0 +1,68 @@
+"""The main job from raw data to UBHPD: pool, sample, split, audit, figures, card; build.json tells of all of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ubhpd import last_build, manifest
+from ubhpd.audit import AuditReport, audit
+from ubhpd.build import BuildConfig, BuildReport, build
+from ubhpd.files import write_json
+from ubhpd.progress import Progress
+from ubhpd.unbiased import UnbiasedConfig, UnbiasedReport, make
+from ubhpd.workers import Engine
+
+_AUDITED = (
+    "sample_id", "dataset", "subject_id", "sequence_id", "frame_index", "flip_of", "source_photo", "drop_reason",
+    "split",
+)  # fmt: skip
+
+
+@dataclass
+class Made:
+    """What came out: the pool, and unless only that was wanted UBHPD and what leaks between its sides."""
+
+    pool: BuildReport
+    unbiased: UnbiasedReport | None = None
+    audit: AuditReport | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of build.json."""
+        content = self.pool.as_dict()
+        if self.unbiased is not None and self.audit is not None:
+            content |= {"unbiased": self.unbiased.as_dict(), "audit": self.audit.as_dict()}
+        return content
+
+
+def run(config: BuildConfig, unbiased: UnbiasedConfig | None, engine: Engine, progress: Progress) -> Made:
+    """Build the pool and, with `unbiased`, UBHPD and everything that comes with it; return what was made.
+
+    Raises:
+        UbhpdError: as `build.build` and `unbiased.make`; the pool stays if only the second step fails.
+    """
+    made = Made(build(config, engine, progress))
+    if unbiased is None or config.shard is not None:
+        return made
+    with progress.step("sampling"):
+        made.unbiased = make(config.out, unbiased)
+    if config.hdf5:
+        from ubhpd import hdf5
+
+        with progress.step("writing ubhpd.h5"):
+            hdf5.write(config.out / "ubhpd.parquet", config.out / "ubhpd.h5")
+    made.audit = audit(manifest.read(config.out / "ubhpd.parquet", _AUDITED))
+    write_json(made.as_dict(), config.out / "build.json")
+    _illustrate(config, progress)
+    last_build.remember(config.out)
+    return made
+
+
+def _illustrate(config: BuildConfig, progress: Progress) -> None:
+    from ubhpd import card, croissant, figures_density
+
+    with progress.step("drawing figures"):
+        figures_density.write(config.out)
+    with progress.step("writing the card"):
+        card.write_card(config.out)
+        croissant.write_croissant(config.out)
