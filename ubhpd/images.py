@@ -47,6 +47,7 @@ class Images:
         Raises:
             UbhpdError: the dataset has moved, or the file is gone or unreadable.
         """
+        _refuse_escape(image_path)
         try:
             return self._tree(dataset).read(image_path)
         except OSError as error:
@@ -80,6 +81,7 @@ class Images:
     def _frame(self, dataset: str, image_path: str, index: int) -> Picture:
         import cv2
 
+        _refuse_escape(image_path)
         tree = self._tree(dataset)
         if self._video is None or self._video[:2] != (dataset, image_path) or self._video[3] > index:
             with tree.local_path(image_path) as local:
@@ -94,3 +96,10 @@ class Images:
             position += 1
         self._video = (dataset, image_path, capture, position)
         return np.asarray(pixels, dtype=np.uint8)
+
+
+def _refuse_escape(image_path: str) -> None:
+    if image_path.startswith("/") or ".." in image_path.split("/"):
+        raise UbhpdError(
+            f"The picture {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
+        )

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+
+from ubhpd import manifest
+from ubhpd.build import BuildConfig, build
+from ubhpd.errors import UbhpdError
+from ubhpd.images import Images
+from ubhpd.synth import biwi, upna
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    biwi.write(root / "raw", (1,), frames=3, with_depth=False)
+    upna.write(root / "raw", users=(1,), videos=(1,), frames=6)
+    build(BuildConfig(("biwi", "upna"), root / "out", str(root / "raw")))
+    return root / "out"
+
+
+def rows(built, dataset):
+    table = manifest.read(
+        built / "pool.parquet", ["dataset", "image_path", "frame_index", "image_width", "image_height"]
+    )
+    return [r for r in table.to_pylist() if r["dataset"] == dataset]
+
+
+@pytest.mark.parametrize("dataset", ["biwi", "upna"])
+def test_every_head_of_a_pool_has_its_picture(built, dataset):
+    images = Images.of_build(built)
+    for row in rows(built, dataset):
+        picture = images.picture(dataset, row["image_path"], row["frame_index"])
+        assert picture.shape == (row["image_height"], row["image_width"], 3) and picture.dtype == np.uint8
+
+
+def test_frames_of_a_video_are_the_same_in_any_order(built):
+    row = rows(built, "upna")[0]
+    forwards, backwards = Images.of_build(built), Images.of_build(built)
+    first = {i: forwards.picture("upna", row["image_path"], i) for i in range(6)}
+    for i in (5, 2, 2, 0):
+        assert np.array_equal(backwards.picture("upna", row["image_path"], i), first[i])
+    with pytest.raises(UbhpdError, match="has no frame 6"):
+        forwards.picture("upna", row["image_path"], 6)
+
+
+@pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "01/../../x.png", "../x.mp4", "/x.mp4"])
+def test_nothing_outside_the_dataset_is_read(built, path):
+    with pytest.raises(UbhpdError, match="lies outside its dataset"):
+        Images.of_build(built).picture("biwi", path)
+
+
+def test_what_is_not_there_is_one_sentence(built, tmp_path):
+    images = Images.of_build(built)
+    with pytest.raises(UbhpdError, match=r"01/none.png cannot be read in .*hpdb"):
+        images.picture("biwi", "01/none.png")
+    with pytest.raises(UbhpdError, match="has no dataset 'aflw': it has biwi, upna"):
+        images.data("aflw", "x.jpg")
+    with pytest.raises(UbhpdError, match="does not decode"):
+        images.picture("biwi", "01.obj")
+    for text in ("{", "[]", json.dumps({"datasets": {"biwi": {}}})):
+        (tmp_path / "build.json").write_text(text)
+        with pytest.raises(UbhpdError, match="does not say where the pictures are"):
+            Images.of_build(tmp_path)
