@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ubhpd import bins, cli, manifest
+from ubhpd import bins, cli, manifest, quality
 from ubhpd.build import BuildConfig
 from ubhpd.errors import UbhpdError
 from ubhpd.pipeline import run
@@ -100,8 +101,21 @@ def test_decisions_take_heads_out(built, tmp_path):
     path = tmp_path / "decisions.csv"
     path.write_text(f"sample_id,decision,reason,who\n{first},drop,not a face,anna\n")
     report = make(built, UnbiasedConfig(small(), decisions=path))
-    assert report.decisions == {"rejected": 1, "already_refused": 0}
+    assert report.decisions == {"rejected": 1, "flagged": 0, "protected": 0, "already_refused": 0}
     assert first not in manifest.read(built / "ubhpd.parquet", ["sample_id"]).column(0).to_pylist()
+
+
+def test_flagged_heads_are_left_out_unless_someone_keeps_them(built, tmp_path, monkeypatch):
+    flagged = [f"biwi/01/frame_{i:05d}" for i in (3, 4, 5)]
+    flags = pa.table({"sample_id": flagged, "flag": ["box_outside"] * 3, "value": [1.0] * 3, "detail": ["far out"] * 3})
+    monkeypatch.setattr(quality, "check_manifest", lambda path: flags)
+    report = make(built, UnbiasedConfig(small(size=30), drop_flagged=True))
+    assert report.decisions["flagged"] == len(flagged)
+    assert not set(flagged) & set(manifest.read(built / "ubhpd.parquet", ["sample_id"]).column(0).to_pylist())
+    path = tmp_path / "decisions.csv"
+    path.write_text(f"sample_id,decision,reason,who\n{flagged[0]},keep,it is fine,anna\n")
+    report = make(built, UnbiasedConfig(small(size=30), decisions=path, drop_flagged=True))
+    assert (report.decisions["flagged"], report.decisions["protected"]) == (len(flagged) - 1, 1)
 
 
 def test_unknown_heads_in_the_decisions_leave_everything_as_it_was(built, tmp_path):

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ubhpd import bins, decisions, heads, manifest, splits
+from ubhpd import bins, decisions, heads, manifest, quality, splits
 from ubhpd.errors import UbhpdError
 from ubhpd.files import replacing
 from ubhpd.sampling import SamplingConfig, SamplingResult, sample
@@ -42,7 +42,8 @@ class UnbiasedConfig:
     """How UBHPD is made.
 
     sampling: size, target, sigma, seed, mode. split: a form of splits.FORMS. share: of train. exclude: datasets left
-    out, for tests across datasets. decisions: CSV of heads to keep or drop, as `ubhpd review` writes it.
+    out, for tests across datasets. decisions: CSV of heads to keep or drop, as `ubhpd review` writes it. drop_flagged:
+    leave out heads that the automatic checks flag (`quality`), but for those that a decision keeps.
     """
 
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -50,6 +51,7 @@ class UnbiasedConfig:
     share: float = splits.SHARE
     exclude: tuple[str, ...] = ()
     decisions: Path | None = None
+    drop_flagged: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,7 @@ def make(out: Path, config: UnbiasedConfig) -> UnbiasedReport:
     """
     pool = out / "pool.parquet"
     table = manifest.read(pool, [*heads.COLUMNS, "drop_detail"])
-    changed = None
-    if config.decisions is not None:
-        applied = decisions.apply(table, decisions.read(config.decisions, table.column("sample_id")))
-        table, changed = applied.table, {n: getattr(applied, n) for n in ("rejected", "already_refused")}
+    table, changed = _decided(pool, table, config)
     table, excluded = _without(table, config.exclude)
     everything = heads.from_table(table)
     result = sample(everything, config.sampling)
@@ -109,6 +108,15 @@ def make(out: Path, config: UnbiasedConfig) -> UnbiasedReport:
     names = np.asarray(table.column("dataset").take(pa.array(result.rows)).to_pylist())
     datasets = {str(n): {s: int(((names == n) & (division.side == s)).sum()) for s in counts} for n in np.unique(names)}
     return UnbiasedReport(config, mark, changed, excluded, result, division, counts, datasets)
+
+
+def _decided(pool: Path, table: pa.Table, config: UnbiasedConfig) -> tuple[pa.Table, dict[str, int] | None]:
+    """Return the table after people's decisions and, if wanted, the automatic flags; and what they changed."""
+    if config.decisions is None and not config.drop_flagged:
+        return table, None
+    decided = decisions.read(config.decisions, table.column("sample_id")) if config.decisions else {}
+    applied = decisions.apply(table, decided, quality.check_manifest(pool) if config.drop_flagged else None)
+    return applied.table, {n: getattr(applied, n) for n in ("rejected", "flagged", "protected", "already_refused")}
 
 
 def _without(table: pa.Table, datasets: tuple[str, ...]) -> tuple[pa.Table, int]:

@@ -34,7 +34,11 @@ def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:
     if report.excluded:
         lines.append(f"{report.excluded:,} heads of {', '.join(report.config.exclude)} left out")
     if report.decisions is not None:
-        lines.append(f"decisions: {report.decisions['rejected']:,} heads rejected")
+        own = report.decisions
+        lines.append(
+            f"decisions: {own['rejected']:,} heads rejected by people, {own['flagged']:,} dropped as flagged, "
+            f"{own['protected']:,} flagged but kept"
+        )
     lines += sampled.notes
     lines += ["", audit_text(audit), ""]
     lines.append(f"Wrote {out / 'ubhpd.parquet'}, densities.csv, figures/, CARD.md and croissant.json beside it.")

@@ -44,6 +44,9 @@ from ubhpd.errors import UbhpdError
     help="What stays on one side of the 70/30 split: nothing, a recording, a person.",
 )
 @click.option("--exclude", metavar="A,B,...", help="Datasets of the pool to leave out, to test on them.")
+@click.option(
+    "--drop-flagged", is_flag=True, help="Leave out heads that automatic checks flag, unless decided to keep."
+)
 @click.option("--decisions", type=click.Path(path_type=Path), help="CSV of heads to keep or drop; see: ubhpd review.")
 @click.option(
     "--format",
@@ -62,7 +65,7 @@ from ubhpd.errors import UbhpdError
 def command(
     sources: str, data_root: str | None, roots: tuple[str, ...], out: Path, options: tuple[str, ...],
     max_angle: float, check_images: bool, pool_only: bool, size: str, target: str, sigma: str, seed: int, mode: str,
-    split: str, exclude: str | None, decisions: Path | None, form: str, jobs: int, backend: str,
+    split: str, exclude: str | None, decisions: Path | None, drop_flagged: bool, form: str, jobs: int, backend: str,
     scheduler: str | None, shard: str | None, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Read raw datasets into OUT/pool.parquet, and sample OUT/ubhpd.parquet from it.
@@ -94,9 +97,10 @@ def command(
         "auto" if size == "auto" else _whole(size, "--size"), target,
         "auto" if sigma == "auto" else _number(sigma, "--sigma"), seed, mode,
     )  # fmt: skip
-    unbiased = (
-        None if pool_only else UnbiasedConfig(sampling, split, exclude=tuple(_names(exclude)), decisions=decisions)
+    wanted = UnbiasedConfig(
+        sampling, split, exclude=tuple(_names(exclude)), decisions=decisions, drop_flagged=drop_flagged
     )
+    unbiased = None if pool_only else wanted
     made = run(config, unbiased, Engine(jobs, backend, scheduler), Progress(show=not quiet and not as_json))
     if as_json:
         click.echo(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))

@@ -12,8 +12,7 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("predictions", type=PATH)
-@click.option("--manifest", type=PATH, help="The truth: a manifest or a build's folder. Default: the file's own columns, "
-              "else the test split of the last build.")  # fmt: skip
+@click.option("--manifest", type=PATH, help="The truth. Default: the file's own, else the last build's test split.")
 @click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a table of counts.")
 @click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this printed pair, as 300W-LP:AFLW2000.")
 @click.option("--protocol", metavar="ID", help="Score its test side, against its training side; see: ubhpd protocols.")
