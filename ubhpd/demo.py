@@ -13,6 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ubhpd import manifest
+from ubhpd.bins import ANGLES
+from ubhpd.files import replacing
 from ubhpd.progress import Progress
 from ubhpd.synth import aflw, biwi, w300lp
 
@@ -42,9 +45,27 @@ def main() -> None:
     print(f"Writing raw datasets in their true layouts to {raw} ...", flush=True)
     write_raw(raw)
     _type("ubhpd", "sources", "--data-root", str(raw))
-    _type("ubhpd", "build", "--sources", "biwi,aflw,300wlp", "--data-root", str(raw), "--out", str(out), "--jobs", "2")
+    _type(
+        "ubhpd", "build", "--sources", "biwi,aflw,300wlp", "--data-root", str(raw), "--out", str(out),
+        "--size", "auto", "--sigma", "15", "--split", "subject", "--jobs", "2",
+    )  # fmt: skip
     _type("ubhpd", "info", str(out))
-    print(f"\nLook at {out / 'pool.parquet'} and {out / 'build.json'}.")
+    print("\nA model that always answers with the mean pose of the training side: the least that any model must beat.")
+    write_mean_pose(out)
+    _type("ubhpd", "score", str(out / "mean_pose.csv"), "--manifest", str(out), "--protocol", "ubhpd",
+          "--html", str(out / "mean_pose.html"))  # fmt: skip
+    print(f"\nLook at {out / 'figures' / 'density.png'} (densities before and after), {out / 'CARD.md'},")
+    print(f"{out / 'mean_pose.html'} and {out / 'ubhpd.parquet'}.")
+
+
+def write_mean_pose(out: Path) -> None:
+    """Write the predictions of the mean-pose model for the test side of the build in `out`."""
+    names = ["sample_id", "split", *(f"{a}_deg" for a in ANGLES)]
+    frame = manifest.read(out / "ubhpd.parquet", names).to_pandas()
+    test = frame[frame.split == "test"][["sample_id"]]
+    mean = frame[frame.split == "train"][[f"{a}_deg" for a in ANGLES]].mean()
+    with replacing(out / "mean_pose.csv") as part:
+        test.assign(**{a: mean[f"{a}_deg"] for a in ANGLES}).to_csv(part, index=False)
 
 
 def _type(*command: str) -> None:
