@@ -1,0 +1,29 @@
+"""A table of the heads, without pictures: where each picture is, its face box, its crop by the recipe, its labels."""
+
+from __future__ import annotations
+
+from ubhpd.exports._job import Card, Job
+from ubhpd.exports._labels import label_names, labels_of, write_table
+
+CARD = Card("csv", "a table of pictures, face boxes, crops and labels, without pictures", "square", "none")
+
+FILE = "heads.csv"
+
+_FACE = ("face_x0", "face_y0", "face_x1", "face_y1")
+_CROP = ("crop_x0", "crop_y0", "crop_x1", "crop_y1")
+
+
+def write(job: Job) -> list[str]:
+    """Write heads.csv."""
+    heads = job.heads
+    names = [*label_names(), "image_path", "frame_index", *_FACE, *_CROP]
+    rows = (
+        [
+            *labels_of(heads, i), heads.texts["image_path"][i], str(int(heads.frame[i])),
+            *("" if v != v else repr(v) for v in (*heads.face[i].tolist(), *heads.box[i].tolist())),
+        ]
+        for i in range(len(heads))
+    )  # fmt: skip
+    write_table(names, rows, job.out / FILE)
+    job.advance(len(heads))
+    return [FILE]
