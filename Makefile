@@ -38,7 +38,7 @@ lint: install
 
 # mypy cannot follow the package map of an editable install: it is shown the wheel's layout by links.
 types: install
-	mkdir -p .view/ubhpd
+	rm -rf .view && mkdir -p .view/ubhpd
 	for f in $(CURDIR)/ubhpd/*; do ln -sfn $$f .view/ubhpd/; done
 	for room in builders metrics baselines; do ln -sfn $(CURDIR)/$$room .view/ubhpd/$$room; done
 	MYPYPATH=.view $(BIN)/mypy -p ubhpd

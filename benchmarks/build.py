@@ -1,6 +1,6 @@
 """Times the builders against the loop that most loaders of the field have, in one run, on generated data.
 
-    python benchmarks/build.py [--pairs 4000] [--frames 2000] [--rounds 5] [--out docs/benchmarks/build.md]
+    python benchmarks/build.py [--pairs 4000] [--frames 2600] [--rounds 5] [--out docs/benchmarks/build.md]
 
 The loop opens and decodes every picture and parses its label: scipy.io.loadmat twice for 300W-LP (once for
 the pose, once for the points), the nine numbers of pose.txt for BIWI. The builder is timed in two ways:
@@ -29,8 +29,8 @@ import scipy.io
 from machine import describe_machine
 from PIL import Image
 
-from ubhpd.build import BuildConfig, build
-from ubhpd.parts import collect
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.pool.parts import collect
 from ubhpd.records import Record
 from ubhpd.schema import schema
 from ubhpd.synth import biwi as synth_biwi
@@ -113,7 +113,8 @@ def peak_of_a_million() -> tuple[float, float]:
 
 def write_a_million(heads: int = 1_000_000, size: int = 2000) -> None:
     """Write parts of heads with 68 points, as many as a large build has, and merge them."""
-    from ubhpd import manifest, parts
+    from ubhpd import manifest
+    from ubhpd.pool import parts
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)
@@ -135,7 +136,7 @@ def main() -> None:
     """Run and print the comparison."""
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     arguments.add_argument("--pairs", type=int, default=4000)
-    arguments.add_argument("--frames", type=int, default=2000)
+    arguments.add_argument("--frames", type=int, default=2600)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--no-memory", action="store_true", help="leave out the build of a million heads")
     arguments.add_argument("--out", type=Path)
@@ -143,7 +144,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         synth_300wlp.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_pictures=32)
-        synth_biwi.write(data, range(1, 9), frames=chosen.frames // 8, distinct_pictures=16)
+        synth_biwi.write(data, range(1, 5), frames=chosen.frames // 4, distinct_pictures=16)
         rows = compare(loop_300wlp, "300wlp", data / "300W_LP", chosen.rounds)
         rows += compare(loop_biwi, "biwi", data / "hpdb", chosen.rounds)
         shutil.rmtree(data / "hpdb")

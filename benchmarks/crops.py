@@ -32,10 +32,10 @@ from machine import describe_machine
 from PIL import Image
 
 from ubhpd import manifest
-from ubhpd.build import BuildConfig, build
 from ubhpd.crops import RECIPES, crop, crop_box
 from ubhpd.export import ExportConfig, export
-from ubhpd.images import Images
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.images import Images
 from ubhpd.synth import w300lp
 from ubhpd.workers import Engine
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ubhpd import heads, splits
-from ubhpd.sampling import SamplingConfig, SamplingResult, sample
+from ubhpd.sampler import heads, splits
+from ubhpd.sampler.sampling import SamplingConfig, SamplingResult, sample
 
 CASES: tuple[dict[str, object], ...] = (
     *({"size": 2000, "sigma_deg": s} for s in (15.0, 20.0, 25.0, 30.0)),

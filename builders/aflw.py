@@ -28,9 +28,9 @@ from urllib.parse import quote
 import numpy as np
 
 from ubhpd.errors import UbhpdError
+from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
-from ubhpd.source import Refused, Source
 
 NAME = "aflw"
 TITLE = "AFLW: Annotated Facial Landmarks in the Wild"

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from ubhpd.matfile import MatError, MatReader
+from ubhpd.raw.matfile import MatError, MatReader
+from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
-from ubhpd.source import Refused, Source
 
 NAME = "aflw2000"
 TITLE = "AFLW2000-3D"

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import Convention, canonical_from_angles
-from ubhpd.source import Refused, Source
 
 NAME = "synhead"
 TITLE = "NVIDIA Synthetic Head (SynHead)"

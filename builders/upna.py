@@ -33,9 +33,9 @@ from itertools import permutations, product
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
-from ubhpd.source import Refused, Source
 
 NAME = "upna"
 TITLE = "UPNA Head Pose Database"

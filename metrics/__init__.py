@@ -20,7 +20,7 @@ along leading axes (...):
 
 A file that measures single samples also has `INPUT` ("angles": predicted and true (n, 3) in degrees, "relative":
 their relative rotations (n, 3, 3), "aligned": the same after alignment), `COLUMNS`, the names of its per-sample
-errors, and `per_sample`. `ubhpd.metric_cards` finds the files and checks all this; a file whose name begins with
+errors, and `per_sample`. `ubhpd.scores.metric_cards` finds the files and checks all this; a file whose name begins with
 an underscore is no metric.
 
 The room imports `ubhpd.rotation`, `ubhpd.bins`, `ubhpd.errors` and itself: no files, no printing, no torch.

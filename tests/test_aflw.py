@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from trees_for_tests import angles_of, copied, plain_all, read_all, read_items, replace_file, tree_at, tree_of
-from ubhpd.builders import aflw as builder
 
+from ubhpd.builders import aflw as builder
 from ubhpd.errors import UbhpdError
+from ubhpd.raw.source import Source
+from ubhpd.raw.trees import TreeSpec, open_tree
 from ubhpd.rotation import geodesic_deg, matrix_from_euler
-from ubhpd.source import Source
 from ubhpd.synth import aflw
 from ubhpd.synth.heads import Head
 from ubhpd.synth.shape import CODES_21
-from ubhpd.trees import TreeSpec, open_tree
 
 # In the tree: 39341 alone, 39342 and 39343 in one picture, 39344 alone, 39345 to 39347 together, 39348 and 39349
 # without a pose; 39347 has no rectangle.

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.io
 from trees_for_tests import angles_of, copied, plain, read_all, replace_file, tree_at, tree_of
-from ubhpd.builders import aflw2000 as builder
 
+from ubhpd.builders import aflw2000 as builder
+from ubhpd.raw.source import Source
 from ubhpd.rotation import geodesic_deg, matrix_from_euler
-from ubhpd.source import Source
 from ubhpd.synth.morphable import mat_bytes
 
 

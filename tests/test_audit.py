@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ubhpd import cli, manifest, near_hashes, similar
-from ubhpd.audit import KINDS, AuditOptions, audit, audit_places, audit_text, write_list
-from ubhpd.build import BuildConfig, build
+from ubhpd import cli, manifest
+from ubhpd.checking import near_hashes, similar
+from ubhpd.checking.audit import KINDS, AuditOptions, audit, audit_places, audit_text, write_list
+from ubhpd.checking.near_hashes import nearest
+from ubhpd.checking.similar import PictureHashes, hash_patches, patch_of, picture_hashes
 from ubhpd.errors import UbhpdError
-from ubhpd.near_hashes import nearest
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.schema import COLUMNS, Column
-from ubhpd.similar import PictureHashes, hash_patches, patch_of, picture_hashes
 from ubhpd.synth import biwi
 
 NAMES = ("sample_id", "dataset", "subject_id", "sequence_id", "frame_index", "flip_of", "source_photo", "split")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 from trees_for_tests import angles_of, copied, plain, plain_all, read_all, read_items, replace_file, tree_at, tree_of
-from ubhpd.builders import biwi as builder
 
+from ubhpd.builders import biwi as builder
+from ubhpd.raw.source import Source
 from ubhpd.rotation import camera_to_canonical, euler_from_matrix, geodesic_deg
-from ubhpd.source import Source
 from ubhpd.synth import biwi
 from ubhpd.synth.heads import pinhole_view
 from ubhpd.synth.shape import head_mesh

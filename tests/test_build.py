@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from ubhpd import manifest, registry
-from ubhpd.build import BuildConfig, build
 from ubhpd.errors import UbhpdError
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.records import Record
 from ubhpd.synth import aflw2000, biwi, synhead, w300lp
 from ubhpd.workers import Engine
@@ -174,7 +174,7 @@ def test_shards_read_disjoint_shares_and_a_plain_build_merges_them(data, tmp_pat
 KILLED = """
 import sys, time
 from ubhpd import registry
-from ubhpd.build import BuildConfig, build
+from ubhpd.pool.build import BuildConfig, build
 builder = registry.builders()["biwi"]
 read = builder.read
 def slow(source, unit, options):

@@ -31,10 +31,10 @@ from trees_for_tests import (
 
 from ubhpd import registry
 from ubhpd.errors import UbhpdError
-from ubhpd.folders import FolderTree
+from ubhpd.raw.folders import FolderTree
+from ubhpd.raw.source import Source
 from ubhpd.records import DROP_REASONS, Record
 from ubhpd.rotation import CONVENTIONS, matrix_from_angles, matrix_from_euler, orthonormality_error
-from ubhpd.source import Source
 
 NAMES = sorted(registry.builders())
 # Digits of the angles in the raw files: BIWI's text has six, Pose_Para is float32.

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from ubhpd import cli, manifest, registry
-from ubhpd.build import BuildConfig, build
-from ubhpd.built import CITATION, read_built, without_places
-from ubhpd.card import card, limits, write_card
-from ubhpd.croissant import croissant, write_croissant
+from ubhpd.cards.built import CITATION, read_built, without_places
+from ubhpd.cards.card import card, limits, write_card
+from ubhpd.cards.croissant import croissant, write_croissant
 from ubhpd.errors import UbhpdError
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.records import DROP_REASONS
 from ubhpd.schema import COLUMNS, Column
 from ubhpd.synth import aflw2000, biwi, w300lp

@@ -7,9 +7,9 @@ import zipfile
 import pytest
 
 from ubhpd import registry
-from ubhpd.build import BuildConfig, build
-from ubhpd.discover import discover, missing_message
 from ubhpd.errors import UbhpdError
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.discover import discover, missing_message
 from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
 
 WRITERS = {

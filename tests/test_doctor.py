@@ -9,12 +9,12 @@ from realdata import needs
 from scipy.spatial.transform import Rotation
 from score_data import HOPENET, heads, write_csv, write_manifest
 
-from ubhpd import predictions
 from ubhpd.cli import root
-from ubhpd.doctor import Diagnosis, Finding, diagnose, examine
-from ubhpd.emulators import sixdrepnet_folded_mae
-from ubhpd.hypotheses import mean_error
 from ubhpd.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
+from ubhpd.scores import predictions
+from ubhpd.scores.doctor import Diagnosis, Finding, diagnose, examine
+from ubhpd.scores.emulators import sixdrepnet_folded_mae
+from ubhpd.scores.hypotheses import mean_error
 
 NOISE = 4.0
 

@@ -20,12 +20,12 @@ from trees_for_tests import copied
 from wheel_check import REPOSITORY
 
 from ubhpd import cli, export, manifest
-from ubhpd.build import BuildConfig, build
 from ubhpd.crops import RECIPES, crop, crop_box
 from ubhpd.errors import UbhpdError
 from ubhpd.export import ExportConfig, formats
 from ubhpd.files import write_json
-from ubhpd.images import Images
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.images import Images
 from ubhpd.schema import COLUMNS, Column
 from ubhpd.synth import aflw, aflw2000, biwi, upna, w300lp
 from ubhpd.workers import Engine

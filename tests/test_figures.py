@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 from figure_data import AFLW, BIWI, SIDES, UBHPD, heads, write_build
 
-from ubhpd import figure_style, figures_density, manifest, tallies, targets
+from ubhpd import manifest
 from ubhpd.errors import UbhpdError
-from ubhpd.figures_density import FIGURES
+from ubhpd.figures import figure_style, figures_density
+from ubhpd.figures.figures_density import FIGURES
+from ubhpd.sampler import tallies, targets
 
 
 @pytest.fixture

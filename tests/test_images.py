@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ubhpd import manifest
-from ubhpd.build import BuildConfig, build
 from ubhpd.errors import UbhpdError
-from ubhpd.images import Images
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.images import Images
 from ubhpd.synth import biwi, upna
 
 

@@ -6,8 +6,8 @@ from scipy.stats import norm, poisson
 from score_data import heads
 
 from ubhpd.errors import UbhpdError
-from ubhpd.intervals import _POISSON, BootstrapOptions, intervals, paired, resamples, sign_test
-from ubhpd.scoring import Pairs, ScoreOptions, score, scores
+from ubhpd.scores.intervals import _POISSON, BootstrapOptions, intervals, paired, resamples, sign_test
+from ubhpd.scores.scoring import Pairs, ScoreOptions, score, scores
 
 OPTIONS = ScoreOptions()
 SOURCE = np.full((3, 15), 50.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from realdata import REAL, needs
 
-from ubhpd.matfile import MatError, MatReader
+from ubhpd.raw.matfile import MatError, MatReader
 
 WANTED = ("Pose_Para", "pt2d", "roi")
 CLASSES = {"f8": 6, "f4": 7, "i1": 8, "u1": 9, "i2": 10, "u2": 11, "i4": 12, "u4": 13}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from realdata import REAL, needs
 
-from ubhpd.pictures import (
+from ubhpd.raw.pictures import (
     HEAD_BYTES,
     TAIL_BYTES,
     HeaderTooShort,

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from figure_data import BIWI, heads, write_build
 
-from ubhpd import cli, manifest, tallies
+from ubhpd import cli, manifest
+from ubhpd.sampler import tallies
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def ubhpd(capsys):
 def test_the_same_bytes_in_another_process_without_pyplot(built, ubhpd, tmp_path):
     assert ubhpd("plot", "density", built, "--figures", "joint,overlay", "--quiet") == (0, "", "")
     script = (
-        "import sys; from ubhpd.figures_density import write\n"
+        "import sys; from ubhpd.figures.figures_density import write\n"
         "from pathlib import Path\n"
         "write(sys.argv[1], ['joint', 'overlay'], Path(sys.argv[2]))\n"
         "sys.exit('pyplot was imported' if 'matplotlib.pyplot' in sys.modules else 0)"

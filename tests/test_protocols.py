@@ -12,11 +12,12 @@ import pyarrow as pa
 import pytest
 from realdata import REAL, needs
 
-from ubhpd import cli, heads, manifest
+from ubhpd import cli, manifest
 from ubhpd.errors import UbhpdError
-from ubhpd.frame_lists import read_frame_list
-from ubhpd.protocol_rules import CONDITIONS, DIVISIONS
-from ubhpd.protocols import PROTOCOLS, ids_hash, in_series, list_text, protocol, resolve
+from ubhpd.protocol.frame_lists import read_frame_list
+from ubhpd.protocol.protocol_rules import CONDITIONS, DIVISIONS
+from ubhpd.protocol.protocols import PROTOCOLS, ids_hash, in_series, list_text, protocol, resolve
+from ubhpd.sampler import heads
 from ubhpd.schema import COLUMNS, Column
 
 # A hash that differs here means another protocol: give it a new version or, better, a new id.

@@ -3,7 +3,7 @@ import pytest
 from realdata import REAL
 
 from ubhpd.errors import UbhpdError
-from ubhpd.published import lint, printed_pairs, results
+from ubhpd.scores.published import lint, printed_pairs, results
 
 HEADER = "paper,table,train,test,method,yaw,pitch,roll,mae,ubmae,model_mb,note\n"
 SHARED = REAL.parent / "tables" / "published_results.csv"

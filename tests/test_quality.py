@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ubhpd import landmark_pose, manifest, quality
-from ubhpd.build import BuildConfig, build
-from ubhpd.quality import FLAGS, Thresholds, check, check_manifest, write_flags
+from ubhpd import manifest
+from ubhpd.checking import landmark_pose, quality
+from ubhpd.checking.quality import FLAGS, Thresholds, check, check_manifest, write_flags
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.records import Record
 from ubhpd.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.schema import fingerprint, table_from_records

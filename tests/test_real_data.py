@@ -13,9 +13,9 @@ import pytest
 import scipy.io
 from realdata import REAL, needs
 from trees_for_tests import angles_of, plain_all, read_all, read_items
-from ubhpd.builders import aflw2000, biwi
 
-from ubhpd.build import BuildConfig, build
+from ubhpd.builders import aflw2000, biwi
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.records import Record
 from ubhpd.rotation import geodesic_deg, matrix_from_angles, orthonormality_error
 

@@ -13,17 +13,18 @@ import cv2
 import numpy as np
 import pytest
 
-from ubhpd import cli, manifest, review
-from ubhpd.build import BuildConfig, build
-from ubhpd.decisions import Decision, read, record
+from ubhpd import cli, manifest
+from ubhpd.checking import review
+from ubhpd.checking.decisions import Decision, read, record
+from ubhpd.checking.review_heads import Filter, Heads
 from ubhpd.errors import UbhpdError
-from ubhpd.images import Images
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.images import Images
+from ubhpd.raw.trees import TreeSpec
 from ubhpd.records import Record
-from ubhpd.review_heads import Filter, Heads
 from ubhpd.rotation import matrix_from_euler
 from ubhpd.schema import table_from_records
 from ubhpd.synth import aflw, biwi, w300lp
-from ubhpd.trees import TreeSpec
 
 pytest.importorskip("flask", reason="the review page needs Flask: pip install 'ubhpd[web]'")
 
@@ -152,7 +153,7 @@ def test_every_answer_forbids_foreign_code_and_frames(browser):
 
 def test_the_page_asks_nobody_else_and_holds_no_inline_code():
     for name in ("index.html", "review.css", "review.js"):
-        text = (files("ubhpd") / "review_page" / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        text = (files("ubhpd.checking") / "review_page" / name).read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|\bon\w+=\"|style=\"|innerHTML", text), name
 
 

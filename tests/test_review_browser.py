@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ubhpd.build import BuildConfig, build
-from ubhpd.decisions import read
-from ubhpd.review_heads import Heads
+from ubhpd.checking.decisions import read
+from ubhpd.checking.review_heads import Heads
+from ubhpd.pool.build import BuildConfig, build
 from ubhpd.synth import aflw, biwi, w300lp
 
 pytest.importorskip("flask", reason="the review page needs Flask: pip install 'ubhpd[web]'")

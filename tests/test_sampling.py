@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from realdata import REAL, needs
 from scipy.optimize import linprog
 
-from ubhpd import allocation, auto, bins, heads, picking, sampling, targets
+from ubhpd import bins
 from ubhpd.errors import UbhpdError
-from ubhpd.sampling import SamplingConfig, sample, sample_stream
+from ubhpd.sampler import allocation, auto, heads, picking, sampling, targets
+from ubhpd.sampler.sampling import SamplingConfig, sample, sample_stream
 
 SIGMA = 20.0
 

@@ -8,12 +8,12 @@ from realdata import needs
 from scipy.spatial.transform import Rotation
 from score_data import HOPENET, heads
 
-from ubhpd import predictions, relative, scoring
 from ubhpd.metrics import aligned, balanced, geodesic, mae, maev, ubmae
-from ubhpd.pairing import pair
 from ubhpd.rotation import euler_from_matrix, matrix_from_euler
-from ubhpd.scoring import Pairs, ScoreOptions, bin_table, sample_errors, score, score_arrays, sums
-from ubhpd.training_sets import known
+from ubhpd.scores import predictions, relative, scoring
+from ubhpd.scores.pairing import pair
+from ubhpd.scores.scoring import Pairs, ScoreOptions, bin_table, sample_errors, score, score_arrays, sums
+from ubhpd.scores.training_sets import known
 
 SOURCE = np.full((3, 15), 50.0)
 SEEDS = st.integers(0, 10_000)

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import REAL, needs
 
-from ubhpd import groups, heads, splits
 from ubhpd.errors import UbhpdError
+from ubhpd.sampler import groups, heads, splits
 
 
 def random_pool(n, seed, spread=20.0):

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 from trees_for_tests import angles_of, copied, plain, plain_all, read_all, read_items, replace_file, tree_at, tree_of
-from ubhpd.builders import synhead as builder
 
 from ubhpd import registry
-from ubhpd.build import BuildConfig, build
+from ubhpd.builders import synhead as builder
 from ubhpd.errors import UbhpdError
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.source import Source
 from ubhpd.rotation import matrix_from_angles
-from ubhpd.source import Source
 from ubhpd.synth import biwi, synhead
 
 TRACK = "synhead/BIWI/00/f01"

@@ -9,9 +9,9 @@ from score_data import heads
 
 from ubhpd.errors import UbhpdError
 from ubhpd.rotation import matrix_from_euler
-from ubhpd.scoring import ScoreOptions, score_arrays
-from ubhpd.torchmetric import HeadPoseScores
-from ubhpd.training_sets import known
+from ubhpd.scores.scoring import ScoreOptions, score_arrays
+from ubhpd.scores.torchmetric import HeadPoseScores
+from ubhpd.scores.training_sets import known
 
 SOURCE = known()["300W-LP"].counts
 
@@ -102,5 +102,5 @@ def test_what_behaves_as_a_tensor_is_one():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, ubhpd.torchmetric; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, ubhpd.scores.torchmetric; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

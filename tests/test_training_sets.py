@@ -4,7 +4,7 @@ from score_data import heads, write_manifest
 
 from ubhpd.bins import counts
 from ubhpd.errors import UbhpdError
-from ubhpd.training_sets import known, training_set
+from ubhpd.scores.training_sets import known, training_set
 
 
 def table(tmp_path, width, extra=""):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ubhpd.errors import UbhpdError
-from ubhpd.trees import Entry, FolderTree, Probe, TreeSpec, UnionTree, archive_fault, is_archive, open_tree, peek
+from ubhpd.raw.trees import Entry, FolderTree, Probe, TreeSpec, UnionTree, archive_fault, is_archive, open_tree, peek
 
 RNG = np.random.default_rng(0)
 FILES = {

@@ -8,14 +8,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ubhpd import bins, cli, manifest, quality
-from ubhpd.build import BuildConfig
+from ubhpd import bins, cli, manifest
+from ubhpd.checking import quality
 from ubhpd.errors import UbhpdError
 from ubhpd.pipeline import run
+from ubhpd.pool.build import BuildConfig
 from ubhpd.progress import Progress
-from ubhpd.sampling import SamplingConfig
+from ubhpd.sampler.sampling import SamplingConfig
+from ubhpd.sampler.unbiased import UBHPD_COLUMNS, UnbiasedConfig, make
 from ubhpd.synth import aflw, biwi, w300lp
-from ubhpd.unbiased import UBHPD_COLUMNS, UnbiasedConfig, make
 from ubhpd.workers import Engine
 
 SOURCES = ("300wlp", "aflw", "biwi")

@@ -25,10 +25,10 @@ from trees_for_tests import (
     tree_at,
     tree_of,
 )
-from ubhpd.builders import upna as builder
 
+from ubhpd.builders import upna as builder
+from ubhpd.raw.source import Source
 from ubhpd.rotation import canonical_from_angles
-from ubhpd.source import Source
 from ubhpd.synth import upna
 
 FRAMES = 24

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ubhpd import cli, manifest, parts, registry
-from ubhpd.build import BuildConfig, build
+from ubhpd import cli, manifest, registry
 from ubhpd.errors import UbhpdError
+from ubhpd.pool import parts
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.pool.validate import validate_pool, validate_raw
 from ubhpd.progress import Progress
 from ubhpd.records import Drop, Record
 from ubhpd.synth import aflw2000, biwi
-from ubhpd.validate import validate_pool, validate_raw
 from ubhpd.workers import Engine
 
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ubhpd import registry
+from ubhpd.raw.source import Source
+from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 from ubhpd.records import Drop, Note, Record
-from ubhpd.source import Source
 from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
-from ubhpd.trees import Tree, TreeSpec, open_tree
 
 Pose = tuple[float, float, float]
 

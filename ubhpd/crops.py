@@ -105,7 +105,7 @@ def crop(picture: Picture, box: Sequence[float], recipe: Recipe, size: int | Non
     """Return the crop, uint8 (size, size, 3); its own size where neither `size` nor the recipe names one.
 
     Args:
-        picture: (height, width, 3), BGR, as `ubhpd.images` gives it.
+        picture: (height, width, 3), BGR, as `ubhpd.raw.images` gives it.
         box: from `crop_box` or a row of `crop_boxes`.
         recipe: how the cut is brought to its size.
         size: side in pixels; the recipe's own by default.

@@ -28,8 +28,8 @@ from ubhpd.exports._heads import read_heads
 from ubhpd.exports._job import Canvas, ExportConfig, ExportReport, Format, Job
 from ubhpd.exports._unit import Unit, forget, run
 from ubhpd.files import write_json
-from ubhpd.images import Images
 from ubhpd.progress import Progress
+from ubhpd.raw.images import Images
 from ubhpd.recipes import Recipe
 from ubhpd.workers import Engine
 

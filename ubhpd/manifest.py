@@ -40,7 +40,7 @@ class Header(NamedTuple):
     fingerprint: str
 
 
-def write_parquet(tables: Iterable[pa.Table], path: Path, columns: Sequence[Column] = COLUMNS) -> str:
+def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column, ...] = COLUMNS) -> str:
     """Write tables as one manifest and return its fingerprint.
 
     The bytes depend on the rows alone, not on how they are cut into tables. The file appears whole or not at all.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ubhpd import last_build, manifest
-from ubhpd.audit import AuditReport, audit
-from ubhpd.build import BuildConfig, BuildReport, build
+from ubhpd import manifest
+from ubhpd.checking.audit import AuditReport, audit
 from ubhpd.files import write_json
+from ubhpd.pool.build import BuildConfig, BuildReport, build
 from ubhpd.progress import Progress
-from ubhpd.unbiased import UnbiasedConfig, UnbiasedReport, make
+from ubhpd.sampler.unbiased import UnbiasedConfig, UnbiasedReport, make
+from ubhpd.scores import last_build
 from ubhpd.workers import Engine
 
 _AUDITED = (
@@ -59,7 +60,8 @@ def run(config: BuildConfig, unbiased: UnbiasedConfig | None, engine: Engine, pr
 
 
 def _illustrate(config: BuildConfig, progress: Progress) -> None:
-    from ubhpd import card, croissant, figures_density
+    from ubhpd.cards import card, croissant
+    from ubhpd.figures import figures_density
 
     with progress.step("drawing figures"):
         figures_density.write(config.out)

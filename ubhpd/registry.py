@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from ubhpd.errors import UbhpdError
+from ubhpd.raw.source import Source
 from ubhpd.records import Drop, Note, Record, Unit
-from ubhpd.source import Source
 
 # What every file in builders/ defines, and its type; docs/add-a-dataset.md explains each.
 BUILDER_CARD: dict[str, type] = {

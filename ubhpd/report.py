@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ubhpd.build import BuildReport
-    from ubhpd.validate import Finding
+    from ubhpd.pool.build import BuildReport
+    from ubhpd.pool.validate import Finding
 
 
 def build_text(report: BuildReport, out: Path, shard: tuple[int, int] | None) -> str:

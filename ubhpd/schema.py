@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +56,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("bbox_xyxy", _FLOATS, "px", _IMAGE, "face box: left, top, right, bottom; may leave the picture", length=4),
     Column("bbox_kind", pa.string(), "", "", "how the box was made"),
     Column("landmarks68", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 68 iBUG points; NaN where invisible", length=136),
-    Column(
-        "landmarks21", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 21 AFLW points; NaN where invisible", length=42
-    ),
+    Column("landmarks21", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 21 AFLW points; NaN where invisible", length=42),
     Column("landmarks_kind", pa.string(), "", "", "where the landmarks come from"),
     Column("yaw_deg", pa.float64(), "deg", _EULER, "canonical yaw, + toward image-left"),
     Column("pitch_deg", pa.float64(), "deg", _EULER, "canonical pitch, + up"),
@@ -92,7 +91,8 @@ COLUMNS: tuple[Column, ...] = (
 NAMES: tuple[str, ...] = tuple(c.name for c in COLUMNS)
 
 
-def schema(columns: Sequence[Column] = COLUMNS) -> pa.Schema:
+@lru_cache(maxsize=8)
+def schema(columns: tuple[Column, ...] = COLUMNS) -> pa.Schema:
     """Return the Arrow schema of a manifest: types, per-column unit, frame, meaning and length, and the version."""
     fields = []
     for c in columns:

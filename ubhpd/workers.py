@@ -12,11 +12,12 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from ubhpd import parts, registry
+from ubhpd import registry
 from ubhpd.errors import UbhpdError
+from ubhpd.pool import parts
+from ubhpd.raw.source import Source
+from ubhpd.raw.trees import TreeSpec, open_tree
 from ubhpd.records import Unit
-from ubhpd.source import Source
-from ubhpd.trees import TreeSpec, open_tree
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")

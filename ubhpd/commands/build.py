@@ -73,13 +73,13 @@ def command(
     The pool has every head found and every head refused with its reason. UBHPD has heads of it whose yaw, pitch
     and roll share one distribution, divided into train and test.
     """
-    from ubhpd.build import BuildConfig
     from ubhpd.pipeline import run
+    from ubhpd.pool.build import BuildConfig
     from ubhpd.progress import Progress
     from ubhpd.report import build_text
-    from ubhpd.sampling import SamplingConfig
-    from ubhpd.unbiased import UnbiasedConfig
-    from ubhpd.unbiased_report import unbiased_text
+    from ubhpd.sampler.sampling import SamplingConfig
+    from ubhpd.sampler.unbiased import UnbiasedConfig
+    from ubhpd.sampler.unbiased_report import unbiased_text
     from ubhpd.workers import Engine
 
     config = BuildConfig(

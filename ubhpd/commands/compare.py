@@ -38,11 +38,11 @@ def command(
 
     Exit code 0 whatever the outcome, 2 wrong input.
     """
-    from ubhpd.evaluate import EvaluationOptions, compare
-    from ubhpd.intervals import BootstrapOptions
-    from ubhpd.metric_cards import metric_options
-    from ubhpd.score_report import compare_text
-    from ubhpd.scoring import ScoreOptions
+    from ubhpd.scores.evaluate import EvaluationOptions, compare
+    from ubhpd.scores.intervals import BootstrapOptions
+    from ubhpd.scores.metric_cards import metric_options
+    from ubhpd.scores.score_report import compare_text
+    from ubhpd.scores.scoring import ScoreOptions
 
     options = EvaluationOptions(
         ScoreOptions(exclude_outside, metric_options(chosen)),

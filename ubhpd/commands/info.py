@@ -14,8 +14,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(out: Path, dropped: bool, as_json: bool) -> None:
     """Show heads, angles, boxes and refusals of each dataset in OUT (a build's folder, or a manifest)."""
+    from ubhpd.pool.summary import dropped_heads, summarise
     from ubhpd.report import dropped_text, info_text
-    from ubhpd.summary import dropped_heads, summarise
 
     if dropped:
         heads = dropped_heads(out)

@@ -35,7 +35,7 @@ def density(
     Figures: density (per angle, a column per dataset and UBHPD last), joint (two angles at a time, before and
     after) and overlay (per angle, before and after on top of each other). densities.csv holds the numbers.
     """
-    from ubhpd.figures_density import write
+    from ubhpd.figures.figures_density import write
 
     written = write(out, [f.strip() for f in figures.split(",") if f.strip()], folder, formats, target)
     if as_json:

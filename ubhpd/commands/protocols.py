@@ -11,7 +11,7 @@ import click
 from ubhpd.errors import UbhpdError
 
 if TYPE_CHECKING:
-    from ubhpd.protocols import Protocol, Resolution
+    from ubhpd.protocol.protocols import Protocol, Resolution
 
 PATH = click.Path(path_type=Path)
 
@@ -28,7 +28,7 @@ def command(
     as_json: bool,
 ) -> None:  # fmt: skip
     """List the protocols; with ID its definition; with --manifest the heads it takes there, their number and hash."""
-    from ubhpd.protocols import PROTOCOLS, protocol, resolve
+    from ubhpd.protocol.protocols import PROTOCOLS, protocol, resolve
 
     if protocol_id is None:
         _refuse("needs the ID of a protocol", list=list_out, frames=frames, seed=seed)
@@ -58,8 +58,8 @@ def _refuse(reason: str, **options: Any) -> None:
 def _listed(protocols: list[Protocol], manifest: Path | None) -> list[dict[str, Any]]:
     """Return a row per protocol: what it is, and with a manifest what it gives there or why it gives nothing."""
     from ubhpd.manifest import header
-    from ubhpd.protocols import resolve
-    from ubhpd.summary import manifest_in
+    from ubhpd.pool.summary import manifest_in
+    from ubhpd.protocol.protocols import resolve
 
     if manifest is not None:
         header(manifest_in(manifest))  # one sentence about a bad manifest, not one per protocol
@@ -138,7 +138,7 @@ def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
 
 def _write_list(resolution: Resolution, path: Path) -> None:
     from ubhpd.files import replacing
-    from ubhpd.protocols import list_text
+    from ubhpd.protocol.protocols import list_text
 
     try:
         with replacing(path) as part:

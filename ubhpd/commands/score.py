@@ -44,12 +44,12 @@ def command(
     shots need --source. Exit code 0 good, 2 wrong input.
     """
     from ubhpd.errors import UbhpdError
-    from ubhpd.evaluate import EvaluationOptions, evaluate
     from ubhpd.files import replacing
-    from ubhpd.intervals import BootstrapOptions
-    from ubhpd.metric_cards import metric_options
-    from ubhpd.score_report import score_html, score_text
-    from ubhpd.scoring import ScoreOptions
+    from ubhpd.scores.evaluate import EvaluationOptions, evaluate
+    from ubhpd.scores.intervals import BootstrapOptions
+    from ubhpd.scores.metric_cards import metric_options
+    from ubhpd.scores.score_report import score_html, score_text
+    from ubhpd.scores.scoring import ScoreOptions
 
     if images is not None and manifest is None:
         raise UbhpdError("--images needs --manifest: the manifest says which picture belongs to which head.")
@@ -64,7 +64,7 @@ def command(
         with replacing(Path(json_out)) as part:
             part.write_text(as_json + "\n", encoding="utf-8")
     if html_out or figures or images:
-        from ubhpd.figures_score import pictures
+        from ubhpd.scores.figures_score import pictures
 
         drawn = pictures(evaluation, options.score, manifest, images)
         if figures:

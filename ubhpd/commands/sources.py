@@ -13,8 +13,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, data_root: str | None, as_json: bool) -> None:
     """List the datasets that can be read; with NAME, all that is known of one of them."""
+    from ubhpd.pool.survey import survey
     from ubhpd.report import source_text, sources_text
-    from ubhpd.survey import survey
 
     found = survey(data_root, [name] if name else None)
     if as_json:

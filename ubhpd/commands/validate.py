@@ -24,9 +24,9 @@ def command(
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Check counts against the published ones, pairs, readability and the pool itself; exit code 1 on findings."""
+    from ubhpd.pool.validate import validate_pool, validate_raw
     from ubhpd.progress import Progress
     from ubhpd.report import findings_text
-    from ubhpd.validate import validate_pool, validate_raw
     from ubhpd.workers import Engine
 
     if out is not None:

@@ -15,7 +15,7 @@ from ubhpd.exports._heads import Heads
 from ubhpd.exports._job import Canvas, Card, ExportConfig, ExportReport
 from ubhpd.exports._unit import Row, Unit
 from ubhpd.files import write_json
-from ubhpd.images import VIDEO_SUFFIXES, Images
+from ubhpd.raw.images import VIDEO_SUFFIXES, Images
 from ubhpd.recipes import Recipe
 
 WORK = "work"  # folder in the export with the parts of one that is not finished

@@ -17,8 +17,8 @@ from ubhpd.crops import Picture, crop
 from ubhpd.errors import UbhpdError
 from ubhpd.exports._job import Canvas
 from ubhpd.files import replacing, write_json
-from ubhpd.images import VIDEO_SUFFIXES, Images
-from ubhpd.pictures import HeaderTooShort, PictureError, size_from_header
+from ubhpd.raw.images import VIDEO_SUFFIXES, Images
+from ubhpd.raw.pictures import HeaderTooShort, PictureError, size_from_header
 from ubhpd.recipes import Recipe
 
 JPEG_QUALITY = 95

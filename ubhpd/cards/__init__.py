@@ -1,0 +1,1 @@
+"""A build described for people and for machines."""

@@ -1,0 +1,1 @@
+"""Pictures of densities, and the style of all pictures."""

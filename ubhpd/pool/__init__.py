@@ -1,0 +1,1 @@
+"""From raw datasets to a pool: units, the build, what is in it, and how it compares with the published."""

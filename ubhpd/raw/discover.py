@@ -1,0 +1,145 @@
+"""Finds raw datasets below a folder, unpacked or as archives, whatever their top folders are called."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ubhpd.errors import UbhpdError
+from ubhpd.raw.source import Source
+from ubhpd.raw.trees import Tree, TreeSpec, archive_fault, is_archive, peek
+from ubhpd.registry import Builder
+
+_MAX_DEPTH = 5  # folders below the data root, and again inside an archive
+_MAX_FOLDERS = 5000
+_CROWD = 400  # a folder with more sub-folders than this holds recordings, not datasets
+
+
+@dataclass
+class Findings:
+    """Where each dataset was found, and the archives that cannot be used with the reason."""
+
+    specs: dict[str, TreeSpec] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def discover(
+    builders: Mapping[str, Builder], data_root: str | None, roots: Mapping[str, str], *, spool_dir: str | None = None,
+    keep_whole: bool = False,
+) -> Findings:  # fmt: skip
+    """Return where the datasets of `builders` lie.
+
+    Args:
+        builders: by name.
+        data_root: a folder (or an archive) to search; None to go by `roots` alone.
+        roots: places that the user named, dataset to folder or archive; they are searched instead of data_root.
+        spool_dir: where the label files of a compressed tar are kept.
+        keep_whole: keep whole pictures there, too.
+
+    Raises:
+        UbhpdError: a place does not exist, or a dataset is found twice.
+    """
+    findings = Findings()
+    for name in roots:
+        if name not in builders:
+            raise UbhpdError(f"--root names {name!r}, which is not among the sources {', '.join(builders)}.")
+    searched = {n: b for n, b in builders.items() if n not in roots}
+    if data_root is not None and searched:
+        _search(data_root, searched, findings, spool_dir, keep_whole)
+    for name, place in roots.items():
+        if os.path.isdir(place) and _asked(builders[name], "recognise", Source(peek(place)), ""):  # the dataset itself
+            findings.specs[name] = TreeSpec(((place, ""),), spool_dir, keep_whole)
+        else:
+            _search(place, {name: builders[name]}, findings, spool_dir, keep_whole)
+    return findings
+
+
+def missing_message(builder: Builder, place: str | None, faults: Mapping[str, str]) -> str:
+    """Return what to tell a user whose dataset was not found in `place`, or who named no place."""
+    where = (
+        f"was not found in {place}" if place else f"has no place: give --data-root DIR or --root {builder.NAME}=PATH"
+    )
+    lines = [f"{builder.TITLE} ({builder.NAME}) {where}. {builder.ACCESS}"]
+    lines += [f"  Homepage: {builder.HOMEPAGE}", f"  Licence: {builder.LICENSE}", "  It must look like this, or be the"]
+    lines[-1] += " official archive of it:"
+    lines += [f"    {line}" for line in builder.LAYOUT.rstrip().splitlines()]
+    lines += [f"  Not usable: {archive} {fault}." for archive, fault in faults.items()]
+    return "\n".join(lines)
+
+
+def _search(
+    place: str, builders: Mapping[str, Builder], findings: Findings, spool_dir: str | None, keep_whole: bool
+) -> None:
+    if not os.path.exists(place):
+        raise UbhpdError(f"{place} does not exist: check --data-root and --root.")
+    whole: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
+    parts: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
+    for source, home, folder in _folders(place, findings):
+        for name, builder in builders.items():
+            if _asked(builder, "recognise", source, folder):
+                whole[name].append((home, folder))
+            elif _asked(builder, "recognise_part", source, folder):
+                parts[name].append((home, folder))
+    for name in builders:
+        if chosen := _choose(name, whole[name]):
+            rest = tuple(p for p in parts[name] if p != chosen)
+            findings.specs[name] = TreeSpec((_normal(chosen), *map(_normal, rest)), spool_dir, keep_whole)
+
+
+def _asked(builder: Builder, question: str, source: Source, folder: str) -> bool:
+    ask = getattr(builder, question, None)
+    return bool(ask is not None and ask(source, folder))
+
+
+def _choose(name: str, found: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return the one place of a dataset: an unpacked folder goes before the archive it came from."""
+    unpacked = [f for f in found if not is_archive(f[0])]
+    candidates = unpacked or found
+    if len(candidates) > 1:
+        listed = " and ".join(TreeSpec((c,)).where for c in candidates[:3])
+        raise UbhpdError(f"{name} was found more than once ({listed}): name one with --root {name}=PLACE.")
+    return candidates[0] if candidates else None
+
+
+def _normal(part: tuple[str, str]) -> tuple[str, str]:
+    place, root = part
+    return part if is_archive(place) else (os.path.join(place, root) if root else place, "")
+
+
+def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]]:
+    """Yield (files, where they are, folder among them), breadth first, archives in their turn."""
+    places = deque([os.fspath(place)])
+    seen = 0
+    while places:
+        here = places.popleft()
+        tree = _peek(here, findings)
+        if tree is None:
+            continue
+        source = Source(tree)  # a folder that cannot be listed is an empty one here
+        folders: deque[tuple[str, int]] = deque([("", 0)])
+        while folders and seen < _MAX_FOLDERS:
+            folder, depth = folders.popleft()
+            seen += 1
+            yield source, here, folder
+            entries = source.listdir(folder)
+            inside = [e.name for e in entries if e.is_dir and not e.name.startswith((".", "__MACOSX"))]
+            if depth < _MAX_DEPTH and len(inside) <= _CROWD:
+                folders.extend((f"{folder}/{name}" if folder else name, depth + 1) for name in inside)
+            if not is_archive(here):
+                names = (e.name for e in entries if not e.is_dir and is_archive(e.name))
+                places.extend(os.path.join(here, folder, name) for name in names)
+
+
+def _peek(place: str, findings: Findings) -> Tree | None:
+    if not os.path.isdir(place) and not is_archive(place):
+        raise UbhpdError(f"{place} is neither a folder nor an archive (.zip, .tgz, .tar.gz, .tar).")
+    try:
+        if is_archive(place) and (fault := archive_fault(place)):
+            findings.faults[place] = fault
+            return None
+        return peek(place)
+    except UbhpdError as error:
+        findings.faults[place] = f"cannot be used ({error})"
+        return None

@@ -1,0 +1,105 @@
+"""The pictures behind a build's heads: opened from the raw data where build.json says it lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.errors import UbhpdError
+from ubhpd.raw.trees import Tree, TreeSpec, open_tree
+
+Picture = npt.NDArray[np.uint8]
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov")
+
+
+class Images:
+    """Reads pictures by dataset and image_path. Ask for the frames of a video in their order: it is never sought in."""
+
+    def __init__(self, roots: Mapping[str, TreeSpec]) -> None:
+        self._roots = dict(roots)
+        self._trees: dict[str, Tree] = {}
+        self._video: tuple[str, str, Any, int] | None = None  # dataset, path, capture, next frame
+
+    @classmethod
+    def of_build(cls, out: Path) -> Images:
+        """Return the pictures of the build in `out`.
+
+        Raises:
+            UbhpdError: there is no readable build.json.
+        """
+        path = out / "build.json"
+        try:
+            datasets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
+            roots = {n: tuple((str(p), str(r)) for p, r in d["roots"]) for n, d in datasets.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UbhpdError(f"{path} does not say where the pictures are ({error}): build again.") from None
+        return cls({n: TreeSpec(parts, str(out / "work" / "spool"), keep_whole=True) for n, parts in roots.items()})
+
+    def data(self, dataset: str, image_path: str) -> bytes:
+        """Return the bytes of a picture file.
+
+        Raises:
+            UbhpdError: the dataset has moved, or the file is gone or unreadable.
+        """
+        _refuse_escape(image_path)
+        try:
+            return self._tree(dataset).read(image_path)
+        except OSError as error:
+            where = self._roots[dataset].where
+            raise UbhpdError(f"{image_path} cannot be read in {where} ({error}): build again.") from None
+
+    def picture(self, dataset: str, image_path: str, frame_index: int | None = None) -> Picture:
+        """Return a picture (height, width, 3), BGR; of a video the frame `frame_index`.
+
+        Raises:
+            UbhpdError: as `data`, or the picture does not decode.
+        """
+        import cv2
+
+        if image_path.lower().endswith(VIDEO_SUFFIXES):
+            return self._frame(dataset, image_path, frame_index or 0)
+        data = np.frombuffer(self.data(dataset, image_path), dtype=np.uint8)
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(data, flags) if len(data) else None
+        if pixels is None:
+            raise UbhpdError(f"{image_path} in {self._roots[dataset].where} does not decode: see ubhpd validate.")
+        return np.asarray(pixels, dtype=np.uint8)
+
+    def _tree(self, dataset: str) -> Tree:
+        if dataset not in self._roots:
+            raise UbhpdError(f"The build has no dataset {dataset!r}: it has {', '.join(self._roots)}.")
+        if dataset not in self._trees:
+            self._trees[dataset] = open_tree(self._roots[dataset])
+        return self._trees[dataset]
+
+    def _frame(self, dataset: str, image_path: str, index: int) -> Picture:
+        import cv2
+
+        _refuse_escape(image_path)
+        tree = self._tree(dataset)
+        if self._video is None or self._video[:2] != (dataset, image_path) or self._video[3] > index:
+            with tree.local_path(image_path) as local:
+                self._video = (dataset, image_path, cv2.VideoCapture(local), 0)
+        _, _, capture, position = self._video
+        while position <= index:
+            is_read, pixels = capture.read() if position == index else (capture.grab(), None)
+            if not is_read:
+                raise UbhpdError(
+                    f"{image_path} in {self._roots[dataset].where} has no frame {index}: see ubhpd validate."
+                )
+            position += 1
+        self._video = (dataset, image_path, capture, position)
+        return np.asarray(pixels, dtype=np.uint8)
+
+
+def _refuse_escape(image_path: str) -> None:
+    if image_path.startswith("/") or ".." in image_path.split("/"):
+        raise UbhpdError(
+            f"The picture {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
+        )

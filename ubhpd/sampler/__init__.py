@@ -1,0 +1,1 @@
+"""From a pool to UBHPD: targets, the floor, the choice of heads, the splits."""

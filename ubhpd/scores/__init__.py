@@ -1,0 +1,1 @@
+"""From predictions to scores: reading, pairing, scoring, intervals, comparison, doctor."""
