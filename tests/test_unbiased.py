@@ -235,8 +235,16 @@ def test_predictions_are_scored_against_the_last_build(data, tmp_path, capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main([name, str(tmp_path / "predictions.csv"), *(["--json", "-"] if name == "score" else [])])
         assert stop.value.code in (0, 1)
+        printed = capsys.readouterr().out
         if name == "score":
-            result = json.loads(capsys.readouterr().out)
+            result = json.loads(printed)
             assert result["heads"] == (frame.split == "test").sum()
             assert result["scores"]["mae_yaw"]["value"] == pytest.approx(2.0)
             assert result["protocol"]["protocol"] == "ubhpd"
+    out, predictions = str(tmp_path / "o"), str(tmp_path / "predictions.csv")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["score", predictions, "--manifest", out, "--source", "ubhpd", "--json", "-"])
+    assert stop.value.code == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["source"] == "the training side of ubhpd"
+    assert result["scores"]["ubmae"]["value"] > 0

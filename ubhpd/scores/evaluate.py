@@ -183,10 +183,24 @@ def _protocol(o: EvaluationOptions, manifest: str | Path | None) -> Resolution |
 
 def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolution | None) -> TrainingSet | None:
     if o.source:
-        return training_set(o.source)
+        return _protocol_source(o, manifest) or training_set(o.source)
     if protocol is None or manifest is None:
         return None
     return counted(truth_table(Path(manifest))[0], f"the training side of {protocol.protocol.id}", protocol.train)
+
+
+def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> TrainingSet | None:
+    """Return the training side of the protocol that --source names, None if it names something else."""
+    from ubhpd.protocol.protocols import PROTOCOLS, resolve
+
+    if o.source not in PROTOCOLS:
+        return None
+    if manifest is None:
+        raise UbhpdError(
+            f"--source {o.source} is a protocol: its training side is looked up in --manifest, so give one."
+        )
+    train = resolve(o.source, manifest, o.frames, o.protocol_seed).train
+    return counted(truth_table(Path(manifest))[0], f"the training side of {o.source}", train)
 
 
 def _pair_of(text: str) -> tuple[str, str]:
