@@ -80,10 +80,14 @@ class FolderTree(Tree):
     def listdir(self, path: str) -> list[Entry]:
         if path not in self._listings:
             try:
-                with os.scandir(self._prefix + path) as found:
-                    names = sorted([(e.name, _is_dir(e)) for e in found])
+                with os.scandir(self._prefix + path) as scan:
+                    found = list(scan)
             except (FileNotFoundError, NotADirectoryError):
-                names = []
+                found = []
+            try:
+                names = sorted([(e.name, e.is_dir()) for e in found])
+            except OSError:  # a link that leads to itself
+                names = sorted([(e.name, _is_dir(e)) for e in found])
             self._listings[path] = list(map(Entry._make, names))
         return self._listings[path]
 
@@ -178,7 +182,7 @@ class UnionTree(Tree):
 def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads to itself
+    except OSError:
         return False
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +51,7 @@ class MatReader:
         self._names = tuple(names)
         self._count = -1  # variables in the last file
         self._places: tuple[int, ...] = ()
+        self._layouts: list[_Layout | None] = [None] * len(self._names)  # of the wanted variables in the last file
         # Fixed part of an inflated variable: tags, flags, two dimensions, its name, the tag of its numbers.
         self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
 
@@ -69,15 +69,15 @@ class MatReader:
             return None
         offsets = []
         position, end = 128, len(data)
-        while position < end:
-            start = position + 8
-            if start > end:
-                return None
+        while position + 8 <= end:
             kind, length = _unpack_tag(data, position)
-            position = start + length
-            if kind != _COMPRESSED or position > end:
+            if kind != _COMPRESSED:
                 return None
+            start = position + 8
+            position = start + length
             offsets.append((start, position))
+        if position != end:
+            return None
         if len(offsets) == self._count:
             try:
                 if (found := self._take(data, offsets, self._places)) is not None:
@@ -92,17 +92,18 @@ class MatReader:
 
     def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[Array] | None:
         found = []
-        for name, place, header_size in zip(self._names, places, self._header_sizes, strict=True):
+        for i, place in enumerate(places):
             start, stop = offsets[place]
             inflated = _inflate(data[start:stop])
-            header = _parse_header(inflated[:header_size], name)
-            if header is None:
+            layout = self._layouts[i]
+            if layout is None or not inflated.startswith(layout.header):
+                layout = self._layouts[i] = _layout(inflated[: self._header_sizes[i]], self._names[i])
+                if layout is None:
+                    return None
+            if len(inflated) != layout.total:
                 return None
-            stored, shape, size = header
-            if len(inflated) != header_size + (size + 7) // 8 * 8:
-                return None
-            values = np.frombuffer(inflated, stored, shape[0] * shape[1], header_size)
-            found.append(values.reshape(shape, order="F").astype(np.float64))
+            values = np.frombuffer(inflated, layout.stored, layout.count, len(layout.header))
+            found.append(values.reshape(layout.shape, order="F").astype(np.float64, copy=False))
         return found
 
     def _locate(self, data: bytes, offsets: list[tuple[int, int]]) -> tuple[int, ...] | None:
@@ -114,7 +115,7 @@ class MatReader:
             except zlib.error:
                 continue
             for name, header_size in zip(self._names, self._header_sizes, strict=True):
-                if _parse_header(head[:header_size], name) is not None:
+                if _layout(head[:header_size], name) is not None:
                     if name in places:
                         return None
                     places[name] = place
@@ -140,9 +141,18 @@ class MatReader:
         return [found[name] for name in self._names]
 
 
-@lru_cache(maxsize=256)
-def _parse_header(header: bytes, name: str) -> tuple[str, tuple[int, int], int] | None:
-    """Return (numpy type, shape, bytes of numbers) if this is the header of a plain real matrix called `name`.
+class _Layout(NamedTuple):
+    """An inflated variable: its header, how its numbers are stored, and how long it is with them."""
+
+    header: bytes
+    stored: np.dtype[Any]
+    shape: tuple[int, int]
+    count: int
+    total: int
+
+
+def _layout(header: bytes, name: str) -> _Layout | None:
+    """Return the layout if this is the header of a plain real matrix called `name`.
 
     The element sizes in the first tag are left to the caller's length check; complex, logical and global
     matrices, other classes, and more than two dimensions are None.
@@ -170,7 +180,7 @@ def _parse_header(header: bytes, name: str) -> tuple[str, tuple[int, int], int] 
         return None
     if not np.can_cast(stored, array_class, "safe"):
         return None
-    return stored, (rows, columns), size
+    return _Layout(header, np.dtype(stored), (rows, columns), rows * columns, len(header) + (size + 7) // 8 * 8)
 
 
 def _inflate(data: bytes) -> bytes:
