@@ -89,12 +89,7 @@ class Camera(NamedTuple):
 
 def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds recordings of BIWI."""
-    for entry in source.listdir(path):
-        if entry.is_dir and _SEQUENCE.fullmatch(entry.name):
-            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
-            if any(_FRAME.fullmatch(e.name) for e in inside):
-                return True
-    return False
+    return source.has_folder_with(path, _SEQUENCE, _FRAME)
 
 
 def units(source: Source, options: Options) -> list[Unit]:

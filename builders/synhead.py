@@ -87,12 +87,7 @@ class Options:
 
 def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds a folder of tracks with csv files."""
-    for entry in source.listdir(path):
-        if entry.is_dir and _FOLDER.fullmatch(entry.name):
-            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
-            if any(_CSV.fullmatch(e.name) for e in inside):
-                return True
-    return False
+    return source.has_folder_with(path, _FOLDER, _CSV)
 
 
 def units(source: Source, options: Options) -> list[Unit]:

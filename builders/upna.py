@@ -80,12 +80,7 @@ class Options:
 
 def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds User_NN folders with videos or their labels."""
-    for entry in source.listdir(path):
-        if entry.is_dir and _USER.fullmatch(entry.name):
-            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
-            if any(_FILE.fullmatch(e.name) for e in inside):
-                return True
-    return False
+    return source.has_folder_with(path, _USER, _FILE)
 
 
 def units(source: Source, options: Options) -> list[Unit]:

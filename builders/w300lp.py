@@ -68,12 +68,7 @@ class Options:
 
 def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds one of the eight folders with samples in it."""
-    for entry in source.listdir(path):
-        if entry.is_dir and _FOLDER.fullmatch(entry.name):
-            inside = source.listdir(f"{path}/{entry.name}" if path else entry.name)
-            if any(_FILE.fullmatch(e.name) and not e.name.endswith("_pts.mat") for e in inside):
-                return True
-    return False
+    return source.has_folder_with(path, _FOLDER, _FILE)
 
 
 def units(source: Source, options: Options) -> list[Unit]:

@@ -102,7 +102,7 @@ class MatReader:
                     return None
             if len(inflated) != layout.total:
                 return None
-            values = np.frombuffer(inflated, layout.stored, layout.count, len(layout.header))
+            values = np.frombuffer(inflated, layout.stored, layout.numbers, len(layout.header))
             found.append(values.reshape(layout.shape, order="F").astype(np.float64, copy=False))
         return found
 
@@ -147,7 +147,7 @@ class _Layout(NamedTuple):
     header: bytes
     stored: np.dtype[Any]
     shape: tuple[int, int]
-    count: int
+    numbers: int
     total: int
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +39,15 @@ class Source:
         except OSError as error:
             self.faults.append(f"{path or 'the folder'} cannot be listed: {_reason(error)}")
             return []
+
+    def has_folder_with(self, path: str, folder: re.Pattern[str], entry: re.Pattern[str]) -> bool:
+        """Return True if a folder in `path` whose whole name matches `folder` has an entry that matches `entry`."""
+        for inner in self.listdir(path):
+            if inner.is_dir and folder.fullmatch(inner.name):
+                inside = self.listdir(f"{path}/{inner.name}" if path else inner.name)
+                if any(entry.fullmatch(e.name) for e in inside):
+                    return True
+        return False
 
     def changed_at(self, path: str) -> float:
         """Return when a file last changed, in seconds since 1970."""

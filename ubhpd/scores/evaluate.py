@@ -193,7 +193,7 @@ def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> Train
     """Return the training side of the protocol that --source names, None if it names something else."""
     from ubhpd.protocol.protocols import PROTOCOLS, resolve
 
-    if o.source not in PROTOCOLS:
+    if o.source is None or o.source not in PROTOCOLS:
         return None
     if manifest is None:
         raise UbhpdError(
