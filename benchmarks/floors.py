@@ -1,6 +1,6 @@
 """How near a UBHPD of real labels comes to its target: the floor, what is reached, and what plain sampling gives.
 
-    python benchmarks/floors.py [--labels ../shared/real/labels] [--out docs/benchmarks/floors.md]
+    python benchmarks/floors.py --labels DIR [--out docs/benchmarks/floors.md]
 
 Reads the published label lists of BIWI (sequence, frame, subject, yaw, pitch, roll) and AFLW2000 (name, yaw, pitch,
 roll) and the histogram of 300W-LP's labels (low_deg, high_deg, yaw, pitch, roll), takes the heads with all angles
@@ -98,7 +98,7 @@ def split_row(pool: heads.Heads, chosen: SamplingResult, form: str) -> str:
 def main() -> None:
     """Print the tables."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--labels", type=Path, default=Path("../shared/real/labels"))
+    arguments.add_argument("--labels", type=Path, required=True, help="folder with the three lists")
     arguments.add_argument("--out", type=Path)
     chosen = arguments.parse_args()
     pool = read_labels(chosen.labels)
