@@ -19,18 +19,6 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def ubhpd(capsys):
-    """Run a command line: gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(a) for a in arguments])
-        return stop.value.code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def built(ubhpd, data, tmp_path):
     code, _, _ = ubhpd("build", "--sources", "biwi,aflw2000", "--data-root", data, "--out", tmp_path / "out", "--quiet")
     assert code == 0

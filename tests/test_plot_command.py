@@ -8,25 +8,13 @@ import pandas as pd
 import pytest
 from figure_data import BIWI, heads, write_build
 
-from ubhpd import cli, manifest
+from ubhpd import manifest
 from ubhpd.sampler import tallies
 
 
 @pytest.fixture
 def built(tmp_path):
     return write_build(tmp_path / "out")
-
-
-@pytest.fixture
-def ubhpd(capsys):
-    """Run a command line: gives (exit code, stdout, stderr)."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            cli.main([str(a) for a in arguments])
-        return stop.value.code, *capsys.readouterr()
-
-    return run
 
 
 def test_the_same_bytes_in_another_process_without_pyplot(built, ubhpd, tmp_path):
