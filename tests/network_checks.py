@@ -1,0 +1,57 @@
+"""What every network in baselines/ is put through: a batch of heads to learn by heart, gradients, a mirror."""
+
+import numpy as np
+import torch
+
+from ubhpd.networks.contract import Target
+from ubhpd.networks.rotations import matrix_from_euler
+
+
+def batch(network, recipe, n=16, seed=0, spread_deg=60.0):
+    """Return n inputs that differ clearly, and their made-up truth; landmarks lie inside the picture."""
+    draw = torch.Generator().manual_seed(seed)
+    angles = (torch.rand((n, 3), generator=draw) * 2 - 1) * spread_deg
+    landmarks = torch.rand((n, 68, 2), generator=draw) * 0.8 - 0.4
+    coarse = torch.rand((n * recipe.frames, 3, 8, 8), generator=draw) * 255
+    pictures = torch.nn.functional.interpolate(coarse, size=recipe.size, mode="bilinear", align_corners=False)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (recipe.mean, recipe.std))
+    pictures = (pictures - mean) / std
+    if recipe.frames > 1:
+        pictures = pictures.unflatten(0, (n, recipe.frames))
+    return pictures, Target(angles, matrix_from_euler(angles), landmarks)
+
+
+def mean_error_deg(network, output, target):
+    """Return the mean geodesic error in degrees of a network's answer."""
+    pose = network.pose(output).detach().double()
+    rotation = pose if pose.ndim == 3 else matrix_from_euler(pose)
+    chord = ((rotation - target.rotation.double()) ** 2).sum(dim=(1, 2))
+    return float(np.degrees(2 * torch.arcsin((chord / 8).sqrt().clamp(max=1))).mean())
+
+
+def check_gradients(network, inputs, target):
+    """Assert that one step back reaches every trainable parameter with finite numbers; return the loss terms."""
+    network.train()
+    network.zero_grad()
+    terms = network.loss(network(inputs), target)
+    assert all(term.ndim == 0 for term in terms.values())
+    sum(terms.values()).backward()
+    without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without, f"no gradient reaches {without[:5]}"
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+    return {name: float(term) for name, term in terms.items()}
+
+
+def learn_by_heart(network, inputs, target, steps, lr=1e-3):
+    """Train on one batch; return loss and mean geodesic error in degrees before and after, in training mode."""
+    network.train()
+    optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=lr)
+    history = []
+    for _ in range(steps + 1):
+        output = network(inputs)
+        loss = sum(network.loss(output, target).values())
+        history.append((float(loss), mean_error_deg(network, output, target)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return history[0], history[-1]

@@ -1,0 +1,124 @@
+"""A user's ImageNet checkpoint into a backbone: all of it, or a sentence that says what is wrong with it.
+
+Checkpoints are .pth or .pt of torch.save, or .safetensors, with the published names of the family: the tensors
+themselves, or wrapped in {"state_dict": ...}, or of a network that was trained in parallel ("module." before each
+name). Nothing in a file is ever executed: torch reads tensors only.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ubhpd.errors import UbhpdError
+from ubhpd.networks.backbone import Backbone
+
+Tensors = dict[str, torch.Tensor]
+
+_PARALLEL = "module."
+# A count that older checkpoints lack and that only a normalisation without momentum reads.
+_COUNTER = "num_batches_tracked"
+
+
+def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output: bool = True) -> list[str]:
+    """Return the names of the file's tensors that were left aside, after copying all others into the backbone.
+
+    Left aside is the classifier where the backbone has none. If anything is wrong the backbone stays as it was.
+
+    Args:
+        backbone: gets the weights, converted to its own precision and device.
+        file: the checkpoint.
+        with_output: False leaves the layer with one row per class as it is, for another number of classes.
+
+    Raises:
+        UbhpdError: the file is not there, damaged, no checkpoint, not one of this network (names or shapes differ),
+            or has values that are not finite.
+    """
+    path = Path(file)
+    found = _named(_read(path), path)
+    own = backbone.state_dict()
+    aside = _left_aside(backbone, with_output)
+    wanted = {name: tensor for name, tensor in found.items() if not name.startswith(aside)}
+    kept = {name: tensor for name, tensor in own.items() if name.startswith(aside)}
+    expected = {name: tensor for name, tensor in own.items() if name not in kept}
+    _check(wanted, expected, f"{path} does not fit this {type(backbone).__name__}")
+    _check_values(wanted, path)
+    # No metadata of the file's goes along: so torch takes a missing counter for an older file's, not for an error.
+    backbone.load_state_dict(wanted | kept)
+    return [name for name in found if name not in wanted]
+
+
+def _left_aside(backbone: Backbone, with_output: bool) -> tuple[str, ...]:
+    """Return the beginnings of the names that are not loaded."""
+    if backbone.head is None:
+        return (f"{backbone.OUTPUT.partition('.')[0]}.",)
+    return () if with_output else (f"{backbone.OUTPUT}.",)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UbhpdError(f"There is no file {path}: give an ImageNet checkpoint, .pth, .pt or .safetensors.")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        # Files of torch before 1.6 are no zip archives, and cannot be mapped.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except ModuleNotFoundError as error:
+        raise UbhpdError(f"Reading {path} needs the package {error.name}: pip install {error.name}.") from error
+    except Exception as error:  # a damaged file can raise anything while it is read
+        raise UbhpdError(
+            f"{path} cannot be read as a checkpoint, it is damaged or holds more than tensors: "
+            "give a whole file with a state dict."
+        ) from error
+
+
+def _named(content: Any, path: Path) -> Tensors:
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not (isinstance(content, dict) and content and all(_is_plain(k, v) for k, v in content.items())):
+        raise UbhpdError(f"{path} holds no state dict of tensors by name: give a checkpoint of weights alone.")
+    return {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
+
+
+def _is_plain(name: Any, value: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
+
+
+def _check(found: Tensors, expected: Tensors, problem: str) -> None:
+    missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
+    unexpected = [name for name in found if name not in expected]
+    parts = [f"it lacks {_listed(missing)}"] if missing else []
+    parts += [f"it has {_listed(unexpected)} too many"] if unexpected else []
+    if parts:
+        raise UbhpdError(f"{problem}: {' and '.join(parts)}; give a checkpoint of this very network.")
+    for name, tensor in found.items():
+        own = expected[name]
+        if tensor.shape != own.shape:
+            shapes = f"{tuple(tensor.shape)} where {tuple(own.shape)} belongs"
+            raise UbhpdError(f"{problem}: {name} has shape {shapes}; give a checkpoint of this very network.")
+        if tensor.is_floating_point() != own.is_floating_point():
+            types = f"{tensor.dtype} where {own.dtype} belongs"
+            raise UbhpdError(f"{problem}: {name} is of type {types}; give the checkpoint before quantisation.")
+
+
+def _check_values(tensors: Tensors, path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UbhpdError(f"{path} has values in {name} that are not finite: give a checkpoint that is sound.")
+
+
+def _listed(names: list[str], shown: int = 3) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
