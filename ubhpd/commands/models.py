@@ -1,0 +1,32 @@
+"""`ubhpd models`: the models there are."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import click
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def command(name: str | None, as_json: bool) -> None:
+    """List the models; with NAME, all that is known of one of them: options, input, training, printed results."""
+    from ubhpd.models import card_text as text
+    from ubhpd.models.catalogue import NETWORKS, card, catalogue
+
+    if name is None:
+        cards = catalogue().values()
+        click.echo(_json(text.list_content(cards)) if as_json else text.list_text(cards))
+        return
+    found = card(name)
+    has_torch = importlib.util.find_spec("torch") is not None
+    content = text.card_content(found, found.kind == "solver" or (found.kind in NETWORKS and has_torch))
+    click.echo(_json(content) if as_json else text.card_text(content))
+    if found.kind in NETWORKS and not has_torch:
+        click.echo("Its options and recipes are shown where torch is installed: pip install 'ubhpd[torch]'.", err=True)
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False)

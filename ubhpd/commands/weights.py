@@ -1,0 +1,91 @@
+"""`ubhpd weights`: checkpoints out of weights of others, out of random numbers, out of a fit; and what is in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ubhpd.models.checkpoint import About
+
+PATH = click.Path(path_type=Path)
+
+
+def _of_a_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that all commands have which make a checkpoint."""
+    for option in (
+        click.option("-O", "chosen", multiple=True, metavar="KEY=VALUE", help="Option of the model, as size=64."),
+        click.option("--out", type=PATH, required=True, help="Checkpoint to write, FILE.safetensors."),
+        click.option("--model", required=True, metavar="NAME", help="See: ubhpd models."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def command() -> None:
+    """Make a model's checkpoint, or show what is in one."""
+
+
+@command.command("import")
+@click.argument("files", type=PATH, nargs=-1, required=True)
+@_of_a_model
+def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, ...]) -> None:
+    """Bring in published weights: FILES as .h5 of Keras, .pth of torch, or .safetensors."""
+    from ubhpd.models.catalogue import card
+    from ubhpd.models.configure import module_of, pairs
+
+    module_of(card(model))  # says so before any import of torch if it is not there
+    from ubhpd.models.importing import imported
+
+    _tell(imported(files, model, pairs(chosen)).save(out), out)
+
+
+@command.command()
+@_of_a_model
+@click.option("--seed", default=0, show_default=True, help="Of the random weights.")
+@click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of its backbone, as of ImageNet.")
+def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Path | None) -> None:
+    """Make a checkpoint of random weights, to train or to try things with."""
+    from ubhpd.models.catalogue import card
+    from ubhpd.models.configure import module_of, pairs
+
+    module_of(card(model))
+    from ubhpd.models.importing import with_backbone
+    from ubhpd.models.model import Model
+
+    made = Model.untrained(model, pairs(chosen), seed)
+    _tell((with_backbone(made, backbone) if backbone else made).save(out), out)
+
+
+@command.command()
+@_of_a_model
+@click.option("--manifest", type=PATH, required=True, metavar="FILE", help="Heads of known pose, as ubhpd.parquet.")
+@click.option("--split", metavar="NAME", help="Only this split, as train.")
+def fit(model: str, out: Path, chosen: tuple[str, ...], manifest: Path, split: str | None) -> None:
+    """Fit a solver, a model without a network, to the usable heads of a manifest."""
+    from ubhpd.models.configure import pairs
+    from ubhpd.models.solver import Solver, training_heads
+
+    heads, origin = training_heads(manifest, split)
+    _tell(Solver.fitted(model, pairs(chosen), heads, origin).save(out), out)
+
+
+@command.command()
+@click.argument("file", type=PATH)
+def show(file: Path) -> None:
+    """Print what the checkpoint FILE says of itself, after checking its tensors."""
+    from ubhpd.models.checkpoint import load
+
+    found = load(file)
+    shapes = {name: list(values.shape) for name, values in found.tensors.items()}
+    click.echo(json.dumps({**asdict(found.about), "tensors": shapes}, indent=2, ensure_ascii=False))
+
+
+def _tell(about: About, out: Path) -> None:
+    click.echo(f"Wrote {out}: {about.model}, {about.origin['how']}; licence of the weights: {about.license}")

@@ -1,0 +1,1 @@
+"""Models at work: the catalogue, checkpoints, weights of others, prediction."""

@@ -1,0 +1,102 @@
+"""A solver at work: a baseline without a network, and the numbers it was fitted with. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ubhpd import manifest
+from ubhpd.errors import UbhpdError
+from ubhpd.models import checkpoint
+from ubhpd.models.catalogue import ModelCard, card
+from ubhpd.models.configure import config_of, configured, module_of
+from ubhpd.solving import COLUMNS, Array, Heads, Parameters, heads_of
+
+
+@dataclass(frozen=True)
+class Solver:
+    """A module of KIND "solver" with its options and parameters."""
+
+    name: str
+    module: Any
+    config: Any
+    parameters: Parameters
+    about: checkpoint.About
+
+    @classmethod
+    def fitted(cls, name: str, chosen: Mapping[str, str], heads: Heads, origin: Mapping[str, Any]) -> Solver:
+        """Return a solver fitted to heads of known pose; `origin` says where they are from.
+
+        Raises:
+            UbhpdError: the model is no solver, an option is wrong, or the heads do not do.
+        """
+        _checked(card(name))
+        module, config = configured(name, chosen)
+        if heads.angles_deg is None or heads.rotation is None or not heads.sample_id:
+            raise UbhpdError(f"{name} is fitted to heads of known pose: give a manifest with usable heads.")
+        parameters = {key: np.asarray(value) for key, value in module.fit(config, heads).items()}
+        checkpoint.check_finite(parameters, name)
+        about = checkpoint.About(
+            name, asdict(config), None, {"how": "fitted", **origin, "heads": len(heads.sample_id)},
+            "that of the heads it was fitted to",
+        )  # fmt: skip
+        return cls(name, module, config, parameters, about)
+
+    @classmethod
+    def of_checkpoint(cls, path: Path, name: str | None = None) -> Solver:
+        """Return the solver that a checkpoint holds; `name`: refuse another. Errors as `checkpoint.load`."""
+        about, tensors = checkpoint.load(path, name)
+        found = card(about.model)
+        _checked(found)
+        module = module_of(found)
+        return cls(about.model, module, config_of(module, about.config, f"{path}: {about.model}"), tensors, about)
+
+    def solve(self, heads: Heads) -> Array:
+        """Return yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot.
+
+        Raises:
+            UbhpdError: the solver lacks a parameter, or answers in another form.
+        """
+        try:
+            found = np.asarray(self.module.solve(self.config, self.parameters, heads), dtype=np.float64)
+        except KeyError as error:
+            raise UbhpdError(f"{self.name} lacks the parameter {error}: fit it again by ubhpd weights fit.") from None
+        if found.shape[1:] not in ((3,), (3, 3)) or len(found) != len(heads.sample_id):
+            raise UbhpdError(f"{self.name} gave poses of shape {found.shape} for {len(heads.sample_id)} heads.")
+        return found
+
+    def save(self, path: Path) -> checkpoint.About:
+        """Write the solver's checkpoint and return what it says of itself."""
+        return checkpoint.save(path, self.parameters, self.about)
+
+
+def training_heads(path: Path, split: str | None) -> tuple[Heads, dict[str, Any]]:
+    """Return the usable heads of a manifest, or of one of its splits, and their origin.
+
+    Raises:
+        UbhpdError: no manifest, no such split, or no usable head in it.
+    """
+    header = manifest.header(path)
+    names = [*COLUMNS, "drop_reason"]
+    if split is not None:
+        if "split" not in header.schema.names:
+            raise UbhpdError(f"{path} has no column 'split': leave --split out, or give a sampled dataset.")
+        names.append("split")
+    table = manifest.read(path, names)
+    table = table.filter(table.column("drop_reason").is_null())
+    if split is not None:
+        splits = table.column("split").to_pylist()
+        if split not in splits:
+            listed = ", ".join(sorted({s for s in splits if s})) or "none"
+            raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {listed}.")
+        table = table.filter([s == split for s in splits])
+    return heads_of(table), {"manifest": path.name, "fingerprint": header.fingerprint, "split": split}
+
+
+def _checked(found: ModelCard) -> None:
+    if found.kind != "solver":
+        raise UbhpdError(f"{found.name} is no solver, so it is not fitted: see ubhpd models {found.name}.")

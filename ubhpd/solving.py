@@ -1,0 +1,69 @@
+"""What a solver sees: a baseline without a network, that gets a head's pose from its landmarks or from nothing.
+
+A file in baselines/ with KIND = "solver" has no Network but
+
+    fit(config, heads)                 its parameters: named arrays, {} if it has none
+    solve(config, parameters, heads)   yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ubhpd.errors import UbhpdError
+from ubhpd.schema import matrix
+
+Array = npt.NDArray[np.float64]
+Parameters = dict[str, Array]
+
+COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "landmarks68", "image_width", "image_height")
+_ANGLES = COLUMNS[1:4]
+
+
+class Heads(NamedTuple):
+    """n heads.
+
+    sample_id: n names. angles_deg: canonical yaw, pitch, roll (n, 3). rotation: the same as matrices (n, 3, 3), frame
+    C of `ubhpd.rotation`; both None where the truth is not known. landmarks68: (n, 68, 2) pixels, x right and y down,
+    NaN where a point is not known. image_size: width and height of the pictures (n, 2), pixels, NaN where not known.
+    """
+
+    sample_id: list[str]
+    angles_deg: Array | None
+    rotation: Array | None
+    landmarks68: Array
+    image_size: Array
+
+
+def heads_of(table: pa.Table) -> Heads:
+    """Return the rows of a manifest's table as heads; a column that is not there counts as not known.
+
+    Raises:
+        UbhpdError: the table has no column sample_id.
+    """
+    there = set(table.column_names)
+    if "sample_id" not in there:
+        raise UbhpdError("The table has no column sample_id, so it is no manifest: read one by ubhpd.manifest.read.")
+    return Heads(
+        table.column("sample_id").to_pylist(),
+        np.stack([_numbers(table, n) for n in _ANGLES], axis=1) if there.issuperset(_ANGLES) else None,
+        _matrix(table, "rotation", 9).reshape(-1, 3, 3) if "rotation" in there else None,
+        _matrix(table, "landmarks68", 136).reshape(-1, 68, 2),
+        np.stack([_numbers(table, n) for n in ("image_width", "image_height")], axis=1),
+    )
+
+
+def _numbers(table: pa.Table, name: str) -> Array:
+    if name not in table.column_names:
+        return np.full(table.num_rows, np.nan)
+    return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _matrix(table: pa.Table, name: str, length: int) -> Array:
+    if name not in table.column_names:
+        return np.full((table.num_rows, length), np.nan)
+    return matrix(table.column(name), length)
