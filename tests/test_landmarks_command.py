@@ -1,0 +1,248 @@
+"""`ubhpd landmarks`: fills what is missing, changes nothing else, goes on after a kill, says what failed."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ubhpd import manifest
+from ubhpd.errors import UbhpdError
+from ubhpd.faces import dlib68, dlib_parts
+from ubhpd.faces.face import Face
+from ubhpd.faces.fill_landmarks import FillConfig, fill_landmarks
+from ubhpd.faces.landmark_file import POINT_COLUMNS
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.schema import COLUMNS, Column, fingerprint
+from ubhpd.synth import aflw2000, biwi
+
+FILLED = ("landmarks68", "landmarks_kind")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    """A pool of four heads without 68 landmarks (BIWI) and three with (AFLW2000)."""
+    root = tmp_path_factory.mktemp("landmarks")
+    biwi.write(root / "raw", (1,), frames=4, with_depth=False)
+    aflw2000.write(root / "raw", 3)
+    build(BuildConfig(("biwi", "aflw2000"), root / "out", str(root / "raw")))
+    return root / "out" / "pool.parquet"
+
+
+@pytest.fixture
+def fake_dlib(monkeypatch, tmp_path):
+    """dlib's place taken by a function: the model and the module are large. Gives the calls made."""
+    calls = []
+
+    def landmarks68(picture, box):
+        calls.append(tuple(box))
+        return np.arange(136.0).reshape(68, 2) + np.floor(box[0])
+
+    model = tmp_path / "model.dat"
+    model.touch()
+    monkeypatch.setattr(dlib68, "model_path", lambda: model)
+    monkeypatch.setattr(dlib68, "predictor", lambda path: None)
+    monkeypatch.setattr(dlib68, "landmarks68", landmarks68)
+    return calls
+
+
+def rows(path, dataset=None):
+    return [r for r in manifest.read(path).to_pylist() if dataset in (None, r["dataset"])]
+
+
+def kept(path):
+    """What stands in the filled columns of the heads that have landmarks of their own."""
+    return [[r[name] for name in FILLED] for r in rows(path, "aflw2000")]
+
+
+def write_points(path, ids, **more):
+    frame = pd.DataFrame(
+        {"sample_id": ids, **{n: np.arange(len(ids)) + i for i, n in enumerate(POINT_COLUMNS)}, **more}
+    )
+    frame.to_csv(path, index=False) if path.suffix == ".csv" else frame.to_parquet(path, index=False)
+
+
+def others(path):
+    """The fingerprint of all columns but those that are filled."""
+    return fingerprint([manifest.read(path)], [c for c in COLUMNS if c.name not in FILLED])
+
+
+@pytest.mark.parametrize("name", ["points.csv", "points.parquet"])
+def test_a_file_fills_the_heads_that_have_none(pool, tmp_path, ubhpd, name):
+    ids = [r["sample_id"] for r in rows(pool, "biwi")]
+    write_points(tmp_path / name, [*ids[:3], "biwi/99/frame_00001", "aflw2000/image00002"], extra="x")
+    out = tmp_path / "new.parquet"
+    code, text, _ = ubhpd("landmarks", "--manifest", pool, "--out", out, "--from", tmp_path / name)
+    assert code == 0 and f"3 of 4 heads filled (file:{name}), 3 kept: {out}" in text
+    assert f"1 heads stay without 68 landmarks, the first of them:\n  {ids[3]}: {name} has no landmarks of" in text
+    assert "1 rows of the file are of no head of this manifest." in text
+    assert others(out) == others(pool) and manifest.read(out).schema.equals(manifest.read(pool).schema)
+    found = rows(out, "biwi")
+    for row in range(3):
+        assert found[row]["landmarks68"] == [row + i for i in range(136)]
+        assert found[row]["landmarks_kind"] == f"file:{name}"
+    assert (found[3]["landmarks68"], found[3]["landmarks_kind"]) == (None, None)
+    assert kept(out) == kept(pool)
+    stated = manifest.header(out).fingerprint
+    assert stated in text and stated != manifest.header(pool).fingerprint
+
+
+def test_nothing_to_fill_gives_the_same_manifest(pool, tmp_path, fake_dlib):
+    fill_landmarks(FillConfig(pool, tmp_path / "a.parquet", write_file(pool, tmp_path)))
+    again = fill_landmarks(FillConfig(tmp_path / "a.parquet", tmp_path / "b.parquet", tmp_path / "all.csv"))
+    assert (again.wanted, again.filled, again.had) == (0, 0, 7)
+    assert again.fingerprint == manifest.header(tmp_path / "a.parquet").fingerprint
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def write_file(pool, folder):
+    write_points(folder / "all.csv", [r["sample_id"] for r in rows(pool)])
+    return folder / "all.csv"
+
+
+def test_all_replaces_them_so_that_they_are_of_one_kind(pool, tmp_path):
+    ids = [r["sample_id"] for r in rows(pool)]
+    write_points(tmp_path / "p.csv", ids[1:])
+    report = fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", tmp_path / "p.csv", only_missing=False))
+    found = rows(tmp_path / "o.parquet")
+    assert (report.wanted, report.filled, report.failed, report.had) == (7, 6, 1, 0)
+    assert found[0]["landmarks68"] is None and {r["landmarks_kind"] for r in found[1:]} == {"file:p.csv"}
+
+
+def test_dlib_fills_from_the_heads_own_boxes(pool, tmp_path, ubhpd, fake_dlib):
+    out = tmp_path / "new.parquet"
+    code, text, _ = ubhpd("landmarks", "--manifest", pool, "--out", out, "--detector", "none", "--json")
+    report = json.loads(text)
+    assert code == 0 and (report["wanted"], report["filled"], report["had"], report["kind"]) == (4, 4, 3, "dlib68")
+    before = rows(pool, "biwi")
+    assert fake_dlib == [tuple(r["bbox_xyxy"]) for r in before]
+    for old, new in zip(before, rows(out, "biwi")):
+        assert new["landmarks68"] == (np.arange(136.0) + np.floor(old["bbox_xyxy"][0])).tolist()
+        assert new["landmarks_kind"] == "dlib68"
+    assert others(out) == others(pool) and kept(out) == kept(pool)
+    assert not list((pool.parent / "work" / "landmarks").iterdir())  # what is written is not kept twice
+
+
+def test_an_interrupted_run_goes_on(pool, tmp_path, fake_dlib, monkeypatch):
+    monkeypatch.setattr(dlib_parts, "_CHUNK", 2)
+    whole = fill_landmarks(FillConfig(pool, tmp_path / "whole.parquet", detector="none"))
+    assert len(fake_dlib) == 4
+    find = dlib68.landmarks68
+
+    def killed(picture, box):
+        if len(fake_dlib) == 4 + 3:
+            raise KeyboardInterrupt
+        return find(picture, box)
+
+    monkeypatch.setattr(dlib68, "landmarks68", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fill_landmarks(FillConfig(pool, tmp_path / "again.parquet", detector="none"))
+    assert not (tmp_path / "again.parquet").exists()
+    monkeypatch.setattr(dlib68, "landmarks68", find)
+    again = fill_landmarks(FillConfig(pool, tmp_path / "again.parquet", detector="none"))
+    assert len(fake_dlib) == 4 + 3 + 2  # the first part was finished
+    assert again.fingerprint == whole.fingerprint
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_a_head_that_fails_is_named_and_a_box_of_another_picture_is_not_used(pool, tmp_path, fake_dlib):
+    table = manifest.read(pool).to_pydict()
+    table["bbox_xyxy"][0] = None
+    table["bbox_kind"][1] = "landmarks68_of_source_photo"
+    table["image_path"][2] = "01/gone.png"
+    table["drop_reason"][3] = "bad_label"
+    moved = pool.parent / "moved.parquet"
+    manifest.write_parquet([pa.table(table, schema=manifest.read(pool).schema)], moved)
+    report = fill_landmarks(FillConfig(moved, tmp_path / "o.parquet", only_missing=False, detector="none"))
+    assert (report.wanted, report.filled, report.failed) == (6, 3, 3)
+    reasons = dict(report.first_failures)
+    ids = table["sample_id"]
+    assert "has no face box" in reasons[ids[0]]
+    assert "is that of another picture: use --detector" in reasons[ids[1]]
+    assert "01/gone.png cannot be read" in reasons[ids[2]]
+    found = rows(tmp_path / "o.parquet")
+    assert [r["landmarks68"] is None for r in found] == [True] * 4 + [False] * 3
+
+
+def test_a_detectors_box_is_used_where_it_lies_on_the_head(pool, tmp_path, fake_dlib, monkeypatch):
+    own = [r["bbox_xyxy"] for r in rows(pool)]
+
+    class Shifted:
+        name = "shifted"
+
+        def boxes(self, picture):
+            """All boxes but the first head's, moved by a quarter of a pixel, and one where no head is."""
+            return [Face((0, 0, 20, 20), 1.0), *(Face(tuple(np.add(box, 0.25)), 0.5) for box in own[1:])]
+
+    monkeypatch.setattr(dlib_parts, "detector", lambda name: Shifted())
+    monkeypatch.setattr(dlib_parts, "_SAME_FACE", 0.95)  # the heads lie near each other
+    report = fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", only_missing=False, detector="any"))
+    assert np.array(fake_dlib) == pytest.approx(np.array(own[1:]) + 0.25)
+    assert (report.kind, report.filled, report.failed) == ("dlib68:shifted", 6, 1)
+    assert "The detector shifted finds no face in the box of" in report.first_failures[0][1]
+
+
+def test_columns_beyond_the_pools_own_come_along(pool, tmp_path):
+    columns = (*COLUMNS, Column("split", pa.string(), "", "", "train or test"))
+    table = manifest.read(pool)
+    manifest.write_parquet(
+        [table.append_column("split", pa.array(["train"] * table.num_rows))], tmp_path / "u.parquet", columns
+    )
+    fill_landmarks(FillConfig(tmp_path / "u.parquet", tmp_path / "o.parquet", write_file(pool, tmp_path)))
+    read = manifest.read(tmp_path / "o.parquet")
+    assert read.column("split").to_pylist() == ["train"] * 7
+    assert read.schema.equals(manifest.read(tmp_path / "u.parquet").schema, check_metadata=False)
+    assert read.schema.field("split").metadata[b"meaning"] == b"train or test"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("sample_id,x0\na,1\n", "has no column y0: it must have sample_id, x0, y0 to x67, y67"),
+        ("", "is neither CSV nor Parquet"),
+        ("twice", "row 2: 'a' stands in row 1 already"),
+        ("missing", "row 1: the sample_id is missing"),
+        ("words", "the column x5 holds string, not numbers"),
+        ("strange", "has landmarks of no head of"),
+    ],
+)
+def test_a_wrong_landmark_file_is_one_sentence(pool, tmp_path, ubhpd, text, match):
+    path = tmp_path / "p.csv"
+    if text in ("twice", "missing", "words", "strange"):
+        write_points(path, {"twice": ["a", "a"], "missing": [""], "words": ["a"], "strange": ["a"]}[text],
+                     **({"x5": ["1,5"]} if text == "words" else {}))  # fmt: skip
+    else:
+        path.write_text(text)
+    code, _, err = ubhpd("landmarks", "--manifest", pool, "--out", tmp_path / "o.parquet", "--from", path)
+    assert code == 2 and match in err and "Traceback" not in err
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_wrong_places_are_one_sentence(pool, tmp_path, ubhpd, monkeypatch):
+    for arguments, match in (
+        (("--out", tmp_path / "o.h5"), "let its name end in .parquet"),
+        (("--out", pool), "is the manifest that is read: name another file"),
+        (("--out", tmp_path / "o.parquet", "--from", tmp_path / "gone.csv"), "Cannot open"),
+    ):
+        code, _, err = ubhpd("landmarks", "--manifest", pool, *arguments)
+        assert code == 2 and match in err
+    monkeypatch.setenv("UBHPD_DLIB68", str(tmp_path / "gone.dat"))
+    with pytest.raises(UbhpdError, match="UBHPD_DLIB68 names .*gone.dat, which is no file"):
+        fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", detector="none"))
+
+
+def test_not_one_head_filled_is_an_error_and_writes_nothing(pool, tmp_path, fake_dlib, monkeypatch):
+    def fails(picture, box):
+        raise UbhpdError("No.")
+
+    monkeypatch.setattr(dlib68, "landmarks68", fails)
+    with pytest.raises(UbhpdError, match="Not one of 4 heads could be filled; the first: No."):
+        fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", detector="none"))
+    assert not (tmp_path / "o.parquet").exists()
+
+
+def test_parquet_is_readable_by_others(pool, tmp_path):
+    fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", write_file(pool, tmp_path)))
+    assert pq.read_table(tmp_path / "o.parquet").num_rows == 7
