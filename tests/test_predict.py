@@ -1,0 +1,331 @@
+"""`ubhpd predict`: the file holds what the network says of the crops, whatever happens on the way."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ubhpd import manifest, rotation
+from ubhpd.crops import RECIPES, crop, crop_box, placed
+from ubhpd.errors import UbhpdError
+from ubhpd.models.model import Model
+from ubhpd.models.solver import Solver
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.prediction import job
+from ubhpd.prediction.manifest_source import ManifestSource
+from ubhpd.prediction.network_predictor import FromPixels, NetworkPredictor
+from ubhpd.prediction.plan import read_plan
+from ubhpd.prediction.speed import Speed
+from ubhpd.progress import Progress
+from ubhpd.raw.images import Images
+from ubhpd.schema import COLUMNS
+from ubhpd.solving import heads_of
+from ubhpd.synth import biwi, upna, w300lp
+
+MODEL = "fsanet_metric_wo"
+QUIET = Progress(show=False)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A build with pictures, frames of recordings and videos; read only."""
+    root = tmp_path_factory.mktemp("predict")
+    w300lp.write(root / "raw", 4, views=2, distinct_pictures=4)
+    biwi.write(root / "raw", (1,), frames=5, with_depth=False)
+    upna.write(root / "raw", (1, 2), (1,), frames=3)
+    build(BuildConfig(("300wlp", "biwi", "upna"), root / "out", str(root / "raw")))
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "w.safetensors"
+    Model.untrained(MODEL, seed=1).save(path)
+    return path
+
+
+def usable(built):
+    return [r for r in manifest.read(built / "pool.parquet").to_pylist() if r["drop_reason"] is None]
+
+
+def table(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def angles(rows):
+    return np.array([[float(r[a]) for a in ("yaw", "pitch", "roll")] for r in rows])
+
+
+def crop_by_hand(built, row, recipe):
+    picture = Images.of_build(built).picture(row["dataset"], row["image_path"], row["frame_index"])
+    how = RECIPES[recipe.crop_for(row["dataset"])]
+    return crop(picture, crop_box(row, how), how, recipe.size, recipe.colour)
+
+
+def rewritten(built, out, change):
+    """Return a copy of the pool in which `change` has changed the rows."""
+    out.mkdir()
+    shutil.copy(built / "build.json", out)
+    rows = change(usable(built))
+    columns = pa.table({c.name: pa.array([r[c.name] for r in rows], c.type) for c in COLUMNS})
+    manifest.write_parquet([columns], out / "pool.parquet")
+    return out / "pool.parquet"
+
+
+def test_every_head_gets_what_the_network_says_of_its_crop(built, weights, tmp_path, ubhpd):
+    code, out, _ = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
+                         "--out", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip
+    found, rows = table(tmp_path / "p.csv"), usable(built)
+    assert code == 0 and f"{len(rows)} heads judged" in out
+    assert [r["sample_id"] for r in found] == [r["sample_id"] for r in rows]
+    model = Model.of_checkpoint(weights)
+    crops = np.stack([crop_by_hand(built, r, model.recipe) for r in rows])
+    with torch.inference_mode():
+        wanted = model.network(torch.from_numpy(crops).permute(0, 3, 1, 2).float())
+    assert np.allclose(angles(found), model.network.pose(wanted).numpy(), atol=1e-3)
+    about = json.loads((tmp_path / "p.json").read_text())
+    assert (about["model"], about["judged"], about["left_out"]) == (MODEL, len(rows), 0)
+    assert {p.name for p in tmp_path.iterdir()} == {"p.csv", "p.json"}
+
+
+def test_the_file_can_be_scored(built, weights, tmp_path, ubhpd):
+    ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet", "--out", tmp_path / "p.csv")
+    code, out, err = ubhpd("score", tmp_path / "p.csv", "--manifest", built / "pool.parquet", "--json", "-")
+    assert code == 0, err
+    assert json.loads(out)["coverage"]
+
+
+def test_matrices_and_angles_are_the_same_poses(built, weights, tmp_path, ubhpd):
+    common = ("predict", "--weights", weights, "--manifest", built / "pool.parquet", "--out")
+    ubhpd(*common, tmp_path / "a.csv")
+    ubhpd(*common, tmp_path / "m.csv", "--as", "matrix")
+    matrices = [[float(r[c]) for c in job.MATRIX] for r in table(tmp_path / "m.csv")]
+    wanted = rotation.matrix_from_euler(angles(table(tmp_path / "a.csv")))
+    assert np.allclose(np.reshape(matrices, (-1, 3, 3)), wanted, atol=1e-5)
+
+
+def run(built, weights, out, path=None, judge=None, draw=None):
+    """Predict in units of a few heads; `judge` may get in between."""
+    model = Model.of_checkpoint(weights)
+    source = ManifestSource(read_plan(path or built / "pool.parquet", model.recipe, None), built, model.recipe, "crops")
+    own = NetworkPredictor(model).poses
+    return job.predict(source, judge(own) if judge else own, out, {"weights": str(weights)}, QUIET, draw=draw)
+
+
+@pytest.fixture
+def small_units(monkeypatch):
+    monkeypatch.setattr("ubhpd.prediction.manifest_source.BATCH_HEADS", 4)
+
+
+def stopping_after(batches):
+    def judge(own):
+        left = iter(range(batches))
+
+        def stop(inputs):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return own(inputs)
+
+        return stop
+
+    return judge
+
+
+@pytest.mark.parametrize("tail", ["", "300wlp/torn,1.0,2"])
+def test_an_interrupted_run_goes_on_and_gives_the_same_bytes(built, weights, tmp_path, small_units, tail):
+    run(built, weights, tmp_path / "whole.csv")
+    with pytest.raises(KeyboardInterrupt):
+        run(built, weights, tmp_path / "p.csv", judge=stopping_after(2))
+    assert not (tmp_path / "p.csv").exists()
+    with (tmp_path / ".p.csv.part").open("a") as part:
+        part.write(tail)
+    assert run(built, weights, tmp_path / "p.csv").kept == 8
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_run_of_other_weights_does_not_go_on_with_what_is_there(built, weights, tmp_path, small_units):
+    with pytest.raises(KeyboardInterrupt):
+        run(built, weights, tmp_path / "p.csv", judge=stopping_after(2))
+    Model.untrained(MODEL, seed=2).save(tmp_path / "other.safetensors")
+    assert run(built, tmp_path / "other.safetensors", tmp_path / "p.csv").kept == 0
+
+
+def test_a_head_that_cannot_be_read_is_named_and_the_others_stay(built, weights, tmp_path, ubhpd):
+    broken = tmp_path / "raw"
+    shutil.copytree(built.parent / "raw", broken)
+    build(BuildConfig(("300wlp", "biwi", "upna"), tmp_path / "out", str(broken)))
+    pictures = sorted(p for p in broken.rglob("*.jpg") if "300W_LP" in str(p) or "300w" in str(p).lower())
+    pictures[0].write_bytes(pictures[0].read_bytes()[:700])
+    pictures[1].unlink()
+    code, out, _ = ubhpd("predict", "--weights", weights, "--manifest", tmp_path / "out/pool.parquet",
+                         "--out", tmp_path / "p.csv")  # fmt: skip
+    problems = table(tmp_path / "p.problems.csv")
+    assert code == 1 and "2 left out" in out
+    assert "does not decode" in problems[0]["reason"] and "cannot be read" in problems[1]["reason"]
+    heads = {r["sample_id"] for r in usable(tmp_path / "out")}
+    assert {r["sample_id"] for r in table(tmp_path / "p.csv")} == heads - {p["sample_id"] for p in problems}
+
+
+def test_heads_without_a_box_or_with_another_picture_are_named(built, weights, tmp_path, ubhpd):
+    def change(rows):
+        rows[0].update(bbox_xyxy=None, landmarks68=None, landmarks21=None)
+        rows[1].update(image_width=rows[1]["image_width"] + 1)
+        rows[2].update(bbox_xyxy=[-90.0, -90.0, -80.0, -80.0], landmarks68=None, landmarks21=None)
+        return rows
+
+    path = rewritten(built, tmp_path / "changed", change)
+    code, _, _ = ubhpd("predict", "--weights", weights, "--manifest", path, "--out", tmp_path / "p.csv")
+    reasons = [p["reason"] for p in table(tmp_path / "p.problems.csv")]
+    assert code == 1 and len(reasons) == 3
+    assert "no face box" in reasons[0] and "the manifest says" in reasons[1] and "no face box" in reasons[2]
+
+
+def test_a_pose_that_is_not_finite_is_left_out(built, weights, tmp_path):
+    def judge(own):
+        def some(inputs):
+            found = own(inputs)
+            found[0][0] = np.nan
+            return found
+
+        return some
+
+    report = run(built, weights, tmp_path / "p.csv", judge=judge)
+    assert len(report.problems) == 1 and "no finite pose" in report.problems[0][1]
+
+
+def test_a_sequence_is_made_of_the_frames_that_lead_up_to_a_head(built, tmp_path):
+    model = Model.untrained("vgg16_rnn", {"size": "32", "frames": "3"})
+    plan = read_plan(built / "pool.parquet", model.recipe, None)
+    ids = plan.texts["sample_id"]
+    window = plan.before(3)
+    first = ids.index(next(r["sample_id"] for r in usable(built) if r["dataset"] == "biwi"))
+    assert window[first].tolist() == [first] * 3
+    assert window[first + 1].tolist() == [first, first, first + 1]
+    assert window[first + 3].tolist() == [first + 1, first + 2, first + 3]
+    source = ManifestSource(plan, built, model.recipe, "crops")
+    batch = next(source.batches((), False))
+    assert batch.inputs.shape == (len(ids), 3, 32, 32, 3)
+    assert (batch.inputs[first + 3, 0] == batch.inputs[first + 1, 2]).all()
+    poses, _ = NetworkPredictor(model).poses(batch.inputs)
+    assert poses.shape == (len(ids), 3)
+
+
+def test_landmarks_reach_a_model_in_the_frame_of_its_crop(built):
+    recipe = Model.untrained(MODEL).recipe
+    plan = read_plan(built / "pool.parquet", recipe, None)
+    batch = next(ManifestSource(plan, built, recipe, "landmarks").batches((), False))
+    row = next(r for r in usable(built) if r["landmarks68"])
+    how = RECIPES[recipe.crop]
+    points = placed(np.reshape(row["landmarks68"], (68, 2)), crop_box(row, how), how, recipe.size)
+    assert np.allclose(
+        batch.inputs[batch.sample_id.index(row["sample_id"])], points / recipe.size - 0.5, equal_nan=True
+    )
+    assert {"biwi", "upna"} == {name.partition("/")[0] for name, _ in batch.problems}
+
+
+def test_a_solver_predicts_without_pictures(built, tmp_path, ubhpd):
+    heads = heads_of(manifest.read(built / "pool.parquet"))
+    Solver.fitted("mean_pose", {}, heads, {}).save(tmp_path / "m.safetensors")
+    code, _, _ = ubhpd("predict", "--weights", tmp_path / "m.safetensors", "--manifest", built / "pool.parquet",
+                       "--out", tmp_path / "p.csv")  # fmt: skip
+    assert code == 0
+    assert np.allclose(angles(table(tmp_path / "p.csv")), np.nanmean(heads.angles_deg, axis=0), atol=1e-5)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three pictures, one of which is none, and one in a folder of its own."""
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 80, 3), dtype=np.uint8)
+    (tmp_path / "in/b").mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / "in/a.png"), pixels)
+    cv2.imwrite(str(tmp_path / "in/b/c.png"), pixels[:, ::-1])
+    (tmp_path / "in/no.jpg").write_bytes(b"no picture")
+    return tmp_path / "in"
+
+
+def test_a_folder_of_pictures(folder, weights, tmp_path, ubhpd):
+    code, _, _ = ubhpd("predict", "--weights", weights, "--pictures", folder, "--detector", "none",
+                       "--out", tmp_path / "p.csv", "--draw", tmp_path / "drawn")  # fmt: skip
+    found = table(tmp_path / "p.csv")
+    assert code == 1
+    assert [(r["sample_id"], r["x0"], r["x1"], r["y1"]) for r in found] == [
+        ("a.png", "0.0", "80.0", "90.0"), ("b/c.png", "0.0", "80.0", "90.0")]  # fmt: skip
+    assert [p["sample_id"] for p in table(tmp_path / "p.problems.csv")] == ["no.jpg"]
+    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a.png.jpg", "b_c.png.jpg"]
+
+
+def test_a_picture_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
+    code, _, _ = ubhpd("predict", "--weights", weights, "--pictures", folder / "a.png", "--detector", "cascade",
+                       "--out", tmp_path / "p.csv")  # fmt: skip
+    assert code == 1
+    assert "finds no face" in table(tmp_path / "p.problems.csv")[0]["reason"]
+
+
+def test_a_video_is_judged_frame_by_frame(built, weights, tmp_path, ubhpd):
+    video = next((built.parent / "raw").rglob("*.mp4"))
+    code, _, _ = ubhpd("predict", "--weights", weights, "--video", video, "--detector", "none",
+                       "--out", tmp_path / "p.csv")  # fmt: skip
+    assert code == 0
+    assert [r["frame_index"] for r in table(tmp_path / "p.csv")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("speed", [Speed(channels_last=True), Speed(half=True)])
+def test_what_makes_it_faster_changes_only_the_rounding(weights, speed):
+    model = Model.of_checkpoint(weights)
+    crops = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    plain, _ = NetworkPredictor(model).poses(crops)
+    fast, _ = NetworkPredictor(Model.of_checkpoint(weights), "cpu", speed).poses(crops)
+    assert np.allclose(plain, fast, atol=0.2 * np.abs(plain).max() if speed.half else 1e-3)
+
+
+def test_crops_are_normalised_as_the_recipe_says():
+    model = Model.untrained("hopenet", {"size": "32"})
+    crops = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), dtype=np.uint8)
+    seen = {}
+    model.network.register_forward_pre_hook(lambda module, inputs: seen.update(inputs=inputs[0]))
+    with torch.inference_mode():
+        FromPixels(model.network, model.recipe)(torch.from_numpy(crops))
+    wanted = (crops.transpose(0, 3, 1, 2) - np.reshape(model.recipe.mean, (3, 1, 1))) / np.reshape(
+        model.recipe.std, (3, 1, 1)
+    )
+    assert np.allclose(seen["inputs"].numpy(), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "One source of heads is needed, found none"),
+        (["--camera", "0", "--video", "v.mp4"], "found --video and --camera"),
+        (["--pictures", "x", "--split", "test"], "--split selects heads of a manifest"),
+        (["--pictures", "nowhere", "--detector", "none"], "There is no picture or folder nowhere"),
+        (["--pictures", "x", "--model", "hopenet"], "hopenet"),
+        (["--pictures", ".", "--device", "cuda:9"], "There is no device cuda:9"),
+        (["--pictures", ".", "--device", "tpu"], "There is no device 'tpu'"),
+        (["--pictures", ".", "--detector", "eyes"], "No face detector is called 'eyes'"),
+        (["--camera", "97", "--detector", "none"], "Camera 97 does not open"),
+        (["--manifest", "nowhere.parquet"], "nowhere.parquet"),
+    ],
+)
+def test_wrong_requests_are_one_sentence(weights, tmp_path, ubhpd, arguments, sentence):
+    code, _, err = ubhpd("predict", "--weights", weights, "--out", tmp_path / "p.csv", *arguments)
+    assert code == 2 and sentence in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("split", "sentence"), [("test", "no column 'split'")])
+def test_a_split_that_is_not_there(built, split, sentence):
+    with pytest.raises(UbhpdError, match=sentence):
+        read_plan(built / "pool.parquet", None, split)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(built, weights, tmp_path, ubhpd):
+    (tmp_path / "file").write_text("")
+    code, _, err = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
+                         "--out", tmp_path / "file/p.csv")  # fmt: skip
+    assert code == 2 and "make room or name another --out" in err and err.count("\n") == 1

@@ -1,0 +1,80 @@
+"""A network at work: crops in, canonical angles and rotations out, on the device and in the precision asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ubhpd.errors import UbhpdError
+from ubhpd.models.model import Model
+from ubhpd.networks.contract import InputRecipe, PoseNetwork
+from ubhpd.prediction.poses import angles_and_rotations
+from ubhpd.prediction.speed import Speed
+
+Floats = npt.NDArray[np.float64]
+
+
+class FromPixels(nn.Module):
+    """A network that takes crops as they are: uint8 (n, size, size, 3), or (n, frames, size, size, 3), BGR or RGB as
+    its input recipe says, and gives canonical yaw, pitch, roll (n, 3) in degrees, or rotations (n, 3, 3).
+
+    A network that sees landmarks gets them unchanged.
+    """  # fmt: skip
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, network: PoseNetwork, recipe: InputRecipe | None) -> None:
+        super().__init__()
+        self.network = network
+        mean, std = (recipe.mean, recipe.std) if recipe else ((0.0,) * 3, (1.0,) * 3)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the pose of each input."""
+        if inputs.dtype == torch.uint8:
+            inputs = (inputs.movedim(-1, -3).to(self.mean.dtype) - self.mean) / self.std
+        return self.network.pose(self.network(inputs))
+
+
+class NetworkPredictor:
+    """Judges batches of inputs."""
+
+    def __init__(self, model: Model, device: str = "cpu", speed: Speed | None = None) -> None:
+        """Put the model on a device.
+
+        Raises:
+            UbhpdError: there is no such device.
+        """
+        speed = speed or Speed()
+        self._device = torch.device(device)
+        self._speed = speed
+        module: Any = FromPixels(model.network, model.recipe).eval().to(self._device)
+        if speed.channels_last:
+            module = module.to(memory_format=torch.channels_last)
+        self._module = torch.compile(module) if speed.compiled else module
+        self._half = torch.bfloat16 if self._device.type == "cpu" else torch.float16
+
+    def poses(self, inputs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+        """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of a batch.
+
+        Raises:
+            UbhpdError: the device's memory is too small, or the answer is not finite.
+        """
+        if not len(inputs):
+            return np.empty((0, 3)), np.empty((0, 3, 3))
+        tensor = torch.from_numpy(inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32))
+        try:
+            with torch.inference_mode(), torch.autocast(self._device.type, self._half, enabled=self._speed.half):
+                pose = self._module(tensor.to(self._device, non_blocking=True))
+            found = pose.double().cpu().numpy()
+        except torch.OutOfMemoryError:
+            raise UbhpdError(
+                f"The memory of {self._device} is too small for {len(inputs)} heads at once: give a smaller --batch."
+            ) from None
+        return angles_and_rotations(found)
