@@ -99,8 +99,8 @@ def difficulty(reference: Path, predicted: Path) -> str:
     name = reference.stem.partition("_")[0].capitalize()
     return (
         f"Only a part of the set was at hand: {name}, whose predictions for all {len(errors):,} heads are known, has\n"
-        f"an MAE of {errors.mean():.2f} on all and of {here.mean():.2f} on these {len(here)}, and so much lower are the "
-        "numbers below."
+        f"an MAE of {errors.mean():.2f} on all and of {here.mean():.2f} on these {len(here)}, and so much lower are "
+        "the numbers below."
     )
 
 
