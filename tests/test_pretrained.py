@@ -222,3 +222,14 @@ def test_the_published_mobilenet_loads():
     pictures = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(whole.eval()(pictures), features.eval()(pictures))
     same(whole.state_dict(), dict(torch.load(MOBILENET, weights_only=True)))
+
+
+@pytest.mark.parametrize(("model", "source"), [("hopenet_alexnet", "alexnet"), ("vgg16", "vgg16")])
+def test_the_models_whose_classifier_is_cut_take_a_whole_imagenet_file(tmp_path, model, source):
+    from ubhpd.models.importing import with_backbone
+    from ubhpd.models.model import Model
+
+    whole = backbone(source, num_classes=10).state_dict()
+    torch.save(whole, tmp_path / "whole.pth")
+    filled = with_backbone(Model.untrained(model), tmp_path / "whole.pth").network.backbone.state_dict()
+    assert filled and all(torch.equal(tensor, whole[name]) for name, tensor in filled.items())

@@ -27,7 +27,8 @@ _COUNTER = "num_batches_tracked"
 def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output: bool = True) -> list[str]:
     """Return the names of the file's tensors that were left aside, after copying all others into the backbone.
 
-    Left aside is the classifier where the backbone has none. If anything is wrong the backbone stays as it was.
+    Left aside is what the backbone lacks of the classifier: all of it where it has none, the layer with one row per
+    class where it keeps only what comes before. If anything is wrong the backbone stays as it was.
 
     Args:
         backbone: gets the weights, converted to its own precision and device.
@@ -41,22 +42,21 @@ def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output:
     path = Path(file)
     found = _named(_read(path), path)
     own = backbone.state_dict()
-    aside = _left_aside(backbone, with_output)
-    wanted = {name: tensor for name, tensor in found.items() if not name.startswith(aside)}
-    kept = {name: tensor for name, tensor in own.items() if name.startswith(aside)}
+    output = f"{backbone.OUTPUT}."
+    kept = {} if with_output else {name: tensor for name, tensor in own.items() if name.startswith(output)}
     expected = {name: tensor for name, tensor in own.items() if name not in kept}
+    lacks_output = not any(name.startswith(output) for name in expected)
+    classifier = f"{backbone.OUTPUT.partition('.')[0]}."
+    wanted = {
+        name: tensor
+        for name, tensor in found.items()
+        if name in expected or not (lacks_output and name.startswith(classifier))
+    }
     _check(wanted, expected, f"{path} does not fit this {type(backbone).__name__}")
     _check_values(wanted, path)
     # No metadata of the file's goes along: so torch takes a missing counter for an older file's, not for an error.
     backbone.load_state_dict(wanted | kept)
     return [name for name in found if name not in wanted]
-
-
-def _left_aside(backbone: Backbone, with_output: bool) -> tuple[str, ...]:
-    """Return the beginnings of the names that are not loaded."""
-    if backbone.head is None:
-        return (f"{backbone.OUTPUT.partition('.')[0]}.",)
-    return () if with_output else (f"{backbone.OUTPUT}.",)
 
 
 def _read(path: Path) -> Any:
