@@ -1,6 +1,5 @@
 """What every network in baselines/ is put through: a batch of heads to learn by heart, gradients, a mirror."""
 
-import numpy as np
 import torch
 
 from ubhpd.networks.contract import Target
@@ -26,7 +25,7 @@ def mean_error_deg(network, output, target):
     pose = network.pose(output).detach().double()
     rotation = pose if pose.ndim == 3 else matrix_from_euler(pose)
     chord = ((rotation - target.rotation.double()) ** 2).sum(dim=(1, 2))
-    return float(np.degrees(2 * torch.arcsin((chord / 8).sqrt().clamp(max=1))).mean())
+    return float(torch.rad2deg(2 * torch.arcsin((chord / 8).sqrt().clamp(max=1))).mean())
 
 
 def check_gradients(network, inputs, target):
@@ -39,7 +38,7 @@ def check_gradients(network, inputs, target):
     without = [name for name, p in network.named_parameters() if p.requires_grad and p.grad is None]
     assert not without, f"no gradient reaches {without[:5]}"
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
-    return {name: float(term) for name, term in terms.items()}
+    return {name: float(term.detach()) for name, term in terms.items()}
 
 
 def learn_by_heart(network, inputs, target, steps, lr=1e-3):
@@ -50,7 +49,7 @@ def learn_by_heart(network, inputs, target, steps, lr=1e-3):
     for _ in range(steps + 1):
         output = network(inputs)
         loss = sum(network.loss(output, target).values())
-        history.append((float(loss), mean_error_deg(network, output, target)))
+        history.append((float(loss.detach()), mean_error_deg(network, output, target)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -220,13 +220,13 @@ def test_landmarks_reach_a_model_in_the_frame_of_its_crop(built):
     recipe = Model.untrained(MODEL).recipe
     plan = read_plan(built / "pool.parquet", recipe, None)
     batch = next(ManifestSource(plan, built, recipe, "landmarks").batches((), False))
-    row = next(r for r in usable(built) if r["landmarks68"])
+    row = next(r for r in usable(built) if r["landmarks_kind"] == "ibug68")
     how = RECIPES[recipe.crop]
     points = placed(np.reshape(row["landmarks68"], (68, 2)), crop_box(row, how), how, recipe.size)
     assert np.allclose(
         batch.inputs[batch.sample_id.index(row["sample_id"])], points / recipe.size - 0.5, equal_nan=True
     )
-    assert {"biwi", "upna"} == {name.partition("/")[0] for name, _ in batch.problems}
+    assert {"300wlp", "biwi", "upna"} == {name.partition("/")[0] for name, _ in batch.problems}
 
 
 def test_a_solver_predicts_without_pictures(built, tmp_path, ubhpd):

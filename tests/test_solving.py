@@ -9,7 +9,7 @@ from ubhpd import manifest
 from ubhpd.errors import UbhpdError
 from ubhpd.rotation import matrix_from_euler
 from ubhpd.schema import lists
-from ubhpd.solving import COLUMNS, heads_of
+from ubhpd.solving import COLUMNS, heads_of, own_landmarks
 
 TRUE = np.array([[10.0, 20.0, 30.0], [-10.0, 0.0, 5.0]])
 
@@ -36,3 +36,8 @@ def test_what_is_not_in_the_table_is_not_known():
     assert np.isnan(heads.landmarks68).all() and np.isnan(heads.image_size).all()
     with pytest.raises(UbhpdError, match="no column sample_id"):
         heads_of(pa.table({"x": [1]}))
+
+
+def test_landmarks_of_the_photo_behind_a_warped_picture_are_not_known():
+    table = pa.table({"landmarks68": [[1.0] * 136] * 3, "landmarks_kind": ["ibug68", "ibug68_of_source_photo", None]})
+    assert np.isnan(own_landmarks(table)).all(axis=(1, 2)).tolist() == [False, True, False]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ubhpd.errors import UbhpdError
 from ubhpd.schema import matrix
@@ -20,7 +21,10 @@ from ubhpd.schema import matrix
 Array = npt.NDArray[np.float64]
 Parameters = dict[str, Array]
 
-COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "landmarks68", "image_width", "image_height")
+COLUMNS = (
+    "sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "landmarks68", "landmarks_kind", "image_width",
+    "image_height",
+)  # fmt: skip
 _ANGLES = COLUMNS[1:4]
 
 
@@ -52,9 +56,22 @@ def heads_of(table: pa.Table) -> Heads:
         table.column("sample_id").to_pylist(),
         np.stack([_numbers(table, n) for n in _ANGLES], axis=1) if there.issuperset(_ANGLES) else None,
         _matrix(table, "rotation", 9).reshape(-1, 3, 3) if "rotation" in there else None,
-        _matrix(table, "landmarks68", 136).reshape(-1, 68, 2),
+        own_landmarks(table),
         np.stack([_numbers(table, n) for n in ("image_width", "image_height")], axis=1),
     )
+
+
+def own_landmarks(table: pa.Table) -> Array:
+    """Return the 68 points (n, 68, 2) of the rows in pixels, NaN where there are none.
+
+    Points of the photograph behind a warped picture, which is what 300W-LP publishes, lie beside its face: they
+    count as none.
+    """
+    points = _matrix(table, "landmarks68", 136).reshape(-1, 68, 2)
+    if "landmarks_kind" in table.column_names:
+        kinds = table.column("landmarks_kind").fill_null("")
+        points[np.asarray(pc.ends_with(kinds, "_of_source_photo"))] = np.nan
+    return points
 
 
 def _numbers(table: pa.Table, name: str) -> Array:

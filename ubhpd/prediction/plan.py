@@ -16,6 +16,7 @@ from ubhpd import manifest
 from ubhpd.crops import FIELDS, Floats, crop_boxes, recipe_named
 from ubhpd.errors import UbhpdError
 from ubhpd.schema import matrix
+from ubhpd.solving import own_landmarks
 
 if TYPE_CHECKING:
     from ubhpd.networks.contract import InputRecipe
@@ -30,7 +31,7 @@ class Plan:
 
     texts: sample_id, dataset, sequence_id and image_path ("" for null), n strings each. frame: number in the
     recording (n,). size: of the picture (n, 2). box: of the crop (n, 4), NaN for a head without a face box.
-    landmarks: in the picture (n, 68, 2), NaN where unknown. table: the columns that a solver reads.
+    landmarks: of the picture itself (n, 68, 2), NaN where unknown. table: the columns that a solver reads.
     """
 
     texts: dict[str, list[str]]
@@ -79,7 +80,7 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
     head = manifest.header(path)
     if split is not None and "split" not in head.schema.names:
         raise UbhpdError(f"{path} has no column 'split', so that --split {split} selects nothing: leave it out.")
-    names = dict.fromkeys([*_TEXTS, *FIELDS, "frame_index", "drop_reason"])
+    names = dict.fromkeys([*_TEXTS, *FIELDS, "landmarks_kind", "frame_index", "drop_reason"])
     table = manifest.read(path, [*names, *(["split"] if split is not None else [])])
     table = table.filter(table.column("drop_reason").is_null())
     if split is not None:
@@ -98,7 +99,7 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
         table.column("frame_index").fill_null(0).to_numpy(),
         np.stack([columns["image_width"], columns["image_height"]], axis=1).astype(np.int64),
         _boxes(texts, columns, recipe, seed),
-        columns["landmarks68"].reshape(-1, 68, 2),
+        own_landmarks(table),
         table,
         head.fingerprint,
     )
