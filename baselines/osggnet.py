@@ -37,6 +37,7 @@ from math import isfinite
 from typing import Literal, get_args
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ubhpd.errors import UbhpdError
@@ -249,6 +250,11 @@ class Network(PoseNetwork):
         self.graph_pose = GraphPose(len(indices), config.graph_blocks)
         self.register_buffer("landmark_indices", torch.tensor(indices), persistent=False)
         self.register_buffer("allowed", torch.from_numpy(neighbours(indices, config.neighbours)), persistent=False)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Return what ImageNet weights can be loaded into."""
+        return self.landmark_network.backbone
 
     def forward(self, pictures: torch.Tensor) -> Output:
         """Return the network's output, see above."""

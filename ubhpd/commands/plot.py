@@ -42,3 +42,19 @@ def density(
         click.echo(json.dumps([str(p) for p in written], indent=2, ensure_ascii=False))
     elif not quiet:
         click.echo("\n".join(map(str, written)))
+
+
+@command.command()
+@click.option("--weights", type=click.Path(path_type=Path), required=True, help="A checkpoint of an OsGG-Net.")
+@click.option("--picture", type=click.Path(path_type=Path), required=True, help="A picture with a face.")
+@click.option("--detector", default="auto", show_default=True, help="Finds the face: auto, mtcnn, cascade, none.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The figure, .png or .svg.")
+def graph(weights: Path, picture: Path, detector: str, out: Path) -> None:
+    """Draw the graph of landmarks that a network makes of a face (OsGG-Net, figure 5)."""
+    from ubhpd.faces import detectors
+    from ubhpd.figures import figure_style
+    from ubhpd.figures.figure_graph import draw_graph
+    from ubhpd.prediction.facial_graph import facial_graph
+
+    found = facial_graph(weights, picture, detectors.detector(detector))
+    click.echo(figure_style.save(draw_graph(found.picture, found.nodes_xy, found.weights), out))

@@ -1,0 +1,58 @@
+"""The graph that a network sees on one face: its landmarks and the weights between them, on the crop it judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ubhpd.crops import Picture, crop, crop_box, recipe_named
+from ubhpd.errors import UbhpdError
+from ubhpd.faces import inputs
+from ubhpd.faces.face import Detector
+from ubhpd.models.model import Model
+from ubhpd.prediction.network_predictor import FromPixels
+
+Floats = npt.NDArray[np.float64]
+
+
+class FacialGraph(NamedTuple):
+    """A face's graph: the crop (size, size, 3), BGR, its nodes (K, 2) in pixels of the crop, the weights (K, K)."""
+
+    picture: Picture
+    nodes_xy: Floats
+    weights: Floats
+
+
+def facial_graph(weights: Path, picture: Path, detector: Detector) -> FacialGraph:
+    """Return the graph that a checkpoint's network makes of the largest face in a picture.
+
+    Raises:
+        UbhpdError: the network makes no graph, the picture cannot be read, or no face is found in it.
+    """
+    model = Model.of_checkpoint(weights)
+    found = next(inputs.folder(picture))
+    if found.pixels_bgr is None:
+        raise UbhpdError(found.problem or f"{picture} does not decode.")
+    faces = detector.boxes(found.pixels_bgr)
+    if not faces:
+        raise UbhpdError(f"The detector {detector.name} finds no face in {picture}: name another with --detector.")
+    height, width = found.pixels_bgr.shape[:2]
+    recipe = recipe_named(model.recipe.crop)
+    fields = {"image_width": width, "image_height": height, "bbox_xyxy": faces[0].bbox_xyxy}
+    box = crop_box(fields, recipe)
+    if box is None:
+        raise UbhpdError(f"The face that {detector.name} finds in {picture} lies outside it: name another --detector.")
+    face = crop(found.pixels_bgr, box, recipe, model.recipe.size, "BGR")
+    seen = face if model.recipe.colour == "BGR" else face[..., ::-1]
+    output: dict[str, torch.Tensor] = {}
+    model.network.register_forward_hook(lambda network, seen, given: output.update(given))
+    with torch.inference_mode():
+        FromPixels(model.network, model.recipe).eval()(torch.from_numpy(np.ascontiguousarray(seen[None])))
+    if "graph" not in output:
+        raise UbhpdError(f"{model.name} makes no graph of a face: give the weights of an OsGG-Net.")
+    nodes = (output["landmarks"][0].double().numpy() + 0.5) * model.recipe.size - 0.5
+    return FacialGraph(face, nodes, output["graph"][0].double().numpy())
