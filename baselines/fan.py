@@ -10,5 +10,5 @@ PAPER = "Bulat, Tzimiropoulos: How far are we from solving the 2D & 3D Face Alig
 CODE = "https://github.com/1adrianb/face-alignment"
 LICENSE = "BSD-3-Clause"
 KIND = "reported"
-MODELS = {"fan": {}}
+MODELS: dict[str, dict[str, object]] = {"fan": {}}
 REPORTED = {"fan": "FAN (12 points)"}

@@ -12,5 +12,5 @@ PAPER = (
 CODE = ""
 LICENSE = "no code and no weights were released"
 KIND = "reported"
-MODELS = {"hpe": {}}
+MODELS: dict[str, dict[str, object]] = {"hpe": {}}
 REPORTED = {"hpe": "HPE"}

@@ -9,5 +9,5 @@ PAPER = "Albiero et al.: img2pose: Face Alignment and Detection via 6DoF, Face P
 CODE = "https://github.com/vitoralbiero/img2pose"
 LICENSE = "CC BY-NC 4.0"
 KIND = "reported"
-MODELS = {"img2pose": {}}
+MODELS: dict[str, dict[str, object]] = {"img2pose": {}}
 REPORTED = {"img2pose": "img2pose"}

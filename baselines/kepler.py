@@ -11,5 +11,5 @@ PAPER = (
 CODE = ""
 LICENSE = "no code and no weights were released"
 KIND = "reported"
-MODELS = {"kepler": {}}
+MODELS: dict[str, dict[str, object]] = {"kepler": {}}
 REPORTED = {"kepler": "KEPLER"}

@@ -14,5 +14,5 @@ PAPER = (
 CODE = ""
 LICENSE = "no code and no weights were released"
 KIND = "reported"
-MODELS = {"quatnet": {}}
+MODELS: dict[str, dict[str, object]] = {"quatnet": {}}
 REPORTED = {"quatnet": "QuatNet"}

@@ -9,5 +9,5 @@ PAPER = "Zhu, Lei, Liu, Shi, Li: Face Alignment Across Large Poses: A 3D Solutio
 CODE = "https://github.com/cleardusk/3DDFA"
 LICENSE = "code MIT; the face model it needs is for research only"
 KIND = "reported"
-MODELS = {"threeddfa": {}}
+MODELS: dict[str, dict[str, object]] = {"threeddfa": {}}
 REPORTED = {"threeddfa": "3DDFA"}
