@@ -232,7 +232,7 @@ def test_aflw2000_points_show_the_pose(tmp_path: Path) -> None:
     for head, key in zip(heads, truth, strict=True):
         found = scipy.io.loadmat(tmp_path / "AFLW2000" / f"{key.split('/')[1]}.mat")["pt3d_68"].astype(float)
         found[1] *= -1  # pixels, y down
-        shape = landmarks68(head.subject)
+        shape = landmarks68(head.subject, head.expression)
         u, _, vt = np.linalg.svd((found - found.mean(1, keepdims=True)) @ (shape - shape.mean(0)))
         assert geodesic_deg(u @ vt, head.rotation) < 1e-3
 

@@ -1,6 +1,6 @@
 """The main job on generated data, as a newcomer sees it first: `make demo`, or python -m ubhpd.demo.
 
-Writes small raw datasets in the true layouts of BIWI, AFLW and 300W-LP (drawn heads of known pose, no
+Writes small raw datasets in the true layouts of BIWI, AFLW and 300W-LP (rendered heads of known pose, no
 research data), then types the commands that a researcher would type on the real ones.
 """
 
@@ -18,20 +18,22 @@ from ubhpd.bins import ANGLES
 from ubhpd.files import replacing
 from ubhpd.progress import Progress
 from ubhpd.synth import aflw, biwi, w300lp
+from ubhpd.synth.files import Work
 
 _BIWI_FRAMES = 40
 _HEADS = 400
+_JOBS = 2
 
 
 def write_raw(root: Path) -> None:
     """Write the three raw datasets below `root`."""
     progress = Progress()
-    with progress.step("drawing BIWI"):
-        biwi.write(root, range(1, 7), frames=_BIWI_FRAMES, seed=1)
-    with progress.step("drawing AFLW"):
-        aflw.write(root, _HEADS, seed=2)
-    with progress.step("drawing 300W-LP"):
-        w300lp.write(root, _HEADS, seed=3, bad_flips=3)
+    with progress.step("drawing BIWI") as report:
+        biwi.write(root, range(1, 7), frames=_BIWI_FRAMES, seed=1, work=Work(_JOBS, report=report))
+    with progress.step("drawing AFLW") as report:
+        aflw.write(root, _HEADS, seed=2, work=Work(_JOBS, report=report))
+    with progress.step("drawing 300W-LP") as report:
+        w300lp.write(root, _HEADS, seed=3, bad_flips=3, work=Work(_JOBS, report=report))
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
     _type("ubhpd", "sources", "--data-root", str(raw))
     _type(
         "ubhpd", "build", "--sources", "biwi,aflw,300wlp", "--data-root", str(raw), "--out", str(out),
-        "--size", "auto", "--sigma", "15", "--split", "subject", "--jobs", "2",
+        "--size", "auto", "--sigma", "15", "--split", "subject", "--jobs", str(_JOBS),
     )  # fmt: skip
     _type("ubhpd", "info", str(out))
     print("\nA model that always answers with the mean pose of the training side: the least that any model must beat.")

@@ -16,8 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.synth.heads import Head, Truth, View, heads_from, weak_view
-from ubhpd.synth.picture import jpeg_bytes, picture, write_bytes
+from ubhpd.files import replacing
+from ubhpd.synth.files import Pictures, Work, disk_full, jpeg_bytes, write_bytes
+from ubhpd.synth.heads import Head, Truth, View, heads_from, pinhole_view
+from ubhpd.synth.persons import looks_of
+from ubhpd.synth.picture import picture
 from ubhpd.synth.shape import CODES_21, landmarks21, visible21
 
 FIRST_FACE_ID = 39341
@@ -65,6 +68,7 @@ def write(
     seed: int = 0,
     undefined_poses: int = 2,
     without_rect: int = 1,
+    work: Work | None = None,
 ) -> Truth:
     """Write `aflw/` below root and return the poses written.
 
@@ -74,6 +78,7 @@ def write(
         seed: decides everything that `heads` leaves open.
         undefined_poses: the last so many faces have the sentinel in FacePose and are not in the truth.
         without_rect: so many faces before those have no row in FaceRect; they are in the truth.
+        work: how pictures are drawn.
 
     Returns:
         sample_id (`aflw/39341`) -> canonical yaw, pitch, roll in degrees.
@@ -84,36 +89,54 @@ def write(
     no_rect = range(max(defined - without_rect, 0), defined)
     data = root / "aflw" / "data"
     data.mkdir(parents=True, exist_ok=True)
-    database = data / "aflw.sqlite"
-    database.unlink(missing_ok=True)
-    connection = sqlite3.connect(database)
+    pictures = Pictures(work=work)
+    photos: list[tuple[str, tuple[int, int], list[_Face]]] = []
+    number = 2
+    for index, (first, group) in enumerate(_groups(drawn)):
+        size = _SIZES_PX[index % len(_SIZES_PX)]
+        faces = []
+        for i, head in enumerate(group, start=first):
+            view = _place(head, i - first, len(group), size, i)
+            faces.append(_Face(FIRST_FACE_ID + i, head, view, i < defined, i not in no_rect))
+        filepath = f"{_FOLDERS[index % len(_FOLDERS)]}/image{number:05d}.jpg"
+        scene = np.random.default_rng([21, seed, index])
+        path = data / "flickr" / filepath
+        pictures.add((path,), _drawn, [(f.view, f.head) for f in faces], size, scene, subject=group[0].subject)
+        photos.append((filepath, size, faces))
+        number += int(rng.integers(1, 4))
+    try:
+        with replacing(data / "aflw.sqlite") as part:
+            _write_database(part, photos, len(drawn) > 3, rng)
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        raise disk_full(data / "aflw.sqlite") from None
+    pictures.write()
+    write_bytes(data / "aflw-changelog.txt", b"Synthetic copy of the layout; no picture of AFLW is in it.\n")
+    write_bytes(root / "aflw" / "doc" / "README.txt", b"Annotated Facial Landmarks in the Wild: layout only.\n")
+    return {f"aflw/{FIRST_FACE_ID + i}": head.pose for i, head in enumerate(drawn[:defined])}
+
+
+def _drawn(heads: list[tuple[View, Head]], size: tuple[int, int], rng: np.random.Generator) -> tuple[bytes]:
+    return (jpeg_bytes(picture(heads, size, rng)),)
+
+
+def _write_database(
+    path: Path, photos: list[tuple[str, tuple[int, int], list[_Face]]], near_duplicate: bool, rng: np.random.Generator
+) -> None:
+    connection = sqlite3.connect(path)
     try:
         connection.executescript(_SCHEMA)
         _insert_constants(connection)
-        number = 2
-        for index, (first, group) in enumerate(_groups(drawn)):
-            size = _SIZES_PX[index % len(_SIZES_PX)]
-            faces = [
-                _Face(
-                    FIRST_FACE_ID + i, head, _place(head, i - first, len(group), size, i), i < defined, i not in no_rect
-                )
-                for i, head in enumerate(group, start=first)
-            ]
-            filepath = f"{_FOLDERS[index % len(_FOLDERS)]}/image{number:05d}.jpg"
-            image = picture([(f.view, f.head.subject) for f in faces], size, rng)
-            write_bytes(data / "flickr" / filepath, jpeg_bytes(image))
-            _insert_picture(connection, index + 1, filepath, size, faces, rng)
-            number += int(rng.integers(1, 4))
-        if len(drawn) > 3:
+        for image_id, (filepath, size, faces) in enumerate(photos, start=1):
+            _insert_picture(connection, image_id, filepath, size, faces, rng)
+        if near_duplicate:
             connection.execute("INSERT INTO NearDuplicates VALUES (?)", (FIRST_FACE_ID + 1,))
         connection.commit()
         connection.execute("ANALYZE")
         connection.commit()
     finally:
         connection.close()
-    write_bytes(data / "aflw-changelog.txt", b"Synthetic copy of the layout; no picture of AFLW is in it.\n")
-    write_bytes(root / "aflw" / "doc" / "README.txt", b"Annotated Facial Landmarks in the Wild: layout only.\n")
-    return {f"aflw/{FIRST_FACE_ID + i}": head.pose for i, head in enumerate(drawn[:defined])}
 
 
 def aflw_angles(rotation: npt.ArrayLike) -> tuple[float, float, float]:
@@ -156,12 +179,19 @@ def _groups(heads: list[Head]) -> Iterator[tuple[int, list[Head]]]:
 
 
 def _place(head: Head, index: int, count: int, size: tuple[int, int], serial: int) -> View:
-    """Return the view of one of `count` heads side by side; of some, in the corner at the top left."""
+    """Return the view of one of `count` heads side by side; of some, in the corner at the top left.
+
+    The camera is the one that AFLW's tools assume: focal length 1.5 times the width, its axis in the middle.
+    """
     side = min(size[0] / count, size[1])
-    scale = 0.0024 * side * head.scale
+    x, y = (index + 0.5) * size[0] / count, 0.45 * size[1]
     if serial % 5 == _CORNER_FACE:
-        return weak_view(head.rotation, scale, (0.16 * side, 0.18 * side))
-    return weak_view(head.rotation, scale, ((index + 0.5) * size[0] / count, 0.45 * size[1]))
+        x, y = 0.16 * side, 0.18 * side
+    focal = 1.5 * size[0]
+    distance_mm = focal / (0.0024 * side * head.scale)
+    away = np.array([(x - size[0] / 2) / focal, (y - size[1] / 2) / focal, 1.0]) * distance_mm
+    camera = np.array([[focal, 0.0, size[0] / 2], [0.0, focal, size[1] / 2], [0.0, 0.0, 1.0]])
+    return pinhole_view(head.rotation, away, camera)
 
 
 def _insert_picture(
@@ -179,7 +209,7 @@ def _insert_picture(
     for face in faces:
         connection.execute("INSERT INTO Faces VALUES (?, ?, 'flickr')", (face.face_id, file_id))
         connection.execute("INSERT INTO FacePose VALUES (?, ?, ?, ?, 2)", (face.face_id, *_stored_angles(face)))
-        seen = face.view.project(landmarks21(face.head.subject))
+        seen = face.view.project(landmarks21(face.head.subject, face.head.expression))
         if face.has_rect:
             connection.execute("INSERT INTO FaceRect VALUES (?, ?, ?, ?, ?, 2)", (face.face_id, *_rect(face)))
         x, y, _ = map(float, face.view.project([(0.0, 20.0, -50.0)])[0])
@@ -187,7 +217,7 @@ def _insert_picture(
         ellipse = (face.face_id, x, y, radius, 1.3 * radius, math.radians(face.head.roll_deg))
         connection.execute("INSERT INTO FaceEllipse VALUES (?, ?, ?, ?, ?, ?, 1, 0)", ellipse)
         sex = ("m", "f", "")[int(rng.integers(3))]
-        glasses = int(rng.random() < 0.2)
+        glasses = int(looks_of(face.head.subject).glasses != "none")
         connection.execute("INSERT INTO FaceMetaData VALUES (?, ?, 0, ?, 0, 1)", (face.face_id, sex, glasses))
         visible = visible21(face.head.rotation, face.head.subject)
         connection.executemany(
@@ -207,7 +237,7 @@ def _stored_angles(face: _Face) -> tuple[float, float, float]:
 
 def _rect(face: _Face) -> tuple[int, int, int, int]:
     """Return x, y, w, h: a square of side 128 s, its centre 25 s below the eyes, s the scale of a 50 px face."""
-    points = landmarks21(face.head.subject)
+    points = landmarks21(face.head.subject, face.head.expression)
     s = float(np.linalg.norm(points[7] - points[10])) * face.view.scale_px_per_mm / 50.0
     eyes = face.view.project(points[[7, 10]])[:, :2].mean(axis=0)
     side = round(128 * s)

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.synth.files import Pictures, Work, jpeg_bytes, write_bytes
 from ubhpd.synth.heads import Array, Head, Pose, Truth, View, heads_from
 from ubhpd.synth.morphable import appearance_variables, crop_box, mat_bytes, model_mat_bytes, pose_para
-from ubhpd.synth.picture import FACE_SIDE_PX, PicturePool, face_view, jpeg_bytes, picture, write_bytes
+from ubhpd.synth.picture import FACE_SIDE_PX, face_view, picture
 from ubhpd.synth.shape import landmarks21, landmarks68, visible21
 
 # Which picture of the dataset has which quirk, if the dataset is that long.
@@ -39,6 +40,8 @@ def write(
     seed: int = 0,
     quirks: bool = True,
     distinct_pictures: int | None = None,
+    side_px: int = FACE_SIDE_PX,
+    work: Work | None = None,
 ) -> Truth:
     """Write `AFLW2000/` below root and return the labels written.
 
@@ -48,6 +51,8 @@ def write(
         seed: decides everything that `heads` leaves open.
         quirks: give the pictures of QUIRKS their peculiarity; two of them get another pose.
         distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
+        side_px: of the pictures.
+        work: how pictures are drawn.
 
     Returns:
         sample_id (`aflw2000/image00002`) -> canonical yaw, pitch, roll in degrees.
@@ -57,7 +62,7 @@ def write(
     steps = rng.integers(1, 4, len(drawn))
     numbers = 2 + np.cumsum(steps) - steps  # not contiguous, the first is 2
     folder = root / "AFLW2000"
-    pool = PicturePool(distinct_pictures)
+    pictures = Pictures(distinct_pictures, work)
     truth: Truth = {}
     for index, (head, number) in enumerate(zip(drawn, numbers, strict=True)):
         own = np.random.default_rng([2000, seed, index])
@@ -65,36 +70,37 @@ def write(
         if quirk == QUIRKS[4]:
             head = head._replace(yaw_deg=_BEYOND_POSE[0], pitch_deg=_BEYOND_POSE[1], roll_deg=_BEYOND_POSE[2])
         pose = (head.yaw_deg, _ABSURD_PITCH_DEG, head.roll_deg) if quirk == QUIRKS[5] else head.pose
-        view = face_view(head)
+        view = face_view(head, side_px)
         stem = f"image{number:05d}"
-        (jpeg,) = pool.take(index, _drawn, head, view, own)
-        write_bytes(folder / f"{stem}.jpg", jpeg)
-        write_bytes(folder / f"{stem}.mat", mat_bytes(_variables(head, pose, view, quirk, own)))
+        write_bytes(folder / f"{stem}.mat", mat_bytes(_variables(head, pose, view, side_px, quirk, own)))
+        scene = np.random.default_rng([2000, seed, index, 1])
+        pictures.add((folder / f"{stem}.jpg",), _drawn, head, view, side_px, scene, subject=head.subject)
         truth[f"aflw2000/{stem}"] = pose
+    pictures.write()
     write_bytes(folder / "Code" / "Model_Shape_Sim.mat", model_mat_bytes(rng))
     write_bytes(folder / "Code" / "readme.txt", b"Viewer of the fitted models; its .mat files are not samples.\r\n")
     return truth
 
 
-def _drawn(head: Head, view: View, rng: np.random.Generator) -> tuple[bytes]:
-    return (jpeg_bytes(picture([(view, head.subject)], (FACE_SIDE_PX, FACE_SIDE_PX), rng)),)
+def _drawn(head: Head, view: View, side_px: int, rng: np.random.Generator) -> tuple[bytes]:
+    return (jpeg_bytes(picture([(view, head)], (side_px, side_px), rng)),)
 
 
 def _variables(
-    head: Head, pose: Pose, view: View, quirk: str, rng: np.random.Generator
+    head: Head, pose: Pose, view: View, side_px: int, quirk: str, rng: np.random.Generator
 ) -> dict[str, npt.NDArray[np.generic]]:
-    pt2d: npt.NDArray[np.generic] = _points21(head, view)
+    pt2d: npt.NDArray[np.generic] = _points21(head, view, side_px)
     if quirk == QUIRKS[1]:
-        pt2d = np.round(_points21(head, view)).astype(np.int16)
+        pt2d = np.round(_points21(head, view, side_px)).astype(np.int16)
     elif quirk == QUIRKS[2]:
         pt2d = np.concatenate([pt2d, pt2d[:, :2]], axis=1)
     appearance = appearance_variables(rng)
     if quirk == QUIRKS[6]:
         appearance["Exp_Para"] = np.zeros((29, 1), dtype=np.uint8)
-    parameters = pose_para(pose, view, FACE_SIDE_PX)
+    parameters = pose_para(pose, view, side_px)
     if quirk == QUIRKS[5]:
         parameters[0, 6] *= -1.0
-    points68 = view.project(landmarks68(head.subject)).T
+    points68 = view.project(landmarks68(head.subject, head.expression)).T
     points68[2] *= -view.scale_px_per_mm  # toward the viewer, in pixels
     return {
         "pt2d": pt2d,
@@ -105,8 +111,8 @@ def _variables(
     }
 
 
-def _points21(head: Head, view: View) -> Array:
+def _points21(head: Head, view: View, side_px: int) -> Array:
     """Return pt2d (2, 21) in pixels; (-1, side + 2) where the head hides the point."""
-    points = view.project(landmarks21(head.subject))[:, :2].T
-    hidden = np.array([[-1.0], [FACE_SIDE_PX + 2.0]])
+    points = view.project(landmarks21(head.subject, head.expression))[:, :2].T
+    hidden = np.array([[-1.0], [side_px + 2.0]])
     return np.where(visible21(head.rotation, head.subject), points, hidden)

@@ -16,8 +16,10 @@ import numpy.typing as npt
 
 from ubhpd.errors import UbhpdError
 from ubhpd.rotation import camera_to_canonical
+from ubhpd.synth.files import Pictures, Work, png_bytes, write_bytes
 from ubhpd.synth.heads import Array, Head, Pose, Truth, draw_track, pinhole_view
-from ubhpd.synth.picture import PicturePool, depth_picture, picture, png_bytes, write_bytes
+from ubhpd.synth.picture import picture
+from ubhpd.synth.render import depth_picture
 from ubhpd.synth.shape import head_mesh
 
 # The person of sequences 1 to 24; four of them come twice.
@@ -54,6 +56,8 @@ def write(
     gaps: bool = True,
     digits: int = 6,
     distinct_pictures: int | None = None,
+    first_subject: int = 1,
+    work: Work | None = None,
 ) -> Truth:
     """Write recordings below root and return their poses in the frame of the depth camera.
 
@@ -69,18 +73,20 @@ def write(
         gaps: leave out two frame numbers after the first three fifths, as where the tracker failed.
         digits: significant digits in pose.txt; 6 in the original.
         distinct_pictures: draw only so many pictures (and depths) and repeat them; labels stay distinct.
+        first_subject: number of the first of the twenty people; datasets that share no subject share no face.
+        work: how pictures are drawn.
 
     Returns:
         sample_id (`biwi/01/frame_00003`) -> canonical yaw, pitch, roll in degrees.
     """
     folder = root / prefix
-    pool = PicturePool(distinct_pictures)
+    pictures = Pictures(distinct_pictures, work)
     truth: Truth = {}
     for sequence in sorted(poses) if poses is not None else sequences:
         if not 1 <= sequence <= 24:
             raise UbhpdError(f"BIWI has sequences 1 to 24, not {sequence}.")
         rng = np.random.default_rng([24, seed, sequence])
-        heads = _heads(sequence, rng, frames, poses)
+        heads = _heads(sequence, first_subject, rng, frames, poses)
         depth, rgb = cameras(sequence)
         write_bytes(folder / f"{sequence:02d}.obj", template_obj(heads[0].subject if heads else 0))
         write_bytes(folder / f"{sequence:02d}" / "depth.cal", _calibration_text(depth))
@@ -89,14 +95,13 @@ def write(
         for head, number in zip(heads, numbers, strict=True):
             stem = f"{sequence:02d}/frame_{number:05d}"
             scene = np.random.default_rng([24, seed, sequence, 1])  # one room for the whole recording
-            png, runs = pool.take(len(truth), _drawn, head, depth, rgb, with_depth, scene)
-            write_bytes(folder / f"{stem}_rgb.png", png)
+            paths = (folder / f"{stem}_rgb.png", folder / f"{stem}_depth.bin")[: 1 + with_depth]
+            pictures.add(paths, _drawn, head, depth, rgb, with_depth, scene, subject=head.subject)
             write_bytes(folder / f"{stem}_pose.txt", pose_text(head, digits))
-            if with_depth:
-                write_bytes(folder / f"{stem}_depth.bin", runs)
             if with_pose_bin:
                 write_bytes(folder / f"{stem}_pose.bin", pose_bin(head))
             truth[f"biwi/{stem}"] = head.pose
+    pictures.write()
     return truth
 
 
@@ -152,7 +157,7 @@ def template_obj(subject: int) -> bytes:
     """Return the template mesh of a person: vertices with normals, in mm, axes of the camera frame."""
     mesh = head_mesh(subject)
     flip = (1.0, -1.0, -1.0)
-    triangles = np.concatenate([mesh.quads[:, [0, 2, 1]], mesh.quads[:, [0, 3, 2]]]) + 1
+    triangles = mesh.triangles[:, [0, 2, 1]] + 1
     lines = [f"# {len(mesh.points_mm)} vertices, {len(triangles)} faces"]
     for point, normal in zip(mesh.points_mm * flip, mesh.normals * flip, strict=True):
         lines.append("v {:.10f} {:.10f} {:.10f}".format(*point))
@@ -163,9 +168,9 @@ def template_obj(subject: int) -> bytes:
 
 
 def _heads(
-    sequence: int, rng: np.random.Generator, frames: int, poses: Mapping[int, Sequence[Pose]] | None
+    sequence: int, first: int, rng: np.random.Generator, frames: int, poses: Mapping[int, Sequence[Pose]] | None
 ) -> list[Head]:
-    subject = 1 + sorted(set(SUBJECTS)).index(SUBJECTS[sequence - 1])
+    subject = first + sorted(set(SUBJECTS)).index(SUBJECTS[sequence - 1])
     wanted = None if poses is None else poses[sequence]
     centre = (float(rng.uniform(-60, 90)), float(rng.uniform(-40, 60)), float(rng.uniform(840, 1000)))
     track = draw_track(frames if wanted is None else len(wanted), rng, subject, centre_mm=centre)
@@ -180,14 +185,13 @@ def _frame_numbers(sequence: int, count: int, gaps: bool) -> list[int]:
     return [first + i + 2 * (i >= after) for i in range(count)]
 
 
-def _drawn(head: Head, depth: Camera, rgb: Camera, with_depth: bool, rng: np.random.Generator) -> tuple[bytes, bytes]:
+def _drawn(head: Head, depth: Camera, rgb: Camera, with_depth: bool, rng: np.random.Generator) -> tuple[bytes, ...]:
     view = pinhole_view(head.rotation, head.centre_mm, rgb.matrix, rgb.rotation, rgb.translation_mm)
-    png = png_bytes(picture([(view, head.subject)], SIZE_PX, rng, noise=1.0, clutter=0.4))
+    png = png_bytes(picture([(view, head)], SIZE_PX, rng, noise=1.0, clutter=0.6))
     if not with_depth:
-        return png, b""
-    distances = depth_picture(pinhole_view(head.rotation, head.centre_mm, depth.matrix), head.subject, SIZE_PX).astype(
-        np.int16
-    )
+        return (png,)
+    exact = depth_picture(pinhole_view(head.rotation, head.centre_mm, depth.matrix), head, SIZE_PX)
+    distances = np.round(exact).astype(np.int16)
     distances += (distances > 0) * rng.integers(-1, 2, distances.shape, dtype=np.int16)
     return png, depth_bin(distances)
 

@@ -14,14 +14,15 @@ import numpy.typing as npt
 
 from ubhpd.errors import UbhpdError
 from ubhpd.rotation import camera_to_canonical, matrix_from_euler
+from ubhpd.synth.persons import NEUTRAL, Expression, expression_of
+from ubhpd.synth.poses import LIMIT_DEG
 
 Array = npt.NDArray[np.float64]
 Pose = tuple[float, float, float]  # canonical yaw, pitch, roll in degrees
 Truth = dict[str, Pose]  # sample_id -> pose
 
-# Beyond 90 degrees of yaw the triplet is no longer unique; a label written with six digits needs more room.
-LIMIT_DEG: Pose = (88.0, 60.0, 50.0)
 SIGMA_DEG: Pose = (32.0, 14.0, 11.0)
+EXPRESSIONS = 5  # how many different ones a person has in a dataset
 
 _FLIP = np.array([1.0, -1.0, -1.0])
 
@@ -35,6 +36,7 @@ class Head(NamedTuple):
     subject: int = 0
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 900.0)
     scale: float = 1.0  # 1 is a face that fills a face picture as in 300W-LP
+    expression: Expression = NEUTRAL
 
     @property
     def pose(self) -> Pose:
@@ -79,18 +81,31 @@ def draw_heads(
     count: int,
     rng: np.random.Generator,
     subjects: int = 20,
-    sigma_deg: Pose = SIGMA_DEG,
     limit_deg: Pose = LIMIT_DEG,
+    *,
+    first_subject: int = 1,
+    poses: Array | None = None,
 ) -> list[Head]:
-    """Return heads that mostly look ahead, as in real data: normal angles, clipped at the limits."""
-    poses = np.clip(rng.normal(0.0, sigma_deg, (count, 3)), -np.array(limit_deg), limit_deg)
-    who = rng.integers(1, subjects + 1, count)
+    """Return heads of different people that mostly look ahead: normal angles, clipped at the limits.
+
+    Args:
+        count: how many.
+        rng: decides who they are, where and, without `poses`, how they are turned.
+        subjects: number of different people, the first of them `first_subject`.
+        limit_deg: yaw, pitch and roll that no head goes beyond.
+        first_subject: datasets that share no subject share no face.
+        poses: yaw, pitch, roll (count, 3) in degrees, in place of normal ones.
+    """
+    drawn = rng.normal(0.0, SIGMA_DEG, (count, 3)) if poses is None else poses
+    turned = np.clip(drawn, -np.array(limit_deg), limit_deg)
+    who = first_subject + rng.integers(0, subjects, count)
     where = rng.normal((0.0, 0.0, 900.0), (60.0, 40.0, 60.0), (count, 3))
     scale = rng.uniform(0.85, 1.15, count)
-    columns = (poses.tolist(), who.tolist(), where.tolist(), scale.tolist())
+    mood = rng.integers(0, EXPRESSIONS, count)
+    columns = (turned.tolist(), who.tolist(), where.tolist(), scale.tolist(), mood.tolist())
     return [
-        Head(yaw, pitch, roll, subject, (x, y, z), size)
-        for (yaw, pitch, roll), subject, (x, y, z), size in zip(*columns, strict=True)
+        Head(yaw, pitch, roll, subject, (x, y, z), size, expression_of(subject, number))
+        for (yaw, pitch, roll), subject, (x, y, z), size, number in zip(*columns, strict=True)
     ]
 
 

@@ -6,6 +6,7 @@ pose of a sensor on a headband: the head's, times a constant offset. In the zero
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,9 +16,10 @@ import numpy as np
 
 from ubhpd.errors import UbhpdError
 from ubhpd.rotation import euler_from_matrix, matrix_from_euler
+from ubhpd.synth.files import Pictures, Work, write_bytes
 from ubhpd.synth.heads import Array, Head, Pose, Truth, draw_track, pinhole_view
 from ubhpd.synth.morphable import mat_bytes
-from ubhpd.synth.picture import picture, write_bytes
+from ubhpd.synth.picture import picture
 from ubhpd.synth.shape import landmarks54
 
 SIZE_PX = (1280, 720)
@@ -48,6 +50,8 @@ def write(
     zero_side: Literal["right", "left"] = "right",
     truth_of: Literal["raw", "zeroed"] = "raw",
     with_video: bool = True,
+    first_subject: int = 1,
+    work: Work | None = None,
 ) -> Truth:
     """Write `Head_Pose_Database_UPNA/` below root and return the poses of one of the two 3-D files.
 
@@ -62,6 +66,8 @@ def write(
             frontal in the first frame, as these are; or R(0)^-1 R(t) ("left").
         truth_of: which file the returned truth speaks of; `truth` gives the other without writing.
         with_video: write the mp4 files.
+        first_subject: number of user 1's face; datasets that share no subject share no face.
+        work: how videos are drawn.
 
     Returns:
         sample_id (`upna/user_01/video_05/frame_00012`, counted from 0) -> canonical yaw, pitch, roll in degrees.
@@ -69,20 +75,23 @@ def write(
     folder = root / "Head_Pose_Database_UPNA"
     camera = {"focal_length": np.array([_FOCAL_LENGTH]), "principal_point": np.array([_PRINCIPAL_POINT])}
     write_bytes(folder / "Camera_parameters.mat", mat_bytes(camera))
+    pictures = Pictures(work=work)
     for user in users:
         for video in videos:
             recording = _recording(seed, user, video, frames, offset_deg, zero_side)
             stem = folder / f"User_{user:02d}" / f"user_{user:02d}_video_{video:02d}"
+            face = landmarks54(first_subject + user - 1)
             points = [
-                pinhole_view(h.rotation, h.centre_mm, camera_matrix()).project(landmarks54(h.subject))[:, :2]
-                for h in recording.heads
+                pinhole_view(h.rotation, h.centre_mm, camera_matrix()).project(face)[:, :2] for h in recording.heads
             ]
             write_bytes(stem.with_name(f"{stem.name}_groundtruth2D.txt"), _table([p.ravel() for p in points], 4))
             for suffix, poses in (("", recording.raw), ("_zeroed", recording.zeroed)):
                 rows = [_row(h, p) for h, p in zip(recording.heads, poses, strict=True)]
                 write_bytes(stem.with_name(f"{stem.name}_groundtruth3D{suffix}.txt"), _table(rows, 9))
             if with_video:
-                _write_video(stem.with_suffix(".mp4"), recording.heads, [54, seed, user, video])
+                people = [h._replace(subject=first_subject + user - 1) for h in recording.heads]
+                pictures.add((stem.with_suffix(".mp4"),), _video, people, [54, seed, user, video], subject=user)
+    pictures.write()
     return truth(users, videos, seed=seed, frames=frames, offset_deg=offset_deg, zero_side=zero_side, truth_of=truth_of)
 
 
@@ -138,13 +147,15 @@ def _table(rows: Sequence[Array], decimals: int) -> bytes:
     return "".join("".join(f"{v + 0.0:.{decimals}f}\t" for v in row) + "\r\n" for row in rows).encode()
 
 
-def _write_video(path: Path, heads: Sequence[Head], scene_seed: list[int]) -> None:
-    codec = cv2.VideoWriter.fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(path), codec, float(FRAMES_PER_SECOND), SIZE_PX)
-    if not writer.isOpened():
-        raise UbhpdError(f"OpenCV cannot write {path}: install an opencv-python-headless with FFmpeg.")
-    for head in heads:
-        view = pinhole_view(head.rotation, head.centre_mm, camera_matrix())
-        scene = np.random.default_rng(scene_seed)  # one room for the whole video
-        writer.write(picture([(view, head.subject)], SIZE_PX, scene, noise=1.0, clutter=0.5))
-    writer.release()
+def _video(heads: Sequence[Head], scene_seed: list[int]) -> tuple[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video.mp4")
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), float(FRAMES_PER_SECOND), SIZE_PX)
+        if not writer.isOpened():
+            raise UbhpdError(f"OpenCV cannot write {path}: install an opencv-python-headless with FFmpeg.")
+        for head in heads:
+            view = pinhole_view(head.rotation, head.centre_mm, camera_matrix())
+            scene = np.random.default_rng(scene_seed)  # one room for the whole video
+            writer.write(picture([(view, head)], SIZE_PX, scene, noise=1.0, clutter=0.6))
+        writer.release()
+        return (path.read_bytes(),)

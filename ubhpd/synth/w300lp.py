@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 
 from ubhpd.errors import UbhpdError
+from ubhpd.synth.files import Pictures, Work, jpeg_bytes, write_bytes
 from ubhpd.synth.heads import Array, Head, Pose, Truth, heads_from
 from ubhpd.synth.morphable import appearance_variables, crop_box, mat_bytes, model_mat_bytes, pose_para
-from ubhpd.synth.picture import FACE_SIDE_PX, PicturePool, face_view, jpeg_bytes, picture, write_bytes
+from ubhpd.synth.picture import FACE_SIDE_PX, face_view, picture
 from ubhpd.synth.shape import MIRROR_68, landmarks68
 
 SETS = ("AFW", "HELEN", "IBUG", "LFPW")
@@ -48,6 +49,8 @@ def write(
     bad_flips: int = 0,
     landmarks: bool = True,
     distinct_pictures: int | None = None,
+    side_px: int = FACE_SIDE_PX,
+    work: Work | None = None,
 ) -> Truth:
     """Write `300W_LP/` below root and return the labels written.
 
@@ -60,6 +63,8 @@ def write(
         bad_flips: so many mirrored twins, from the end, get a roll beyond 99 degrees.
         landmarks: write the folder landmarks.
         distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
+        side_px: of the pictures.
+        work: how pictures are drawn.
 
     Returns:
         sample_id (`300wlp/AFW/AFW_134212_1_0`, `300wlp/AFW_Flip/AFW_134212_1_0`) -> canonical yaw, pitch,
@@ -69,28 +74,29 @@ def write(
         raise UbhpdError(f"A photo of 300W-LP has 1 to 18 views, not {views}.")
     rng = np.random.default_rng([300, seed])
     shots = _shots(heads, views, rng)
-    pool = PicturePool(distinct_pictures)
+    pictures = Pictures(distinct_pictures, work)
     folder = root / "300W_LP"
     truth: Truth = {}
     for index, shot in enumerate(shots):
         own = np.random.default_rng([300, seed, index])
         name = f"{shot.stem}_{shot.view_index}"
-        jpeg, mirrored = pool.take(index, _drawn, shot, flips, own)
-        write_bytes(folder / shot.set_name / f"{name}.jpg", jpeg)
-        write_bytes(folder / shot.set_name / f"{name}.mat", _label(shot, shot.head.pose, own, mirror=False))
+        twin = folder / f"{shot.set_name}_Flip" / f"{name}.jpg"
+        paths = (folder / shot.set_name / f"{name}.jpg", twin)[: 1 + flips]
+        scene = np.random.default_rng([300, seed, index // views, 1])  # one photo for all its views
+        pictures.add(paths, _drawn, shot, flips, side_px, scene, subject=shot.head.subject)
+        write_bytes(folder / shot.set_name / f"{name}.mat", _label(shot, shot.head.pose, side_px, own, mirror=False))
         truth[f"300wlp/{shot.set_name}/{name}"] = shot.head.pose
         if landmarks:
-            points = face_view(shot.head).project(landmarks68(shot.head.subject))[:, :2]
+            points = face_view(shot.head, side_px).project(landmarks68(shot.head.subject, shot.head.expression))[:, :2]
             pts = mat_bytes({"pts_2d": points, "pts_3d": points})
             write_bytes(folder / "landmarks" / shot.set_name / f"{name}_pts.mat", pts)
         if flips:
             yaw, pitch, roll = shot.head.pose
             bad_deg = math.copysign(_BAD_ROLL_DEG, roll) if index >= len(shots) - bad_flips else 0.0
             pose = (-yaw, pitch, -roll - bad_deg)
-            twin = folder / f"{shot.set_name}_Flip" / f"{name}.jpg"
-            write_bytes(twin, mirrored)
-            write_bytes(twin.with_suffix(".mat"), _label(shot, pose, own, mirror=True))
+            write_bytes(twin.with_suffix(".mat"), _label(shot, pose, side_px, own, mirror=True))
             truth[f"300wlp/{shot.set_name}_Flip/{name}"] = pose
+    pictures.write()
     for code in ("Model_Shape.mat", "Model_Exp.mat"):
         write_bytes(folder / "Code" / code, model_mat_bytes(rng))
     return truth
@@ -134,21 +140,22 @@ def _stem(set_name: str, index: int) -> str:
     return f"LFPW_image_{('train', 'test')[index % 2]}_{1 + index:04d}"
 
 
-def _drawn(shot: _Shot, flips: bool, rng: np.random.Generator) -> tuple[bytes, bytes]:
-    view = face_view(shot.head)
-    image = picture([(view, shot.head.subject)], (FACE_SIDE_PX, FACE_SIDE_PX), rng)
-    mirrored = jpeg_bytes(np.ascontiguousarray(cv2.flip(image, 1), dtype=np.uint8)) if flips else b""
-    return jpeg_bytes(image), mirrored
+def _drawn(shot: _Shot, flips: bool, side_px: int, rng: np.random.Generator) -> tuple[bytes, ...]:
+    image = picture([(face_view(shot.head, side_px), shot.head)], (side_px, side_px), rng)
+    if not flips:
+        return (jpeg_bytes(image),)
+    return jpeg_bytes(image), jpeg_bytes(np.ascontiguousarray(cv2.flip(image, 1)))
 
 
-def _label(shot: _Shot, pose: Pose, rng: np.random.Generator, *, mirror: bool) -> bytes:
-    view = face_view(shot.head)
-    points: Array = face_view(shot.photo).project(landmarks68(shot.photo.subject))[:, :2].T
-    parameters = pose_para(pose, view, FACE_SIDE_PX)
+def _label(shot: _Shot, pose: Pose, side_px: int, rng: np.random.Generator, *, mirror: bool) -> bytes:
+    view = face_view(shot.head, side_px)
+    photo = shot.photo
+    points: Array = face_view(photo, side_px).project(landmarks68(photo.subject, photo.expression))[:, :2].T
+    parameters = pose_para(pose, view, side_px)
     if mirror:
         points = points[:, MIRROR_68]
-        points[0] = FACE_SIDE_PX - 1 - points[0]
-        parameters[0, 3] = FACE_SIDE_PX - 1 - parameters[0, 3]
+        points[0] = side_px - 1 - points[0]
+        parameters[0, 3] = side_px - 1 - parameters[0, 3]
     return mat_bytes(
         {
             "pt2d": points,
