@@ -66,6 +66,7 @@ _HOPENET = "Ruiz et al., CVPRW 2018; natanielruiz/deep-head-pose, code/datasets.
 _FSANET = "Yang et al., CVPR 2019; shamangary/FSA-Net, data/"
 _SIXDREPNET = "Hempel et al., ICIP 2022; thohemp/6DRepNet, sixdrepnet/"
 _OSGGNET = "Mo and Miao, ACM MM 2021; stoneMo/OsGG-Net, data_preprocessing/"
+_EHPNET = "Thai et al., ICPRAM 2022; arxiv.org/abs/2210.13705"
 _OPAL = "Cobo et al., Pattern Recognition 2024; pcr-upm/opal23_headpose, src/opal23_headpose.py"
 
 _FSANET_06 = Recipe(
@@ -179,6 +180,17 @@ _ALL = (
     ),
     replace(_FSANET_06, name="osggnet", size=256, reference=_OSGGNET, note="FSA-Net's 300W-LP and AFLW2000 at 256."),
     replace(_FSANET_04, name="osggnet-biwi", size=256, reference=_OSGGNET, note="FSA-Net's BIWI at 256."),
+    Recipe(
+        name="ehpnet",
+        sources=("bbox", "pt2d"),
+        size=112,
+        reference=_EHPNET,
+        note="All datasets of EHPNet, there about a box of RetinaFace. The paper adds floor(|w - h| / 2) at both ends "
+        "of the shorter side, which is one pixel less than a square where |w - h| is odd.",
+        shape="square",
+        rounding="round",
+        colour="BGR",
+    ),
     _OPAL_16,
     replace(_OPAL_16, name="opal-1.0", margin=1.0, note="BIWI of OPAL; not rounded to pixels, nearest neighbour."),
     Recipe(
