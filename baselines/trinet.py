@@ -44,6 +44,7 @@ from ubhpd.errors import UbhpdError
 from ubhpd.networks.backbones import backbone
 from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
 from ubhpd.networks.published import fit
+from ubhpd.networks.rotations import nearest_rotation
 
 TITLE = "TriNet"
 PAPER = "Cao, Chu, Liu and Chen, A Vector-based Representation to Enhance Head Pose Estimation, WACV 2021"
@@ -99,7 +100,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
         lr=1e-5 if config.backbone == _RESNET else 1e-4,
         schedule="exponential",
         gamma=0.95,
-        augmentations=("gamma", "fsanet_crop", "cutout", "fsanet_zoom"),
+        augmentations=("gamma", "trinet_crop", "fsanet_zoom"),
     )
 
 
@@ -164,17 +165,6 @@ def turned_y(rotation: torch.Tensor) -> torch.Tensor:
     """Return M R M (..., 3, 3), M = diag(1, -1, 1): from frame C to the paper's frame, or back."""
     mirror = torch.tensor([1.0, -1.0, 1.0], dtype=rotation.dtype, device=rotation.device)
     return rotation * mirror[:, None] * mirror
-
-
-def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
-    """Return the rotations (..., 3, 3) with the least sum of squared differences to matrices (..., 3, 3).
-
-    U diag(1, 1, det(U V^T)) V^T of the singular value decomposition (Kabsch, Acta Cryst. A 1976).
-    """
-    u, _, vt = torch.linalg.svd(matrix)
-    handedness = torch.linalg.det(u @ vt)[..., None, None]
-    rotation: torch.Tensor = torch.cat([u[..., :2], u[..., 2:] * handedness], dim=-1) @ vt
-    return rotation
 
 
 def soft_label(coordinates: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ def euler_from_matrix(rotation: torch.Tensor) -> torch.Tensor:
     """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3); yaw within [-90, 90]."""
     r = rotation
     pitch = torch.atan2(r[..., 1, 2], r[..., 2, 2])
-    yaw = torch.atan2(-r[..., 0, 2], torch.hypot(r[..., 0, 0], r[..., 0, 1]))
+    yaw = torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1))
     roll = torch.atan2(r[..., 0, 1], r[..., 0, 0])
     return torch.rad2deg(torch.stack([yaw, pitch, roll], dim=-1))
 
@@ -43,3 +43,44 @@ def orthonormal_columns(six: torch.Tensor) -> torch.Tensor:
     x = functional.normalize(six[:, :3], dim=1)
     z = functional.normalize(torch.linalg.cross(x, six[:, 3:]), dim=1)
     return torch.stack([x, torch.linalg.cross(z, x), z], dim=2)
+
+
+def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the rotations (..., 3, 3) with the least sum of squared differences to matrices (..., 3, 3).
+
+    The unit quaternion q of the nearest rotation is the eigenvector of the largest eigenvalue of a symmetric 4 x 4
+    matrix that is linear in the given one (Horn, J. Opt. Soc. Am. A 1987, section 4). Made positive and squared again
+    and again, that becomes q q^T, in which the rotation is linear. So it is the rotation that singular values give,
+    by products and sums alone, which every runtime has.
+    """
+    products = _PRODUCTS.to(matrix)
+    power = (matrix.flatten(-2)[..., None, None] * products).sum(dim=-3)
+    # No eigenvalue is below minus the sum of the singular values, and that is at most sqrt(3) times the norm.
+    shift = 3**0.5 * torch.linalg.vector_norm(matrix, dim=(-2, -1))
+    power = _trace_1(power + shift[..., None, None] * torch.eye(4).to(matrix))
+    for _ in range(_SQUARINGS):
+        power = _trace_1((power[..., None] * power[..., None, :, :]).sum(dim=-2))  # autocast leaves this in 32 bits
+    return (power[..., None, :, :] * products).sum(dim=(-2, -1)).reshape(matrix.shape)
+
+
+_SQUARINGS = 16  # a second eigenvalue 0.1 % below the first has no part in the power 2^16
+
+
+def _trace_1(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix / matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+
+
+def _products() -> torch.Tensor:
+    """Return Q (9, 4, 4) with R_ij = sum_ab Q_(3i+j)ab q_a q_b for the rotation R of a unit quaternion q, w first."""
+    squares = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
+    products = torch.zeros(3, 3, 4, 4)
+    for i in range(3):
+        products[i, i] = torch.diag(torch.tensor(squares[i]))
+        j, k = (i + 1) % 3, (i + 2) % 3
+        for row, column, sign in ((i, j, -1.0), (j, i, 1.0)):
+            products[row, column, i + 1, j + 1] = products[row, column, j + 1, i + 1] = 1.0
+            products[row, column, 0, k + 1] = products[row, column, k + 1, 0] = sign
+    return products.flatten(0, 1)
+
+
+_PRODUCTS = _products()

@@ -90,10 +90,18 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
         table = table.filter(pc.equal(table.column("split"), split))
     if table.num_rows == 0:
         raise UbhpdError(f"{path} has no usable head: there is nothing to predict.")
+    return plan_of(table, recipe, head.fingerprint, seed)
+
+
+def plan_of(table: pa.Table, recipe: InputRecipe | None, fingerprint: str, seed: int = 0) -> Plan:
+    """Return the plan of a manifest's rows, all of them; other arguments as `read_plan`."""
     columns: dict[str, Any] = {name: matrix(table.column(name), length) for name, length in _LISTS.items()}
     for name in ("image_width", "image_height"):
         columns[name] = table.column(name).fill_null(0).to_numpy()
     texts: dict[str, list[str]] = {name: table.column(name).fill_null("").to_pylist() for name in _TEXTS}
+    # A folder that was published as a whole, such as those of 300W-LP, is no recording: frames are not counted there.
+    counted = table.column("frame_index").is_valid().to_pylist()
+    texts["sequence_id"] = [s if c else "" for s, c in zip(texts["sequence_id"], counted, strict=True)]
     return Plan(
         texts,
         table.column("frame_index").fill_null(0).to_numpy(),
@@ -101,7 +109,7 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
         _boxes(texts, columns, recipe, seed),
         own_landmarks(table),
         table,
-        head.fingerprint,
+        fingerprint,
     )
 
 
