@@ -329,3 +329,23 @@ def test_a_folder_that_cannot_be_written_to_is_one_sentence(built, weights, tmp_
     code, _, err = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
                          "--out", tmp_path / "file/p.csv")  # fmt: skip
     assert code == 2 and "make room or name another --out" in err and err.count("\n") == 1
+
+
+def test_a_memory_that_is_too_small_gets_fewer_heads_at_a_time(weights, monkeypatch):
+    crops = np.random.default_rng(0).integers(0, 255, (13, 64, 64, 3), dtype=np.uint8)
+    wanted, _ = NetworkPredictor(Model.of_checkpoint(weights)).poses(crops)
+    predictor = NetworkPredictor(Model.of_checkpoint(weights))
+    module, sizes = predictor._module, []
+
+    def small(batch, most=3):
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("no room")
+        return module(batch)
+
+    monkeypatch.setattr(predictor, "_module", small)
+    found, _ = predictor.poses(crops)
+    assert np.allclose(found, wanted, atol=1e-3) and sizes == [13, 6, 3, 3, 3, 3, 1]
+    monkeypatch.setattr(predictor, "_module", lambda batch: small(batch, most=0))
+    with pytest.raises(UbhpdError, match="too small for one head"):
+        predictor.poses(crops)

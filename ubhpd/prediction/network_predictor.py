@@ -19,6 +19,8 @@ from ubhpd.prediction.speed import Speed
 
 Floats = npt.NDArray[np.float64]
 
+_CPU_HEADS = 16  # judged at a time: the maps of more leave the caches, and cost page faults
+
 
 class FromPixels(nn.Module):
     """A network that takes crops as they are: uint8 (n, size, size, 3), or (n, frames, size, size, 3), BGR or RGB as
@@ -42,9 +44,6 @@ class FromPixels(nn.Module):
         if inputs.dtype == torch.uint8:
             inputs = (inputs.transpose(-1, -2).transpose(-2, -3).to(self.mean.dtype) - self.mean) / self.std
         return self.network.pose(self.network(inputs))
-
-
-_AT_ONCE = 16  # heads that a CPU judges at a time: the maps of more leave its caches, and cost page faults
 
 
 def input_shape(model: Model) -> tuple[int, ...]:
@@ -81,25 +80,32 @@ class NetworkPredictor:
         elif self._on_cpu and not speed.half:
             module = traced(module, example)
         self._module = module
+        self._at_once = _CPU_HEADS if self._on_cpu else 0  # 0 for a whole batch
         self._half = torch.bfloat16 if self._on_cpu else torch.float16
 
     def poses(self, inputs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
         """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of a batch.
 
+        If the device's memory is too small for so many at once, it takes half as many from then on.
+
         Raises:
-            UbhpdError: the device's memory is too small, or the answer is not finite.
+            UbhpdError: the memory is too small for a single head.
         """
         if not len(inputs):
             return np.empty((0, 3)), np.empty((0, 3, 3))
         tensor = torch.from_numpy(inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32))
-        at_once = _AT_ONCE if self._on_cpu else len(tensor)
-        try:
-            tensor = tensor.to(self._device, non_blocking=True)
-            with torch.inference_mode(), torch.autocast(self._device.type, self._half, enabled=self._speed.half):
-                pose = torch.cat([self._module(tensor[i : i + at_once]) for i in range(0, len(tensor), at_once)])
-            found = pose.double().cpu().numpy()
-        except torch.OutOfMemoryError:
-            raise UbhpdError(
-                f"The memory of {self._device} is too small for {len(inputs)} heads at once: give a smaller --batch."
-            ) from None
-        return angles_and_rotations(found)
+        while True:
+            try:
+                return angles_and_rotations(self._judged(tensor))
+            except torch.OutOfMemoryError:
+                tried = min(self._at_once or len(tensor), len(tensor))
+                if tried == 1:
+                    raise UbhpdError(f"The memory of {self._device} is too small for one head: use another.") from None
+                self._at_once = tried // 2
+
+    def _judged(self, tensor: torch.Tensor) -> Floats:
+        step = self._at_once or len(tensor)
+        with torch.inference_mode(), torch.autocast(self._device.type, self._half, enabled=self._speed.half):
+            parts = [self._module(part.to(self._device, non_blocking=True)) for part in torch.split(tensor, step)]
+        found: Floats = torch.cat(parts).double().cpu().numpy()
+        return found
