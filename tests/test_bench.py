@@ -1,0 +1,278 @@
+"""`ubhpd bench`: from a build to results, end to end for solvers, with a stand-in for the training of networks."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ubhpd import manifest
+from ubhpd.errors import UbhpdError
+from ubhpd.leaderboard import runs, sides
+from ubhpd.leaderboard.bench import bench
+from ubhpd.leaderboard.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
+from ubhpd.leaderboard.result import read
+from ubhpd.pool.build import BuildConfig, build
+from ubhpd.progress import Progress
+from ubhpd.protocol.protocols import PROTOCOLS, resolve
+from ubhpd.scores.scoring import score_arrays
+from ubhpd.synth import aflw2000, biwi, w300lp
+
+QUIET = Progress(show=False)
+NETWORK = "fsanet_metric_wo"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bench")
+    biwi.write(root / "raw", range(1, 25), frames=2, with_depth=False)
+    w300lp.write(root / "raw", 6, views=3, distinct_pictures=3)
+    aflw2000.write(root / "raw", 8, distinct_pictures=2)
+    build(BuildConfig(("biwi", "300wlp", "aflw2000"), root / "out", str(root / "raw")))
+    return root / "out"
+
+
+def done(data, out, models=("mean_pose",), protocols=("biwi_70_30_subjects",), **rest):
+    said = []
+    report = bench(BenchRequest(models, protocols, data, out, **rest), QUIET, said.append)
+    return report, said
+
+
+def truth(data, ids):
+    frame = manifest.read(data / "pool.parquet").to_pandas().set_index("sample_id")
+    return frame.loc[list(ids), ["yaw_deg", "pitch_deg", "roll_deg"]].to_numpy()
+
+
+# Solvers, end to end
+
+
+def test_a_solver_is_fitted_to_the_training_side_and_scored_on_the_test_side(data, tmp_path):
+    report, _ = done(data, tmp_path)
+    (path,) = report.written
+    found, heads = read(path), resolve("biwi_70_30_subjects", data)
+    mean = truth(data, heads.train).mean(axis=0)
+    table = pd.read_csv(path.parent / found.predictions)
+    assert set(table.sample_id) == set(heads.test)
+    assert np.allclose(table[["yaw", "pitch", "roll"]], mean, atol=1e-5)
+    true = truth(data, heads.test)
+    expected = score_arrays(np.broadcast_to(mean, true.shape), true)
+    assert found.scores["mae"].value == pytest.approx(expected["mae"], abs=1e-5)
+    assert found.scores["mae"].low < found.scores["mae"].value < found.scores["mae"].high
+    # the mean pose is the floor, so here both are the same
+    for name, value in found.floor.scores.items():
+        assert found.scores[name].value == pytest.approx(value, abs=1e-4), name
+    assert {a: sum(b) for a, b in found.test.bins.items()} == dict.fromkeys(("yaw", "pitch", "roll"), len(true))
+    assert (found.train.names_sha256, found.test.names_sha256) == (heads.hashes["train"], heads.hashes["test"])
+    assert found.training.how == "fitted" and found.training.heads == len(heads.train)
+    assert (found.seed, found.parameters, found.torch, found.coverage) == (None, None, None, 1.0)
+
+
+def test_a_second_run_keeps_what_is_done_and_a_changed_one_is_done_again(data, tmp_path):
+    first, _ = done(data, tmp_path)
+    before = first.written[0].read_bytes()
+    again, said = done(data, tmp_path)
+    assert (again.written, again.kept, said) == ((), first.written, [])
+    (first.written[0].parent / read(first.written[0]).predictions).write_text("sample_id,yaw,pitch,roll\n")
+    assert done(data, tmp_path)[0].written == first.written
+    first.written[0].write_text(first.written[0].read_text().replace('"seed": null', '"seed": 1', 1))
+    assert done(data, tmp_path)[0].written == first.written
+    assert first.written[0].read_bytes() == before
+
+
+def test_another_seed_of_the_protocol_is_another_input(data, tmp_path):
+    first = done(data, tmp_path, protocols=("biwi_16_8_drawn",))[0]
+    old = read(first.written[0])
+    second = done(data, tmp_path, protocols=("biwi_16_8_drawn",), protocol_seed=1)[0]
+    new = read(second.written[0])
+    assert first.written == second.written and old.group != new.group and old.inputs != new.inputs
+
+
+def test_options_make_other_files(data, tmp_path):
+    one = done(data, tmp_path)[0].written
+    two = done(data, tmp_path, options={"mean_pose": {"of": "median"}})[0].written
+    assert one != two and read(two[0]).options == {"of": "median"} and read(two[0]).chosen == {"of": "median"}
+
+
+def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
+    """BIWI has 20 people in 24 recordings: the test side of the 16-8 division has 8 recordings, too few."""
+    both = sides.sides_of("300wlp_biwi_15678", data)
+    assert sides.resampled(both.test_rows) == "subjects"
+    assert sides.resampled(sides.sides_of("biwi_16_8_drawn", data).test_rows) == "samples"
+    path = done(data, tmp_path, protocols=("300wlp_biwi_15678",))[0].written[0]
+    own = read(path).resampling
+    assert (own.over, own.groups) == ("subjects", 20)
+
+
+def test_a_head_refused_for_its_angle_is_tested_where_the_protocol_wants_it(data, tmp_path):
+    """The test manifest holds every head of the test side as usable, and its fingerprint is the result's."""
+    both = sides.sides_of("300wlp_biwi_15678", data)
+    path = sides.write_test_manifest(both, data, tmp_path / "test")
+    table = manifest.read(path)
+    assert set(table.column("sample_id").to_pylist()) == set(both.resolution.test)
+    assert table.column("drop_reason").null_count == table.num_rows
+    assert manifest.header(path).fingerprint == both.test.fingerprint
+
+
+# What is asked for
+
+
+def test_short_names_are_protocols_of_their_series():
+    for name, ids in SHORT_NAMES.items():
+        assert ids and all(PROTOCOLS[i].series == name for i in ids)
+    assert protocol_ids(["2", "biwi_16_8_drawn"]) == {"biwi_16_8_drawn": True, "upna_subjects": False}
+    with pytest.raises(UbhpdError, match="no protocol 'x'"):
+        protocol_ids(["x"])
+
+
+def test_a_short_name_passes_over_what_the_data_does_not_have(data, tmp_path):
+    report, said = done(data, tmp_path, protocols=("2",))
+    assert report.failed == () and len(report.written) == 1
+    assert "upna_subjects is passed over" in said[0]
+    report, _ = done(data, tmp_path, protocols=("upna_subjects", "biwi_70_30_subjects"))
+    assert [name for name, _ in report.failed] == ["upna_subjects"] and len(report.written) == 1
+    assert [name for name, _ in done(data, tmp_path, protocols=("3",))[0].failed] == ["ubhpd"]
+
+
+def test_a_solver_has_one_run_and_a_network_one_per_seed(data, tmp_path):
+    request = BenchRequest(("mean_pose", NETWORK), ("1",), data, tmp_path, seeds=(3, 1))
+    found = [(r.model, r.protocol_id[-5:], r.seed) for r in runs_of(request)]
+    assert found == [(m, p, s) for p in ("_1969", "15678")
+                     for m, s in (("mean_pose", None), (NETWORK, 3), (NETWORK, 1))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"models": ()}, "No model is named"),
+        ({"models": ("nonsense",)}, "No model is called"),
+        ({"models": ("kepler",)}, "printed numbers only"),
+        ({"seeds": (-1,)}, "seed -1 is negative"),
+        ({"options": {"hopenet": {"alpha": "1"}}}, "hopenet has an option or weights, but is not among --models"),
+        ({"options": {"mean_pose": {"off": "mean"}}}, "no option 'off'"),
+        ({"train": HowToTrain(epochs=0)}, "epochs is 0"),
+        ({"train": HowToTrain(precision="8")}, "precision is '8'"),
+    ],
+)
+def test_a_wrong_request_is_refused_before_anything_runs(data, tmp_path, change, said):
+    request = replace(BenchRequest(("mean_pose",), ("1",), data, tmp_path / "o"), **change)
+    with pytest.raises(UbhpdError, match=said):
+        bench(request, QUIET, print)
+    assert not (tmp_path / "o").exists()
+
+
+# Networks, with a stand-in for training
+
+
+class Trainer:
+    """Writes the untrained network as a training would its weights, and remembers what it was asked for."""
+
+    def __init__(self, fails_on=None):
+        self.asked, self.fails_on = [], fails_on
+
+    def __call__(self, request, progress, say):
+        from ubhpd.models.model import Model
+        from ubhpd.training.request import WEIGHTS, TrainReport
+
+        self.asked.append(request)
+        if request.seed == self.fails_on:
+            raise RuntimeError("out of memory")
+        path = request.out / WEIGHTS
+        about = Model.untrained(request.model, request.options, request.seed).save(path)
+        recipe = {"batch_size": 4, "optimizer": "adam", "lr": 0.001, "schedule": "constant", "augmentations": ["flip"]}
+        return TrainReport(request.model, path, about.sha256, 10, 2, 1, 9.0, "the best epoch", 30, 3, recipe, {}, {})
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    run = pytest.importorskip("ubhpd.training.run", reason="training needs torch: pip install 'ubhpd[torch]'")
+    stand_in = Trainer()
+    monkeypatch.setattr(run, "train", stand_in)
+    return stand_in
+
+
+def test_a_network_is_trained_once_for_all_protocols_with_the_same_training_side(data, tmp_path, trainer):
+    own = SHORT_NAMES["1"]
+    request = {"models": (NETWORK,), "seeds": (0, 1), "device": "cpu", "train": HowToTrain(epochs=2, batch_size=4)}
+    report, _ = done(data, tmp_path, protocols=own, **request)
+    assert report.failed == ()
+    asked = [(r.seed, r.epochs, r.batch_size, r.protocol) for r in trainer.asked]
+    assert asked == [(0, 2, 4, own[0]), (1, 2, 4, own[0])]
+    assert [(p.parent.name, read(p).seed) for p in report.written] == [(p, s) for p in own for s in (0, 1)]
+    found = read(report.written[1])
+    assert found.training.selection == "the best epoch" and found.training.augmentations == ("flip",)
+    assert found.training.start == "from scratch" and found.input.size == 64 and found.torch.startswith("2.")
+    assert found.parameters > 100_000 and found.speed is None
+    again, _ = done(data, tmp_path, protocols=own, **request)
+    assert len(again.kept) == 4 and len(trainer.asked) == 2
+    for path in report.written:
+        path.unlink()
+    done(data, tmp_path, protocols=own, **request)  # predicts and scores again, with the weights that are there
+    assert len(trainer.asked) == 2
+    done(data, tmp_path, protocols=own, **{**request, "train": HowToTrain(epochs=3, batch_size=4)})
+    assert len(trainer.asked) == 4
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(data, tmp_path, trainer):
+    trainer.fails_on = 0
+    report, said = done(data, tmp_path, models=(NETWORK, "mean_pose"), seeds=(0, 1), device="cpu")
+    assert len(report.written) == 2
+    ((name, reason),) = report.failed
+    assert name.endswith("seed0") and reason == "RuntimeError: out of memory"
+    assert f"{name} failed: {reason}" in said
+
+
+def test_weights_that_are_given_are_not_trained(data, tmp_path, trainer):
+    from ubhpd.models.model import Model
+
+    Model.untrained(NETWORK, seed=5).save(tmp_path / "w.safetensors")
+    request = {"models": (NETWORK,), "weights": {NETWORK: (tmp_path / "w.safetensors",)}, "device": "cpu", "speed": 2}
+    (path,) = done(data, tmp_path / "o", **request)[0].written
+    found = read(path)
+    assert trainer.asked == [] and found.seed is None
+    assert found.training.how == "imported" and found.training.start.startswith("w.safetensors ")
+    assert found.speed.batch_size == 2 and found.speed.images_per_second > 0 and found.speed.device.startswith("CPU ")
+    Model.untrained(NETWORK, seed=6).save(tmp_path / "w.safetensors")
+    assert done(data, tmp_path / "o", **request)[0].written == (path,)
+    assert read(path).training.weights_sha256 != found.training.weights_sha256
+
+
+# The commands
+
+
+def test_the_commands_go_from_a_build_to_a_page(data, tmp_path, ubhpd):
+    typed = ("bench", "--models", "mean_pose,median_pose", "--protocols", "1,biwi_70_30_subjects", "--data", data,
+             "--out", tmp_path / "r", "-O", "mean_pose.of=rotation")  # fmt: skip
+    code, out, _ = ubhpd(*typed)
+    assert code == 0 and "6 results written, 0 kept" in out
+    code, out, _ = ubhpd(*typed)
+    assert code == 0 and "0 results written, 6 kept" in out
+    code, out, _ = ubhpd("leaderboard", tmp_path / "r")
+    assert code == 0 and out.count("Wrote") == 4 and "mean_pose of=rotation" in out
+    html = (tmp_path / "r" / "leaderboard.html").read_text()
+    assert html.count("data-protocol=") == 3 and "OsGG-Net 2021" not in html
+    names = [p.name for p in (tmp_path / "r" / "300wlp_biwi_15678").glob("*.json")]
+    assert json.loads((tmp_path / "r" / "300wlp_biwi_15678" / sorted(names)[0]).read_text())["kind"] == "ubhpd-result"
+
+
+@pytest.mark.parametrize(
+    ("extra", "code", "said"),
+    [
+        (("--seeds", "0,x"), 2, "not a list of whole numbers"),
+        (("-O", "of=mean"), 2, "not of the form MODEL.KEY=VALUE"),
+        (("--weights", "w.pth"), 2, "not of the form MODEL=FILE"),
+        (("--weights", "mean_pose=w.pth"), 2, "mean_pose is a solver"),
+        (("--protocols", "3"), 1, "ubhpd failed"),
+    ],
+)
+def test_the_command_says_what_is_wrong(data, tmp_path, ubhpd, extra, code, said):
+    found, out, err = ubhpd("bench", "--models", "mean_pose", "--protocols", "1", "--data", data, "--out",
+                            tmp_path / "r", "--quiet", *extra)  # fmt: skip
+    assert (found, out) == (code, "") and said in err and "Traceback" not in err
+
+
+def test_paths_of_a_run_lie_side_by_side(data, tmp_path):
+    (run,) = runs_of(BenchRequest(("mean_pose",), ("ubhpd",), data, tmp_path))
+    paths = runs.Paths.of(run, tmp_path)
+    assert paths.result.parent == paths.predictions.parent == tmp_path / "ubhpd"
+    assert paths.result.name.startswith("mean_pose-") and paths.result.name.endswith("-fitted.json")

@@ -1,0 +1,305 @@
+"""The leaderboard out of result files: what is refused, what stands in one table, what is ranked, how it is written."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from leaderboard_data import result, score, side
+from score_data import heads, write_csv, write_manifest
+
+from ubhpd import manifest
+from ubhpd.errors import UbhpdError
+from ubhpd.leaderboard import page, standings, texts
+from ubhpd.leaderboard.columns import COLUMNS, entrant_cells
+from ubhpd.leaderboard.result import Found, Training, canonical_hash, read, read_all, write
+from ubhpd.models.checkpoint import file_origin
+
+EVIL = "<img src=x onerror=alert(1)>\"'&_$%#|\\"
+
+
+def found(*results, folder="."):
+    from pathlib import Path
+
+    return [Found(Path(folder) / f"{i}.json", r) for i, r in enumerate(results)]
+
+
+def tables(*results):
+    return standings.standings(found(*results))
+
+
+def rows(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def rewritten(path, change, with_hash=True):
+    """Change the JSON of a result as somebody with an editor would, or one who also mends the hash."""
+    content = json.loads(path.read_text())
+    del content["hash"]
+    change(content)
+    path.write_text(json.dumps({**content, "hash": canonical_hash(content) if with_hash else "0" * 64}))
+    return path
+
+
+# A result
+
+
+def test_a_result_comes_back_as_it_was_written(tmp_path):
+    own = result(seed=None, chosen={"size": "64"}, options={"size": 64, "name": "é"})
+    write(own, tmp_path / "r.json")
+    assert read(tmp_path / "r.json") == own
+
+
+def test_equal_results_give_equal_bytes(tmp_path):
+    for name in "ab":
+        write(result(), tmp_path / f"{name}.json")
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+
+
+def test_a_number_changed_by_hand_is_refused(tmp_path):
+    path = tmp_path / "r.json"
+    write(result(mae=5.0), path)
+    path.write_text(path.read_text().replace('"value": 5.0', '"value": 3.0', 1))
+    with pytest.raises(UbhpdError, match=r"r\.json was changed after it was written"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c["scores"]["mae"].update(value="3"), r"scores\.mae\.value is '3', it has to be a number or null"),
+        (lambda c: c.update(seed=1.5), r"seed is 1\.5, it has to be a whole number or null"),
+        (lambda c: c.update(seed=True), r"seed is True"),
+        (lambda c: c.pop("test"), "lacks the field 'test'"),
+        (lambda c: c.update(comment="best"), "has a field 'comment'"),
+        (lambda c: c["bins"].pop("roll"), "is no table of yaw, pitch and roll"),
+        (lambda c: c["bins"]["yaw"]["error"].pop(), "with 15 bins"),
+        (lambda c: c.update(format=2), "format 2, this ubhpd reads 1"),
+    ],
+)
+def test_a_result_of_another_form_is_refused_even_with_the_right_hash(change, said, tmp_path):
+    write(result(), tmp_path / "r.json")
+    with pytest.raises(UbhpdError, match=said):
+        read(rewritten(tmp_path / "r.json", change))
+
+
+def test_what_is_no_result_is_passed_over_in_a_folder_and_refused_by_name(tmp_path):
+    write(result(), tmp_path / "deep" / "r.json")
+    (tmp_path / "other.json").write_text('{"kind": "score"}')
+    assert [f.result for f in read_all([tmp_path, tmp_path / "deep"])] == [result()]
+    for place, said in ((tmp_path / "other.json", "no result of ubhpd bench"), (tmp_path / "gone", "There is no")):
+        with pytest.raises(UbhpdError, match=said):
+            read_all([place])
+    (tmp_path / "cut.json").write_text('{"kind": "ubhpd-res')
+    with pytest.raises(UbhpdError, match=r"cut\.json .*no JSON, or cut off"):
+        read_all([tmp_path])
+
+
+# Who stands in one table
+
+
+def test_seeds_are_averaged():
+    (table,) = tables(result(mae=5.0, seed=0), result(mae=5.6, seed=1), result(mae=5.3, seed=2))
+    (entrant,) = table.entrants
+    mae = entrant.values["mae"]
+    assert entrant.seeds == (0, 1, 2)
+    assert (mae.mean, mae.sd, mae.low, mae.high) == pytest.approx((5.3, 0.3, 5.1, 5.5))
+    assert entrant_cells(entrant)["mae"].text == "5.30 ± 0.30"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"protocol": "300wlp_aflw2000_2000"},
+        {"test": side(1_969, 3)},
+        {"train": side(122_415, 3)},
+        {"printed_pair": None},
+    ],
+    ids=lambda o: next(iter(o)),
+)
+def test_other_protocols_heads_or_labels_never_share_a_table(other):
+    found = tables(result("a", 5.0), result("b", 4.0, **other))
+    assert [[e.name for e in t.entrants] for t in found] in ([["a"], ["b"]], [["b"], ["a"]])
+    assert [t.entrants[0].rank for t in found] == [1, 1]
+    assert len({t.anchor for t in found}) == 2
+
+
+def test_entrants_are_ranked_by_mae_and_equals_share_a_rank():
+    (table,) = tables(*(result(m, v) for m, v in (("c", 7.0), ("a", 5.0), ("d", 7.0), ("e", 9.0))))
+    assert [(e.name, e.rank) for e in table.entrants] == [("a", 1), ("c", 2), ("d", 2), ("e", 4)]
+
+
+def test_options_make_another_entrant():
+    (table,) = tables(result(mae=5.0), result(mae=4.0, chosen={"alpha": "2"}, options={"alpha": 2.0}))
+    assert [e.name for e in table.entrants] == ["hopenet alpha=2", "hopenet"]
+
+
+def test_two_different_results_of_one_run_are_refused():
+    assert len(tables(result(), result())[0].entrants[0].found) == 1
+    with pytest.raises(UbhpdError, match=r"0\.json and 1\.json are both of hopenet .* seed 0, but differ"):
+        tables(result(mae=5.0), result(mae=5.1))
+
+
+def test_imported_weights_and_partial_coverage_are_shown_but_not_ranked():
+    foreign = Training("imported", "a" * 64, "w.pth", "that of its authors")
+    (table,) = tables(result("a", 5.0), result("b", 1.0, training=foreign), result("c", 1.0, coverage=0.5))
+    assert [(e.name, e.rank) for e in table.entrants] == [("a", 1), ("b", None), ("c", None)]
+    assert "imported" in table.entrants[1].why_unranked and "50.0 %" in table.entrants[2].why_unranked
+
+
+def test_without_predictions_a_tie_is_told_by_the_interval_of_the_first():
+    (table,) = tables(result("a", 5.0), result("b", 5.1), result("c", 5.3))  # of the first: 4.8 to 5.2
+    assert [(e.standing, e.told_by) for e in table.entrants] == [
+        ("winner", ""), ("tied", "interval"), ("", "interval"),
+    ]  # fmt: skip
+
+
+def test_with_predictions_a_tie_is_told_by_pairs(tmp_path):
+    """b is a with one head moved, c has errors a little larger on every head: intervals alone could not tell c."""
+    predicted, true = heads(300)
+    (tmp_path / "test").mkdir()
+    mark = manifest.header(write_manifest(tmp_path / "test" / "pool.parquet", true)).fingerprint
+    moved = predicted.copy()
+    moved[0] += 0.5
+    worse = true + 1.01 * (predicted - true)
+    written = []
+    for name, own in (("a", predicted), ("b", moved), ("c", worse)):
+        path = write_csv(tmp_path / f"{name}.predictions.csv", own)
+        mae = float(abs(own - true).mean())
+        written.append(
+            result(
+                name, mae, predictions_sha256=file_origin(path)["sha256"], test=replace(side(300, 2), fingerprint=mark)
+            )
+        )
+    (table,) = standings.standings(found(*written, folder=tmp_path))
+    assert [e.told_by for e in table.entrants[1:]] == ["paired", "paired"]
+    assert {e.name: e.standing for e in table.entrants}["c"] == ""
+    assert sorted(e.standing for e in table.entrants) == ["", "tied", "winner"]
+    (tmp_path / "c.predictions.csv").write_text("sample_id,yaw,pitch,roll\n")
+    (table,) = standings.standings(found(*written, folder=tmp_path))
+    assert {e.name: e.told_by for e in table.entrants}["c"] == "interval"
+
+
+# Printed rows
+
+
+def test_printed_rows_stand_beside_results_on_the_published_heads_only():
+    (table,) = tables(result())
+    printed = {(r.printed.paper[:4], r.printed.method): r for r in table.reported}
+    assert printed["OsGG", "OsGG-Net"].printed.mae == 4.39 and table.why_no_reported is None
+    assert table.entrants[0].reported.printed.mae == 6.41  # hopenet
+    assert "yaw and roll exchanged" in printed["OsGG", "HPE"].notes[0] and not printed["DADL", "HPE"].notes
+    own = result()
+    synthetic = replace(own, protocol=replace(own.protocol, warnings=("Test has 40 heads where 1,969 are published.",)))
+    (table,) = tables(synthetic)
+    assert table.reported == () and "not the published ones" in table.why_no_reported
+    assert table.entrants[0].reported is None
+    for text in (texts.markdown([table]), texts.latex([table]), page.page([table])):
+        assert "OsGG-Net 2021" not in text
+
+
+def test_a_row_that_several_papers_print_stands_there_once_and_exactly():
+    (table,) = tables(result())
+    same = [r.printed for r in table.reported if r.printed.method == "Hopenet (alpha=1)"]
+    assert [(r.paper, r.mae) for r in same] == [("OsGG-Net 2021", 6.41)]
+    text = texts.markdown([table])
+    assert "| TriNet \\[3\\] (OsGG-Net 2021, table 1) | 4.67 | 4.04 | 5.77 | 4.20 | 5.96 |" in text
+
+
+def test_ubhpd_of_another_size_has_no_printed_rows():
+    (small,), (paper,) = (
+        tables(result(protocol="ubhpd", train=side(t, 1), test=side(u, 2))) for t, u in ((70, 30), (17_500, 7_500))
+    )
+    assert not small.reported and "25,000" in small.why_no_reported
+    assert [r.printed.method for r in paper.reported][:2] == ["OsGG-Net", "TriNet"]
+
+
+def test_a_protocol_that_is_not_known_has_no_printed_rows():
+    own = result()
+    other = replace(own, protocol=replace(own.protocol, definition_hash="0" * 64))
+    assert "no protocol of this version" in tables(other)[0].why_no_reported
+
+
+# What is written
+
+
+def test_the_csv_is_tidy_and_says_where_each_number_is_from():
+    (table,) = tables(result(mae=5.0), result("b", 6.0))
+    read_back = rows(texts.tidy([table]))
+    own = {(r["model"], r["score"]): r for r in read_back if r["origin"] == "reproduced"}
+    assert float(own["hopenet", "mae"]["value"]) == 5.0 and own["b", "mae"]["rank"] == "2"
+    assert {r["origin"] for r in read_back} == {"reproduced", "floor", "reported"}
+    assert all(r["rank"] == "" for r in read_back if r["origin"] != "reproduced")
+    assert len({r["protocol_hash"] for r in read_back}) == 1
+
+
+def test_hostile_names_are_shown_as_they_are_everywhere():
+    made = result(EVIL, 5.0, options={}, chosen={"a\nb\x1b": EVIL})
+    (table,) = tables(replace(made, title=EVIL, protocol=replace(made.protocol, id=EVIL, warnings=(EVIL,))))
+    html = page.page([table])
+    assert "<img src=x" not in html and "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;" in html
+    assert html.count("<script>") == 1
+    tex = texts.latex([table])
+    assert r"\textless{}img src=x onerror=alert(1)\textgreater{}{''}'\&\_\$\%\#\textbar{}\textbackslash{}" in tex
+    md = texts.markdown([table])
+    assert "\x1b" not in tex + md + table.entrants[0].name
+    assert "<img" not in md and r"\|" in md
+    lines = [line for line in md.splitlines() if line.startswith("|")]
+    assert {len(line.replace(r"\|", "").split("|")) for line in lines[:4]} == {len(lines[0].split("|"))}
+    assert rows(texts.tidy([table]))[0]["title"] == EVIL
+
+
+def test_latex_has_as_many_cells_in_each_row_as_columns():
+    text = texts.latex(tables(result(), result("vgg_16", 8.0)))
+    body = [line for line in text.splitlines() if line.endswith(r" \\") and r"\multicolumn" not in line]
+    assert len({line.replace(r"\&", "").count("&") for line in body}) == 1
+    assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1 and r"vgg\_16" in text
+
+
+def test_the_page_loads_nothing_and_lets_nothing_be_loaded():
+    html = page.page(tables(result(), result(protocol="ubhpd")), docs="https://example.org/docs/")
+    policy = html.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
+    assert policy.startswith("default-src 'none'") and "unsafe" not in policy and policy.count("sha256-") == 2
+    assert "src=" not in html and "@import" not in html and " style=" not in html and " on" + "click" not in html
+    assert 'href="https://example.org/docs/metrics/mae.md"' in html
+    for column in COLUMNS:
+        assert f"<dt>{column.title}</dt>" in html
+
+
+def test_every_document_that_a_column_names_is_there():
+    from pathlib import Path
+
+    docs = Path(__file__).parent.parent / "docs"
+    assert [c.page for c in COLUMNS if not (docs / c.page).is_file()] == []
+
+
+def test_a_score_that_does_not_exist_is_a_dash_and_ranks_nobody():
+    own = result("a")
+    nothing = replace(own, scores={**own.scores, "mae": replace(score(0.0), value=None, low=None, high=None)})
+    (table,) = tables(nothing, result("b", 9.0))
+    assert [(e.name, e.rank) for e in table.entrants] == [("b", 1), ("a", None)]
+    assert entrant_cells(table.entrants[1])["mae"].text == "–"
+
+
+# The command
+
+
+def test_the_command_writes_what_is_asked_for(tmp_path, ubhpd):
+    for i in range(2):
+        write(result(mae=5.0 + i, seed=i), tmp_path / f"{i}.json")
+    code, out, _ = ubhpd("leaderboard", tmp_path, "--out", tmp_path / "o", "--format", "md,html")
+    assert code == 0 and "5.500" in out
+    assert sorted(p.name for p in (tmp_path / "o").iterdir()) == ["leaderboard.html", "leaderboard.md"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(("--format", "pdf"), "no format 'pdf'"), ((), "was changed after it was written")]
+)
+def test_the_command_refuses_in_one_sentence(tmp_path, ubhpd, arguments, said):
+    write(result(), tmp_path / "r.json")
+    if not arguments:
+        rewritten(tmp_path / "r.json", lambda c: None, with_hash=False)
+    code, _, err = ubhpd("leaderboard", tmp_path, "--out", tmp_path / "o", *arguments)
+    assert code == 2 and said in err and "Traceback" not in err
+    assert not (tmp_path / "o").exists()

@@ -1,0 +1,173 @@
+"""The leaderboard's page as a person uses it: headless Chromium, mouse, keyboard, light and dark, and no script."""
+
+import json
+import shutil
+
+import pytest
+from leaderboard_data import result
+
+from ubhpd.leaderboard.publish import publish
+from ubhpd.leaderboard.result import write
+
+pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
+)
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--window-size=1400,950"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    made = [result(m, v) for m, v in (("b", 6.0), ("a", 5.0), ("<script>alert(1)</script>", 10.5))]
+    made += [result("c", 7.0, speed=None), result("a", 5.0, protocol="ubhpd")]
+    for i, own in enumerate(made):
+        write(own, folder / f"{i}.json")
+    publish([folder], folder, ["html"])
+    return (folder / "leaderboard.html").as_uri()
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(driver, address):
+    driver.get_log("performance")
+    driver.get(address)
+    yield driver
+    assert [e["message"] for e in driver.get_log("browser")] == []
+    events = [json.loads(e["message"])["message"] for e in driver.get_log("performance")]
+    sent = [e["params"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    own = [p["request"]["url"] for p in sent if p["documentURL"].startswith(address)]
+    assert own and all(url.startswith(address) or url == "data:," for url in own)
+
+
+def find(page, selector):
+    return page.find_elements(By.CSS_SELECTOR, selector)
+
+
+def heading(page, key):
+    return find(page, f"section:first-of-type th[data-key={key}]")[0]
+
+
+def column(page, key, group=1):
+    """The cells of a column in a group of the first table, from top to bottom."""
+    at = [h.get_attribute("data-key") for h in find(page, "section:first-of-type thead th")].index(key)
+    script = (
+        "return [...document.querySelector('section table').tBodies[arguments[0]].rows]"
+        ".filter((r) => !r.classList.contains('group')).map((r) => r.cells[arguments[1]].firstChild?.textContent)"
+    )
+    return page.execute_script(script, group - 1, at)
+
+
+def test_a_click_sorts_and_another_one_turns_it_round(page):
+    assert column(page, "mae") == ["5.00", "6.00", "7.00", "10.50"]
+    assert heading(page, "rank").get_attribute("aria-sort") == "ascending"
+    heading(page, "mae").find_element(By.TAG_NAME, "button").click()
+    heading(page, "mae").find_element(By.TAG_NAME, "button").click()
+    assert column(page, "mae") == ["10.50", "7.00", "6.00", "5.00"]
+    assert heading(page, "mae").get_attribute("aria-sort") == "descending"
+    assert heading(page, "rank").get_attribute("aria-sort") is None
+    assert find(page, "#said")[0].get_attribute("textContent") == "Sorted by MAE, descending."
+
+
+def test_the_keyboard_sorts_and_what_has_no_value_stays_last(page):
+    for _ in range(2):
+        heading(page, "speed").find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+        assert column(page, "speed")[-1] == "–"
+    heading(page, "model").find_element(By.TAG_NAME, "button").send_keys(Keys.SPACE)
+    assert column(page, "model") == ["<script>alert(1)</script>", "a", "b", "c"]
+
+
+def test_groups_are_sorted_each_by_itself(page):
+    reported = column(page, "mae", 3)
+    heading(page, "mae").find_element(By.TAG_NAME, "button").click()
+    heading(page, "mae").find_element(By.TAG_NAME, "button").click()
+    titles = [e.text for e in find(page, "section:first-of-type .group")]
+    assert titles == ["Reproduced here", "Floor", "Reported in papers, not ranked"]
+    assert sorted(column(page, "mae", 3), key=float) == reported != column(page, "mae", 3)
+    assert column(page, "model", 2) == ["mean pose"]
+
+
+def test_the_menu_shows_one_protocol_and_a_link_shows_all_again(page):
+    def shown():
+        return [s.get_attribute("data-protocol") for s in find(page, "section[data-protocol]") if s.is_displayed()]
+
+    assert shown() == ["300wlp_aflw2000_1969", "ubhpd"]
+    Select(find(page, "#filter select")[0]).select_by_visible_text("ubhpd")
+    assert shown() == ["ubhpd"]
+    find(page, "nav a")[0].click()
+    assert shown() == ["300wlp_aflw2000_1969", "ubhpd"]
+
+
+@pytest.mark.parametrize("width", [1400, 420])
+def test_the_table_scrolls_and_the_page_does_not(page, width):
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
+                         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})  # fmt: skip
+    try:
+        wide, inner = page.execute_script(
+            "const w = document.querySelector('.wide'); return [document.documentElement, w].map((e) => "
+            "e.scrollWidth - e.clientWidth)"
+        )
+        assert wide == 0 < inner
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_background(page, scheme):
+    page.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
+    script = (
+        "const solid = (e) => { const c = getComputedStyle(e).backgroundColor;"
+        " return c === 'rgba(0, 0, 0, 0)' ? solid(e.parentElement) : c; };"
+        "return [...document.querySelectorAll('p, dt, dd, td, th, small, li, figcaption, code')].filter((e) =>"
+        " e.getClientRects().length).map((e) => [getComputedStyle(e).color, solid(e)])"
+    )
+    for ink, back in {tuple(pair) for pair in page.execute_script(script)}:
+        assert contrast(ink, back) >= 4.5, (ink, back)
+
+
+def contrast(*colours):
+    """WCAG 2: (lighter + 0.05) / (darker + 0.05) of the relative luminances."""
+
+    def luminance(text):
+        parts = [int(v) / 255 for v in text[text.index("(") + 1 : -1].split(",")[:3]]
+        linear = [v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4 for v in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted(map(luminance, colours))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_it_reads_without_scripts(page, address):
+    page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        page.get(address)
+        assert heading(page, "mae").text == "MAE"
+        assert [e.text.splitlines()[0] for e in find(page, "tr.winner th")] == ["a", "a"]
+        assert not find(page, "#filter")[0].is_displayed() and not find(page, "thead button")
+    finally:
+        page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        page.get(address)

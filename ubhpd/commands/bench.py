@@ -1,0 +1,103 @@
+"""`ubhpd bench`: train, predict and score models on protocols, one result file per run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from ubhpd.errors import UbhpdError
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--models", required=True, metavar="A,B,...", help="See: ubhpd models.")
+@click.option("--protocols", required=True, metavar="A,B,...",
+              help="1, 2, 3 or cross as papers call them, or ids: see ubhpd protocols.")  # fmt: skip
+@click.option("--seeds", default="0", show_default=True, metavar="0,1,...", help="A run for each, of what is trained.")
+@click.option("--data", type=PATH, required=True, metavar="OUT", help="The folder that ubhpd build wrote to.")
+@click.option("--out", type=PATH, required=True, metavar="RESULTS", help="Folder of results, predictions and weights.")
+@click.option("-O", "chosen", multiple=True, metavar="MODEL.KEY=VALUE", help="Option of a model, as hopenet.alpha=2.")
+@click.option("--weights", multiple=True, metavar="MODEL=FILE",
+              help="Published weights: MODEL is not trained. Again for each file of a model.")  # fmt: skip
+@click.option(
+    "--backbone", type=PATH, metavar="FILE", help="Published weights that training starts with, as ImageNet's."
+)
+@click.option("--epochs", type=int, help="Default of this and the next three: the model's own recipe.")
+@click.option("--steps", type=int, help="End training after so many.")
+@click.option("--batch-size", type=int, help="Heads in a batch.")
+@click.option("--lr", type=float, help="Learning rate.")
+@click.option("--precision", help="Of training; see ubhpd train --help.")
+@click.option("--balance", help="Of training; see ubhpd train --help.")
+@click.option("--frames", type=PATH, metavar="FILE", help="List of frames, for a protocol that needs one.")
+@click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
+@click.option("--workers", default=0, help="For reading pictures. Default: one per core.")
+@click.option(
+    "--speed", type=click.IntRange(min=1), metavar="BATCH", help="Measure heads per second at this batch size."
+)
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+@click.pass_context
+def command(
+    ctx: click.Context, models: str, protocols: str, seeds: str, data: Path, out: Path, chosen: tuple[str, ...],
+    weights: tuple[str, ...], backbone: Path | None, epochs: int | None, steps: int | None, batch_size: int | None,
+    lr: float | None, precision: str | None, balance: str | None, frames: Path | None, protocol_seed: int,
+    device: str, workers: int, speed: int | None, quiet: bool,
+) -> None:  # fmt: skip
+    """Train every model under every protocol with every seed, predict the test side, score it, write RESULTS.
+
+    A run that is done and whose inputs have not changed is kept; the same command goes on after an interruption. A
+    run that fails is told, and the others go on. Exit code 0 good, 1 if a run failed, 2 wrong input.
+    """
+    from ubhpd.leaderboard.bench import bench
+    from ubhpd.leaderboard.plan import BenchRequest, HowToTrain
+    from ubhpd.progress import Progress
+
+    request = BenchRequest(
+        _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),
+        HowToTrain(epochs, steps, batch_size, lr, precision, balance, backbone),
+        frames, protocol_seed, device, workers, speed,
+    )  # fmt: skip
+    report = bench(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)
+    for name, reason in report.failed if quiet else ():
+        click.echo(f"{name} failed: {reason}", err=True)
+    if not quiet:
+        failed = f", {len(report.failed)} failed" if report.failed else ""
+        click.echo(f"{len(report.written)} results written, {len(report.kept)} kept from before{failed}.")
+        click.echo(f"See: ubhpd leaderboard {out}")
+    ctx.exit(1 if report.failed else 0)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, _names(text)))
+    except ValueError:
+        raise UbhpdError(f"--seeds {text!r} is not a list of whole numbers: write them as 0,1,2.") from None
+
+
+def _options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
+    from ubhpd.models.configure import pairs
+
+    found: dict[str, dict[str, str]] = {}
+    for key, value in pairs(texts).items():
+        model, dot, option = key.partition(".")
+        if not (model and dot and option):
+            raise UbhpdError(f"-O {key}={value} is not of the form MODEL.KEY=VALUE, as hopenet.alpha=2.")
+        found.setdefault(model, {})[option] = value
+    return found
+
+
+def _files(texts: Iterable[str]) -> dict[str, tuple[Path, ...]]:
+    found: dict[str, tuple[Path, ...]] = {}
+    for text in texts:
+        model, equals, file = text.partition("=")
+        if not (model and equals and file):
+            raise UbhpdError(f"--weights {text!r} is not of the form MODEL=FILE.")
+        found[model] = (*found.get(model, ()), Path(file))
+    return found

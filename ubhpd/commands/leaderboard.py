@@ -1,0 +1,47 @@
+"""`ubhpd leaderboard`: result files as tables and as one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("results", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, help="Folder to write to. Default: the first of RESULTS, if it is a folder.")
+@click.option(
+    "--format", "formats", default="md,csv,tex,html", show_default=True, metavar="A,B,...", help="What to write."
+)
+@click.option("--docs", metavar="URL", help="Address of this project's docs/, to link them in the page.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str | None, quiet: bool) -> None:
+    """Make the leaderboard of RESULTS: files that ubhpd bench wrote, or folders of them.
+
+    A table holds one protocol on the same heads, nothing is ranked across tables. Writes leaderboard.md, .csv (one
+    score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
+    """
+    from ubhpd.leaderboard.columns import entrant_cells
+    from ubhpd.leaderboard.publish import publish
+    from ubhpd.leaderboard.standings import one_line
+    from ubhpd.report import table
+
+    place = out or (results[0] if results[0].is_dir() else results[0].parent)
+    wanted = [f.strip() for f in formats.split(",") if f.strip()]
+    tables, written = publish(results, place, wanted, docs)
+    if quiet:
+        return
+    for standing in tables:
+        own = standing.result
+        rows = [["#", "model", "MAE", "interval"]]
+        for entrant in standing.entrants:
+            mae = entrant.values["mae"]
+            value = "-" if mae.mean is None else f"{mae.mean:.3f}"
+            interval = "-" if mae.low is None or mae.high is None else f"{mae.low:.3f} to {mae.high:.3f}"
+            rows.append([entrant_cells(entrant)["rank"].text or "-", entrant.name, value, interval])
+        click.echo(
+            f"{one_line(own.protocol.id)}, {own.test.heads:,} heads, list {own.protocol.hash[:12]}\n{table(rows)}\n"
+        )
+    click.echo("\n".join(f"Wrote {path}" for path in written))

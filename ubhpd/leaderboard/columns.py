@@ -1,0 +1,180 @@
+"""The columns of the leaderboard: what they are called and mean, and what stands in them for each kind of row."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ubhpd.bins import ANGLES
+from ubhpd.leaderboard.reported import Reported
+from ubhpd.leaderboard.result import FITTED, Floor, Result, Training
+from ubhpd.leaderboard.standings import TIED, WINNER, Entrant, Value
+
+UNKNOWN = "–"
+
+
+class Column(NamedTuple):
+    """A column: key, heading, whether numbers stand in it, what it means, and the page that says more."""
+
+    key: str
+    title: str
+    is_number: bool
+    meaning: str
+    page: str
+
+
+class Cell(NamedTuple):
+    """What stands in a cell: its text, a second line in small print, and what to sort by (None comes last)."""
+
+    text: str
+    small: str = ""
+    value: float | str | None = None
+
+
+SCORES: tuple[Column, ...] = (
+    Column("mae", "MAE", True, "mean of the three mean absolute errors; entrants are ranked by it", "metrics/mae.md"),
+    Column("mae_yaw", "Yaw", True, "mean absolute error of yaw", "metrics/mae.md"),
+    Column("mae_pitch", "Pitch", True, "mean absolute error of pitch", "metrics/mae.md"),
+    Column("mae_roll", "Roll", True, "mean absolute error of roll", "metrics/mae.md"),
+    Column("ubmae", "UBMAE", True, "equation 14 of OsGG-Net as written, error binned, weighted by the density of test "
+           "over training heads", "metrics/ubmae.md"),
+    Column("ubmae_printed", "UBMAE printed", True, "the rule behind the UBMAE values that OsGG-Net prints; not "
+           "equation 14", "metrics/ubmae_printed.md"),
+    Column("balanced_mae", "Balanced MAE", True, "mean of the errors of all bins of 12 degrees that hold a head: rare "
+           "poses count as much as common ones", "metrics/balanced.md"),
+    Column("geodesic", "Geodesic", True, "mean angle of the rotation between prediction and truth",
+           "metrics/geodesic.md"),
+    Column("maev", "MAEV", True, "mean angle between the axes of prediction and truth", "metrics/maev.md"),
+)  # fmt: skip
+COLUMNS: tuple[Column, ...] = (
+    Column("rank", "#", True, "rank by MAE; = where the data cannot tell the entrant from the winner; empty where an "
+           "entrant is not ranked", "leaderboard.md"),
+    Column("model", "Model", False, "name for ubhpd models, with the options that were chosen", "models.md"),
+    *SCORES,
+    Column("printed", "In print", True, "MAE that a paper prints for this model on these heads", "leaderboard.md"),
+    Column("parameters", "Parameters", True, "trainable numbers, in millions", "models.md"),
+    Column("speed", "Heads/s", True, "heads judged per second, in batches of the size and on the device named",
+           "leaderboard.md"),
+    Column("crop", "Input", False, "crop recipe, side in pixels, order of the colours", "models.md"),
+    Column("training", "Training", False, "how the weights came about, and what training started from",
+           "leaderboard.md"),
+    Column("selection", "Selection", False, "which of the weights passed through in training were kept",
+           "leaderboard.md"),
+    Column("seeds", "Seeds", False, "seeds averaged over; none where nothing is drawn", "leaderboard.md"),
+    Column("coverage", "Coverage", True, "share of the test heads that were judged", "scoring.md"),
+    Column("weights", "Weights", False, "first digits of the SHA-256 of the weights, per seed", "models.md"),
+)  # fmt: skip
+
+
+def entrant_cells(entrant: Entrant) -> dict[str, Cell]:
+    """Return the cells of an entrant by column."""
+    result = entrant.result
+    scores = {c.key: value_cell(entrant.values.get(c.key)) for c in SCORES}
+    return {
+        "rank": Cell(_rank(entrant), "", None if entrant.rank is None else float(entrant.rank)),
+        "model": Cell(entrant.name, entrant.why_unranked or result.title, entrant.name),
+        **scores,
+        "printed": _printed(entrant.reported),
+        "parameters": _number(None if result.parameters is None else result.parameters / 1e6, 2),
+        "speed": _speed(result),
+        "crop": _input(result),
+        "training": _training(result.training),
+        "selection": _text(result.training.selection),
+        "seeds": _text(", ".join(map(str, entrant.seeds))),
+        "coverage": _coverage(min(f.result.coverage for f in entrant.found)),
+        "weights": _text(", ".join(f.result.training.weights_sha256[:8] for f in entrant.found)),
+    }
+
+
+def floor_cells(floor: Floor) -> dict[str, Cell]:
+    """Return the cells of the mean-pose floor; columns that it has nothing for are left out."""
+    return {
+        "model": Cell("mean pose", "every head answered with the mean pose of the training side", "mean pose"),
+        **{c.key: value_cell(Value(floor.scores.get(c.key))) for c in SCORES},
+    }
+
+
+def reported_cells(row: Reported, marks: str = "") -> dict[str, Cell]:
+    """Return the cells of a printed row; `marks` are those of its footnotes."""
+    printed = row.printed
+    angles = {f"mae_{a}": _as_printed(getattr(printed, a)) for a in ANGLES}
+    return {
+        "model": Cell(f"{printed.method}{marks}", f"{printed.paper}, table {printed.table}", printed.method),
+        "mae": _as_printed(printed.mae),
+        **angles,
+        "ubmae_printed": _as_printed(printed.ubmae),
+    }
+
+
+def value_cell(value: Value | None) -> Cell:
+    """Return a score: the mean, with the standard deviation over seeds, and the interval below."""
+    if value is None or value.mean is None:
+        return Cell(UNKNOWN)
+    spread = "" if value.sd is None else f" ± {value.sd:.2f}"
+    interval = "" if value.low is None or value.high is None else f"{value.low:.2f} to {value.high:.2f}"
+    return Cell(f"{value.mean:.2f}{spread}", interval, value.mean)
+
+
+def _rank(entrant: Entrant) -> str:
+    if entrant.rank is None:
+        return ""
+    return f"{entrant.rank}{' =' if entrant.standing == TIED else ''}"
+
+
+def is_winner(entrant: Entrant) -> bool:
+    """Whether it is the first of its table."""
+    return entrant.standing == WINNER
+
+
+def _printed(row: Reported | None) -> Cell:
+    if row is None or row.printed.mae is None:
+        return Cell(UNKNOWN)
+    return _as_printed(row.printed.mae)._replace(small=row.printed.paper)
+
+
+def _speed(result: Result) -> Cell:
+    own = result.speed
+    if own is None:
+        return Cell(UNKNOWN)
+    return Cell(f"{own.images_per_second:,.0f}", f"batch {own.batch_size}, {own.device}", own.images_per_second)
+
+
+def _input(result: Result) -> Cell:
+    own = result.input
+    if own is None:
+        return Cell("no picture", "", "no picture")
+    others = ", ".join(": ".join(pair) for pair in own.crop_of)
+    frames = f", {own.frames} frames" if own.frames > 1 else ""
+    return Cell(f"{own.crop} {own.size} {own.colour}{frames}", others, own.crop)
+
+
+def _training(own: Training) -> Cell:
+    if own.how == FITTED:
+        return Cell(own.how, f"{own.heads:,} heads" if own.heads is not None else "", own.how)
+    steps = [
+        f"{own.epochs} epochs" if own.epochs is not None else "",
+        f"{own.steps:,} steps" if own.steps is not None else "",
+        f"batch {own.batch_size}" if own.batch_size is not None else "",
+        own.optimizer or "",
+        f"lr {own.lr:g}" if own.lr is not None else "",
+        f"precision {own.precision}" if own.precision else "",
+        f"balanced by {own.balance}" if own.balance not in (None, "none") else "",
+        ", ".join(own.augmentations or ()),
+    ]
+    return Cell(f"{own.how}, {own.start}", ", ".join(filter(None, steps)), own.how)
+
+
+def _coverage(share: float) -> Cell:
+    return Cell(f"{100 * share:.1f} %", "", share)
+
+
+def _number(value: float | None, decimals: int) -> Cell:
+    return Cell(UNKNOWN) if value is None else Cell(f"{value:.{decimals}f}", "", value)
+
+
+def _as_printed(value: float | None) -> Cell:
+    """Return a number with all its decimals, two at least."""
+    return _number(value, 2 if value is None else max(2, len(f"{value:g}".partition(".")[2])))
+
+
+def _text(text: str) -> Cell:
+    return Cell(text or UNKNOWN, "", text or None)

@@ -1,0 +1,120 @@
+"""What papers print for the train and test sets of a protocol, and when such rows may stand beside results.
+
+A printed number is of a test set, so it is shown only where the heads of a result are that set: names and counts as
+published, which `ubhpd.protocol` checks. Even then it is not ranked with results: its crops, checkpoint choice and
+evaluation code are not known.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from ubhpd.bins import ANGLES
+from ubhpd.leaderboard.result import Result
+from ubhpd.models.catalogue import catalogue
+from ubhpd.protocol.protocols import PROTOCOLS
+from ubhpd.scores.published import Printed, lint, printed_pairs, results
+
+ROUNDING_DEG = 0.0051
+UBHPD_HEADS = 25_000  # of the authors' dataset, which was not published
+
+
+class Counterpart(NamedTuple):
+    """The names of a protocol's sets in published_results.csv, and what to keep in mind about them."""
+
+    train: str
+    test: str
+    caveat: str
+
+
+class Reported(NamedTuple):
+    """A printed row, and notes on what is known to be wrong in it."""
+
+    printed: Printed
+    notes: tuple[str, ...]
+
+
+_LISTS = "Which frames of BIWI tested was never published: the heads of these rows are others."
+_WILD = "The papers' crops, detectors and choice of checkpoint differ, and BIWI stands for 13,219 to 15,678 frames."
+
+COUNTERPARTS: Mapping[str, Counterpart] = {
+    "300wlp_aflw2000_1969": Counterpart("300W-LP", "AFLW2000", "The papers' crops and choice of checkpoint differ."),
+    "300wlp_biwi_15678": Counterpart("300W-LP", "BIWI", _WILD),
+    "300wlp_biwi_13219": Counterpart("300W-LP", "BIWI", _WILD),
+    **{
+        name: Counterpart("BIWI-train", "BIWI-test", _LISTS)
+        for name in ("biwi_70_30_frames", "biwi_70_30_sequences", "biwi_70_30_subjects", "biwi_16_8_drawn")
+    },
+    "upna_subjects": Counterpart("UPNA-train", "UPNA-test", "The paper does not say which users test."),
+    "ubhpd": Counterpart(
+        "UBHPD-train", "UBHPD-test", "The authors' UBHPD was not published: the heads of these rows are others."
+    ),
+    "ubhpd_cross_biwi": Counterpart(
+        "UBHPD", "BIWI", "The paper does not say that BIWI was left out of its UBHPD, which was not published."
+    ),
+}
+
+
+def printed_pair(protocol_id: str) -> str | None:
+    """Return TRAIN:TEST of the constants behind the UBMAE printed for a protocol, None where none is printed."""
+    own = COUNTERPARTS.get(protocol_id)
+    return f"{own.train}:{own.test}" if own is not None and (own.train, own.test) in printed_pairs() else None
+
+
+def why_not_shown(result: Result) -> str | None:
+    """Return why printed rows are not shown beside a result, None where they are."""
+    own = PROTOCOLS.get(result.protocol.id)
+    if own is None or own.definition_hash != result.protocol.definition_hash:
+        return "This is no protocol of this version of ubhpd, so no printed result is known to belong to it."
+    if result.protocol.id not in COUNTERPARTS:
+        return "No printed result is known for this protocol."
+    if result.protocol.warnings:
+        return "The heads are not the published ones (see above), so printed results do not belong beside these."
+    if not own.published and result.train.heads + result.test.heads != UBHPD_HEADS:
+        return (
+            f"The paper's UBHPD has {UBHPD_HEADS:,} heads, this one has not: printed results do not belong beside it."
+        )
+    return None
+
+
+def reported(result: Result) -> tuple[Reported, ...]:
+    """Return the printed rows for a result's protocol, least MAE first; none where they would mislead."""
+    if why_not_shown(result) is not None:
+        return ()
+    own = COUNTERPARTS[result.protocol.id]
+    rows = [r for r in results() if (r.train, r.test) == (own.train, own.test)]
+    kept: list[Printed] = []
+    for row in sorted(rows, key=lambda r: (r.angles is None, r.row)):  # what says more comes first
+        if not any(_repeats(row, other) for other in kept):
+            kept.append(row)
+    kept.sort(key=lambda r: (r.mae is None, r.mae or 0.0, r.row))
+    return tuple(Reported(row, _notes().get(row.row, ())) for row in kept)
+
+
+def reported_mae(result: Result, rows: tuple[Reported, ...]) -> Reported | None:
+    """Return the row that prints this very model, with its own options; None if there is none."""
+    card = catalogue().get(result.model)
+    if card is None or result.chosen:
+        return None
+    return next((r for r in rows if r.printed.method == card.reported and r.printed.mae is not None), None)
+
+
+def _repeats(row: Printed, other: Printed) -> bool:
+    """Whether a row says no more than another: the same method and, within rounding, the same numbers."""
+    pairs = [(getattr(row, n), getattr(other, n)) for n in (*ANGLES, "mae", "ubmae")]
+    return row.method == other.method and all(
+        a is None or (b is not None and abs(a - b) <= ROUNDING_DEG) for a, b in pairs
+    )
+
+
+@lru_cache(maxsize=1)
+def _notes() -> dict[int, tuple[str, ...]]:
+    """Return what is known of each row: its note in the table, else what arithmetic finds."""
+    text = (files("ubhpd") / "data" / "published_results.csv").read_text(encoding="utf-8")
+    noted = {n: row["note"] for n, row in enumerate(csv.DictReader(text.splitlines()), start=1) if row["note"]}
+    found = {f.row: f.text for f in lint()}
+    return {row: (text,) for row, text in {**found, **noted}.items()}

@@ -1,0 +1,181 @@
+"""One run from weights to result: predict the test side of a protocol, score it, and say everything about it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ubhpd import __version__
+from ubhpd.bins import ANGLES
+from ubhpd.errors import UbhpdError
+from ubhpd.leaderboard import weights
+from ubhpd.leaderboard.plan import BenchRequest, Run
+from ubhpd.leaderboard.reported import printed_pair
+from ubhpd.leaderboard.result import (
+    FITTED,
+    FORMAT,
+    Floor,
+    Input,
+    PerBin,
+    ProtocolUsed,
+    Resampling,
+    Result,
+    Score,
+    Speed,
+    canonical_hash,
+    read,
+)
+from ubhpd.leaderboard.sides import Sides, resampled
+from ubhpd.models import checkpoint
+from ubhpd.models.catalogue import card
+from ubhpd.prediction.predicting import Request, predict_request
+from ubhpd.progress import Progress
+from ubhpd.scores.evaluate import Evaluation, EvaluationOptions, evaluate
+from ubhpd.scores.intervals import BootstrapOptions
+from ubhpd.scores.pairing import angles
+from ubhpd.scores.scoring import Pairs, bin_table, score
+
+INTERVALS = BootstrapOptions()
+
+
+class Paths(NamedTuple):
+    """Where a run leaves what: predictions and result lie side by side."""
+
+    result: Path
+    predictions: Path
+
+    @classmethod
+    def of(cls, run: Run, out: Path) -> Paths:
+        """Return the paths of a run below `out`."""
+        folder = out / run.protocol_id
+        return cls(folder / f"{run.name}.json", folder / f"{run.name}.predictions.csv")
+
+
+def inputs_of(run: Run, sides: Sides, request: BenchRequest) -> str:
+    """Return the hash of everything a run starts from: the same again means the same result."""
+    speed = None if run.how == FITTED else request.speed  # a solver has none
+    test = [sides.resolution.hash, sides.test.fingerprint, run.protocol_id, sides.resolution.seed]
+    made = weights.made_from(run, sides, request)
+    return canonical_hash({"ubhpd": __version__, "format": FORMAT, "test": test, "speed": speed, **made})
+
+
+def finished(run: Run, inputs: str, out: Path) -> bool:
+    """Whether an earlier run left a whole result made from the same inputs, and its predictions."""
+    paths = Paths.of(run, out)
+    try:
+        found = read(paths.result)
+        return (
+            found.inputs == inputs and checkpoint.file_origin(paths.predictions)["sha256"] == found.predictions_sha256
+        )
+    except (UbhpdError, OSError):
+        return False
+
+
+def result_of(
+    run: Run, sides: Sides, test_manifest: Path, request: BenchRequest, progress: Progress, say: weights.Say
+) -> Result:
+    """Make the weights of a run, predict and score, and return its result.
+
+    Args:
+        run: which.
+        sides: of its protocol.
+        test_manifest: the test side, see `write_test_manifest`.
+        request: of the whole bench.
+        progress: shows how far training and prediction are.
+        say: told what training has to say.
+
+    Raises:
+        UbhpdError: whatever is wrong on the way.
+    """
+    paths = Paths.of(run, request.out)
+    found = weights.weights_of(run, sides, request, progress, say)
+    predict_request(
+        Request(found.path, paths.predictions, run.model, test_manifest, device=request.device,
+                threads=request.workers),
+        progress,
+    )  # fmt: skip
+    pair = printed_pair(run.protocol_id)
+    options = EvaluationOptions(
+        bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(sides.test_rows), INTERVALS.seed),
+        pair=pair, protocol=run.protocol_id,
+        frames=str(request.frames) if sides.resolution.protocol.needs_frames else None,
+        protocol_seed=request.protocol_seed,
+    )  # fmt: skip
+    evaluation = evaluate(paths.predictions, request.data, options)
+    own = card(run.model)
+    network = _of_network(found.path, request) if own.kind != "solver" else _SOLVER
+    resolution = sides.resolution
+    return Result(
+        model=run.model, title=own.title, options=run.options, chosen=run.chosen,
+        protocol=ProtocolUsed(
+            resolution.protocol.id, resolution.protocol.version, resolution.protocol.definition_hash,
+            resolution.hash, resolution.seed, resolution.warnings,
+        ),
+        train=sides.train, test=sides.test, seed=run.seed, training=found.training,
+        coverage=evaluation.result["coverage"], scores=_scores(evaluation), resampling=_resampling(evaluation),
+        bins=_bins(evaluation), floor=_floor(evaluation, sides), printed_pair=pair,
+        predictions=paths.predictions.name,
+        predictions_sha256=checkpoint.file_origin(paths.predictions)["sha256"],
+        inputs=inputs_of(run, sides, request), **network,
+    )  # fmt: skip
+
+
+_SOLVER: dict[str, Any] = {"parameters": None, "input": None, "speed": None, "device": "cpu", "torch": None}
+
+
+def _of_network(path: Path, request: BenchRequest) -> dict[str, Any]:
+    """Return what only a network has: parameters, input recipe, speed, device, version of torch."""
+    from ubhpd.models.model import Model
+    from ubhpd.prediction.measuring import device_title, heads_per_second
+
+    model = Model.of_checkpoint(path)
+    device = device_title(request.device)
+    speed = None
+    if request.speed is not None:
+        speed = Speed(heads_per_second(model, request.device, request.speed), request.speed, device)
+    return {
+        "parameters": sum(p.numel() for p in model.network.parameters() if p.requires_grad),
+        "input": Input(**asdict(model.recipe)),
+        "speed": speed,
+        "device": device,
+        "torch": metadata.version("torch"),
+    }
+
+
+def _scores(evaluation: Evaluation) -> dict[str, Score]:
+    own = evaluation.result["scores"].items()
+    return {name: Score(s["value"], s["unit"], s.get("low"), s.get("high")) for name, s in own}
+
+
+def _resampling(evaluation: Evaluation) -> Resampling:
+    o = evaluation.result["options"]["bootstrap"]
+    return Resampling(o["over"], evaluation.result["groups"], o["rounds"], o["level"], o["seed"])
+
+
+def _bins(evaluation: Evaluation) -> dict[str, PerBin]:
+    tables = evaluation.result["bins"]
+    return {a: PerBin(*(tuple(tables[a][k]) for k in ("n", "error", "weight"))) for a in ANGLES}
+
+
+def _floor(evaluation: Evaluation, sides: Sides) -> Floor:
+    """Return what the mean pose of the training side scores on the very heads that were scored."""
+    true = evaluation.paired.pairs.take(evaluation.kept)
+    answer = np.broadcast_to(angles(sides.train_rows).mean(axis=0), true.true_deg.shape)
+    known = evaluation.scored.statistics
+    constant = score(
+        Pairs(answer, true.true_deg, None, true.true_rotation),
+        source_counts=known.get("source_counts"), printed_k=known.get("printed_k"),
+    )  # fmt: skip
+    error = bin_table(constant)["error"]
+    return Floor(
+        {k: _finite(v) for k, v in constant.scores.items()},
+        {a: tuple(map(_finite, own)) for a, own in zip(ANGLES, error, strict=True)},
+    )
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,171 @@
+"""From result files to standings: one table per protocol on the same heads, entrants averaged over seeds and ranked.
+
+Nothing is ranked across tables: another protocol, other heads, other labels or boxes make another table. Inside a
+table an entrant is ranked if it was trained or fitted under the protocol and judged every head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import mean, stdev
+
+from ubhpd.errors import UbhpdError
+from ubhpd.leaderboard import ties
+from ubhpd.leaderboard.reported import Reported, reported, reported_mae, why_not_shown
+from ubhpd.leaderboard.result import IMPORTED, Floor, Found, Result, canonical_hash
+
+RANK_BY = "mae"
+WINNER, TIED = "winner", "tied"
+
+
+@dataclass(frozen=True)
+class Value:
+    """A score over seeds: mean, standard deviation (None for one seed), and the mean ends of the seeds' intervals."""
+
+    mean: float | None
+    sd: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A model with its options and training, over all its seeds.
+
+    found: a result per seed. rank: 1 for the least MAE, None if not ranked, and why_unranked says why. standing:
+    "winner", "tied" with it, or "". told_by: how that was found, see `ties`. reported: the printed row of this model.
+    """
+
+    found: tuple[Found, ...]
+    values: dict[str, Value]
+    rank: int | None = None
+    standing: str = ""
+    told_by: str = ""
+    why_unranked: str = ""
+    reported: Reported | None = None
+
+    @property
+    def result(self) -> Result:
+        """The result of the first seed, for all that the seeds have in common."""
+        return self.found[0].result
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds, none for what has no seed."""
+        return tuple(f.result.seed for f in self.found if f.result.seed is not None)
+
+    @property
+    def name(self) -> str:
+        """The model with its chosen options."""
+        chosen = " ".join(f"{k}={v}" for k, v in self.result.chosen.items())
+        return one_line(f"{self.result.model} {chosen}")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One table: entrants in their order, the floor under them, and printed rows or why there are none."""
+
+    entrants: tuple[Entrant, ...]
+    floor: Floor
+    reported: tuple[Reported, ...]
+    why_no_reported: str | None
+
+    @property
+    def result(self) -> Result:
+        """A result of the table, for protocol and heads, which all have in common."""
+        return self.entrants[0].result
+
+    @property
+    def anchor(self) -> str:
+        """A name for links to this table."""
+        return f"t-{canonical_hash(self.result.group)[:12]}"
+
+
+def standings(found: Sequence[Found]) -> list[Standing]:
+    """Return a table for each group of comparable results, by protocol.
+
+    Raises:
+        UbhpdError: two different results are of the same model, options, training and seed.
+    """
+    groups: dict[tuple[str, ...], dict[str, list[Found]]] = {}
+    for one in found:
+        groups.setdefault(one.result.group, {}).setdefault(_entrant_key(one.result), []).append(one)
+    return [_standing([_entrant(own) for own in groups[key].values()]) for key in sorted(groups)]
+
+
+def one_line(text: str) -> str:
+    """Return text without line ends and other control characters, which a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _entrant_key(result: Result) -> str:
+    """Return what the seeds of one entrant have in common."""
+    training = replace(result.training, weights_sha256="")
+    recipe = None if result.input is None else asdict(result.input)
+    return canonical_hash([result.model, result.options, result.chosen, recipe, asdict(training)])
+
+
+def _entrant(found: list[Found]) -> Entrant:
+    by_seed: dict[int | None, Found] = {}
+    for one in found:
+        other = by_seed.setdefault(one.result.seed, one)
+        if _outcome(other.result) != _outcome(one.result):
+            raise UbhpdError(
+                f"{other.path} and {one.path} are both of {one.result.model} on {one.result.protocol.id} with seed "
+                f"{one.result.seed}, but differ: leave one of them out."
+            )
+    ordered = tuple(by_seed[s] for s in sorted(by_seed, key=lambda s: (s is not None, s or 0)))
+    names = dict.fromkeys(name for f in ordered for name in f.result.scores)
+    return Entrant(ordered, {name: _over_seeds(name, ordered) for name in names})
+
+
+def _outcome(result: Result) -> tuple[object, ...]:
+    """Return what two results of one run have in common, wherever and with whatever measurements it was repeated."""
+    return result.training.weights_sha256, result.predictions_sha256, result.scores
+
+
+def _over_seeds(name: str, found: Sequence[Found]) -> Value:
+    scores = [f.result.scores.get(name) for f in found]
+    if any(s is None for s in scores):
+        return Value(None)
+    values, lows, highs = ([getattr(s, part) for s in scores] for part in ("value", "low", "high"))
+    if any(v is None for v in values):
+        return Value(None)
+    ends = [None if any(v is None for v in own) else mean(own) for own in (lows, highs)]
+    return Value(mean(values), stdev(values) if len(values) > 1 else None, *ends)
+
+
+def _standing(entrants: list[Entrant]) -> Standing:
+    first = entrants[0].result
+    printed = reported(first)
+    told = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in entrants]
+    told.sort(key=lambda e: (bool(e.why_unranked), _mae(e), e.name))
+    ranked = [e for e in told if not e.why_unranked]
+    placed = [_placed(e, ranked) for e in ranked]
+    rest = told[len(ranked) :]
+    return Standing((*placed, *rest), told[0].result.floor, printed, why_not_shown(first))
+
+
+def _why_unranked(entrant: Entrant) -> str:
+    if entrant.result.training.how == IMPORTED:
+        return "imported weights: what they were trained on is not known here"
+    least = min(f.result.coverage for f in entrant.found)
+    if least < 1.0:
+        return f"judged {100 * least:.1f} % of the heads only"
+    return "no MAE" if math.isinf(_mae(entrant)) else ""
+
+
+def _placed(entrant: Entrant, ranked: Sequence[Entrant]) -> Entrant:
+    """Return a ranked entrant with its rank, equal for equal MAE, and how it stands to the winner."""
+    rank = 1 + sum(_mae(other) < _mae(entrant) for other in ranked)
+    if entrant is ranked[0]:
+        return replace(entrant, rank=rank, standing=WINNER)
+    is_tied, told_by = ties.tied(ranked[0].found, entrant.found, RANK_BY)
+    return replace(entrant, rank=rank, standing=TIED if is_tied else "", told_by=told_by)
+
+
+def _mae(entrant: Entrant) -> float:
+    value = entrant.values.get(RANK_BY, Value(None)).mean
+    return math.inf if value is None else value
