@@ -1,0 +1,68 @@
+"""`ubhpd train`: a model's weights from the heads of a build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ubhpd.training.request import BALANCES, OPTIMIZERS, PRECISIONS, SELECTIONS
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--model", required=True, metavar="NAME", help="See: ubhpd models.")
+@click.option("--data", type=PATH, required=True, metavar="OUT", help="Folder that ubhpd build --out wrote.")
+@click.option("--out", type=PATH, required=True, metavar="RUN", help="Folder of this run: weights, log, report.")
+@click.option("--protocol", metavar="ID", help="Train on its training side. Default: the split train of UBHPD.")
+@click.option("--frames", "frame_list", type=PATH, metavar="FILE", help="Frame list, for protocols that need one.")
+@click.option("--protocol-seed", default=0, help="Of a protocol that divides one set of heads.")
+@click.option("-O", "chosen", multiple=True, metavar="KEY=VALUE", help="Option of the model, as size=64.")
+@click.option("--epochs", type=int, help="How long to train. Default: as the paper.")
+@click.option("--steps", type=int, help="The same in steps of the optimiser.")
+@click.option("--batch-size", type=int, help="Heads per step, of all processes together. Default: as the paper.")
+@click.option("--lr", type=float, help="Learning rate. Default: as the paper.")
+@click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="Default: as the paper.")
+@click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and dropout.")
+@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="Bits of floats.")
+@click.option("--channels-last", is_flag=True, help="Keep pictures in the memory order that tensor cores like.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
+@click.option("--workers", default=0, help="Threads that prepare pictures. Default: one per core.")
+@click.option("--balance", type=click.Choice(BALANCES), default="none", show_default=True,
+              help="Make up for uneven poses: draw rare ones more often, or weight them in the loss.")  # fmt: skip
+@click.option("--validation", default=0.1, show_default=True, help="Share of the training heads that is held out.")
+@click.option("--select", type=click.Choice(SELECTIONS), default="best", show_default=True,
+              help="Keep the epoch that is best on the heads held out, or the last.")  # fmt: skip
+@click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of the backbone to begin with.")
+@click.option("--teacher", "teachers", type=PATH, multiple=True, metavar="FILE", help="Checkpoint to learn from.")
+@click.option("--cache", type=PATH, metavar="DIR", help="Where crops are kept. Default: OUT/work/crops.")
+@click.option("--save-seconds", default=300.0, show_default=True, help="Between two saved states of the run.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
+def command(
+    model: str, data: Path, out: Path, protocol: str | None, frame_list: Path | None, protocol_seed: int,
+    chosen: tuple[str, ...], epochs: int | None, steps: int | None, batch_size: int | None, lr: float | None,
+    optimizer: str | None, seed: int, device: str, precision: str, channels_last: bool, compiled: bool, workers: int,
+    balance: str, validation: float, select: str, backbone: Path | None, teachers: tuple[Path, ...],
+    cache: Path | None, save_seconds: float, quiet: bool,
+) -> None:  # fmt: skip
+    """Train a model on the heads of a build, as its paper does unless told otherwise; a solver is fitted.
+
+    An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
+    input, 130 interrupted.
+    """
+    from ubhpd.models.catalogue import card
+    from ubhpd.models.configure import module_of, pairs
+
+    module_of(card(model))  # says so before any import of torch if it is not there
+    from ubhpd.progress import Progress
+    from ubhpd.training.request import TrainRequest
+    from ubhpd.training.run import train
+
+    request = TrainRequest(
+        model, data, out, protocol, pairs(chosen), seed, epochs, steps, batch_size, lr, optimizer, device, precision,
+        channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
+        protocol_seed, save_seconds,
+    )  # fmt: skip
+    train(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)

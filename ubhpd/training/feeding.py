@@ -1,0 +1,209 @@
+"""Training heads as batches: shuffled, changed at random, prepared by threads while the network works on others.
+
+What a batch holds is a function of (seed, epoch, place in the epoch) alone. So nothing needs to be remembered to go on
+after an interruption, and neither the number of threads nor that of processes changes what the network sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ubhpd.errors import UbhpdError
+from ubhpd.networks.contract import InputRecipe, Target
+from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.prediction.batches import cores, in_order
+from ubhpd.training.augmentations import augmentation
+from ubhpd.training.sample import Augmentation, Floats, Picture, Sample
+
+Rows = npt.NDArray[np.int64]
+
+_ORDER, _CHANGES = 0, 1  # what is drawn: the first number that a generator is seeded with
+
+
+@dataclass(frozen=True)
+class TrainingHeads:
+    """n heads with all that is known of them.
+
+    sample_id: n names. angles_deg: canonical yaw, pitch, roll (n, 3). pixels: crops (n, size, size, 3), None for a
+    network that sees landmarks. landmarks: (n, 68, 2) in pixels of the crop, NaN where not known; None if none is.
+    size: side of the crop. window: rows (n, frames) that make up the sequence of each head, None for single pictures.
+    """
+
+    sample_id: list[str]
+    angles_deg: Floats
+    pixels: Picture | None
+    landmarks: Floats | None
+    size: int
+    window: Rows | None = None
+
+    def sequence(self, row: int) -> Rows:
+        """Return the rows whose pictures the network sees of a head, its own last."""
+        return np.array([row]) if self.window is None else self.window[row]
+
+
+class HeadBatch(NamedTuple):
+    """Some heads for a network: rows (n,), uint8 crops (n, [frames,] size, size, 3) or landmarks, and the truth."""
+
+    rows: Rows
+    inputs: torch.Tensor
+    target: Target
+
+    def to(self, device: torch.device) -> HeadBatch:
+        """Return the batch on a device; from pinned memory the copy runs beside the network's work."""
+        moved = [None if t is None else t.to(device, non_blocking=True) for t in self.target]
+        return HeadBatch(self.rows, self.inputs.to(device, non_blocking=True), Target(*moved))  # type: ignore[arg-type]
+
+
+class Order:
+    """Which heads make up which batch of which epoch."""
+
+    def __init__(self, rows: Rows, batch_size: int, seed: int, share: Floats | None = None, parts: int = 1) -> None:
+        """Prepare.
+
+        Args:
+            rows: to train on.
+            batch_size: heads per batch; the last, incomplete one of an epoch is left out.
+            seed: of the shuffling.
+            share: weights (n,) to draw by, with replacement; None to take every head once per epoch.
+            parts: number of processes that a batch is divided among.
+
+        Raises:
+            UbhpdError: the batch cannot be divided.
+        """
+        self._rows, self._seed = rows, seed
+        self._share = None if share is None else share / share.sum()
+        if batch_size % parts or len(rows) < parts:
+            raise UbhpdError(
+                f"A batch of {batch_size} out of {len(rows):,} heads cannot be divided among {parts} processes: give "
+                "another --batch-size."
+            )
+        self.batch_size = min(batch_size, len(rows) // parts * parts)
+        self.steps = len(rows) // self.batch_size
+        self._epoch: tuple[int, Rows] | None = None
+
+    def batch(self, epoch: int, step: int) -> Rows:
+        """Return the rows of a batch."""
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = (epoch, self._shuffled(epoch))
+        return self._epoch[1][step * self.batch_size : (step + 1) * self.batch_size]
+
+    def _shuffled(self, epoch: int) -> Rows:
+        draw = np.random.default_rng((self._seed, _ORDER, epoch))
+        if self._share is None:
+            return draw.permutation(self._rows)
+        return draw.choice(self._rows, len(self._rows), p=self._share)
+
+
+class Feed:
+    """Batches of heads, changed at random."""
+
+    def __init__(self, heads: TrainingHeads, recipe: InputRecipe, names: tuple[str, ...], seed: int, threads: int = 0,
+                 pinned: bool = False) -> None:  # fmt: skip
+        """Prepare.
+
+        Args:
+            heads: to take from.
+            recipe: of the model.
+            names: of augmentations.
+            seed: of the changes.
+            threads: that prepare batches, 0 for one per core.
+            pinned: put batches where a GPU can fetch them by itself.
+
+        Raises:
+            UbhpdError: an augmentation that there is not, or any for a network that sees landmarks.
+        """
+        if names and heads.pixels is None:
+            raise UbhpdError(f"The augmentation {names[0]} changes pictures, and this model sees landmarks only.")
+        self._heads, self._recipe, self._seed = heads, recipe, seed
+        self._change = augmentation(names) if names else None
+        self._threads, self._pinned = threads or cores(), pinned
+
+    def batches(self, wanted: Iterator[tuple[int, int, Rows]]) -> Generator[HeadBatch, None, None]:
+        """Yield a batch for each (epoch, place of its first head in the epoch, rows), in order, changed at random."""
+        return self._prepared(lambda item: self._batch(item[2], self._draws(item[0], item[1])), wanted)
+
+    def unchanged(self, wanted: Iterator[Rows]) -> Generator[HeadBatch, None, None]:
+        """Yield a batch for each of several rows, in order, as the heads are."""
+        return self._prepared(lambda rows: self._batch(rows, None), wanted)
+
+    def _prepared(self, work: Callable[..., HeadBatch], items: Iterator[Any]) -> Generator[HeadBatch, None, None]:
+        before = cv2.getNumThreads()
+        cv2.setNumThreads(1)  # these threads are the parallelism; OpenCV's own would only get in their way
+        try:
+            yield from in_order(work, items, self._threads)
+        finally:
+            cv2.setNumThreads(before)
+
+    def _draws(self, epoch: int, first: int) -> Callable[[int], np.random.Generator] | None:
+        if self._change is None:
+            return None
+        return lambda at: np.random.default_rng((self._seed, _CHANGES, epoch, first + at))
+
+    def _batch(self, rows: Rows, draws: Callable[[int], np.random.Generator] | None) -> HeadBatch:
+        heads = self._heads
+        angles = heads.angles_deg[rows].copy()
+        points = None if heads.landmarks is None else heads.landmarks[rows].copy()
+        if heads.pixels is None:
+            inputs = self._tensor((len(rows), 68, 2), torch.float32)
+            inputs.numpy()[:] = self._relative(points)
+            return HeadBatch(rows, inputs, self._target(angles, points))
+        frames = () if heads.window is None else (heads.window.shape[1],)
+        inputs = self._tensor((len(rows), *frames, heads.size, heads.size, 3), torch.uint8)
+        pictures = inputs.numpy().reshape(len(rows), -1, heads.size, heads.size, 3)
+        for at, row in enumerate(rows.tolist()):
+            for frame, source in enumerate(heads.sequence(row).tolist()):
+                sample = Sample(heads.pixels[source], angles[at], None if points is None else points[at])
+                # Each picture of a sequence is changed by the same numbers.
+                changed = sample if draws is None else self._changed(sample, draws(at))
+                pictures[at, frame] = changed.pixels
+            angles[at] = changed.angles_deg
+            if points is not None and changed.landmarks68 is not None:
+                points[at] = changed.landmarks68
+        return HeadBatch(rows, inputs, self._target(angles, points))
+
+    def _changed(self, sample: Sample, draw: np.random.Generator) -> Sample:
+        change: Augmentation | None = self._change
+        return sample if change is None else change(sample, draw)
+
+    def _target(self, angles: Floats, points: Floats | None) -> Target:
+        angles_deg = self._tensor(angles.shape, torch.float32)
+        angles_deg.numpy()[:] = angles
+        # In double precision first: it is the truth that errors are measured from.
+        rotation = matrix_from_euler(torch.from_numpy(angles)).float()
+        landmarks = None
+        if points is not None:
+            landmarks = self._tensor(points.shape, torch.float32)
+            landmarks.numpy()[:] = self._relative(points)
+        return Target(angles_deg, rotation, landmarks)
+
+    def _relative(self, points: Floats | None) -> Floats:
+        if points is None:
+            raise UbhpdError(
+                "This model sees landmarks, and none of these heads has any: fill them with ubhpd landmarks."
+            )
+        return points / self._heads.size - 0.5
+
+    def _tensor(self, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=kind, pin_memory=self._pinned)
+
+
+def normalised(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, channels_last: bool) -> torch.Tensor:
+    """Return what a network sees of a batch's inputs: crops as (n, [frames,] 3, size, size), landmarks as they are.
+
+    Args:
+        inputs: uint8 (n, [frames,] size, size, 3), or landmarks.
+        mean: (3, 1, 1), as in `InputRecipe`.
+        std: likewise.
+        channels_last: leave the channels innermost in memory, where they are.
+    """
+    if inputs.dtype != torch.uint8:
+        return inputs
+    pictures = (inputs.movedim(-1, -3).to(mean.dtype) - mean) / std
+    return pictures if channels_last else pictures.contiguous()

@@ -1,0 +1,293 @@
+"""The loop that trains any network: step after step, with what is kept and told on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ubhpd.errors import UbhpdError
+from ubhpd.files import write_json
+from ubhpd.models.model import Model
+from ubhpd.networks.contract import Output, PoseNetwork, TrainingRecipe
+from ubhpd.networks.distillation import teacher_probabilities
+from ubhpd.progress import Progress
+from ubhpd.training import logs, state
+from ubhpd.training.distributed import Team
+from ubhpd.training.feeding import Feed, HeadBatch, Order, Rows, TrainingHeads, normalised
+from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
+from ubhpd.training.request import TrainRequest
+from ubhpd.training.sample import Floats
+from ubhpd.training.state import Position, State, Tensors
+from ubhpd.training.stopping import Stopping
+from ubhpd.training.validation import mean_error_deg
+
+NAN_FILE = "nan_batch.json"
+_LOG_EVERY = 50  # steps
+_SAVING_SHARE = 0.05  # of the time, that the saving at the end of epochs may take at most
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done: model and recipe, heads and their order, how many steps, who and where.
+
+    weights: of each head in the loss (n,), None for all alike. validation: rows held out. identity: of the run.
+    """
+
+    model: Model
+    recipe: TrainingRecipe
+    heads: TrainingHeads
+    order: Order
+    feed: Feed
+    steps: int
+    weights: Floats | None
+    validation: Rows
+    teachers: tuple[PoseNetwork, ...]
+    team: Team
+    request: TrainRequest
+    identity: dict[str, Any]
+
+    @property
+    def out(self) -> Path:
+        """Folder of the run."""
+        return self.request.out
+
+
+class Loop:
+    """A training under way."""
+
+    def __init__(self, work: Work) -> None:
+        """Put everything on the device, and take up what an interrupted run left.
+
+        Raises:
+            UbhpdError: the state in the folder is of another run or damaged.
+        """
+        self._work, device = work, work.team.device
+        request = work.request
+        self.network: PoseNetwork = work.model.network.to(device).train()
+        if request.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._teachers = [t.to(device) for t in work.teachers]
+        self._mean, self._std = (
+            torch.tensor(v, device=device).view(3, 1, 1) for v in (work.model.recipe.mean, work.model.recipe.std)
+        )
+        self._half = torch.float16 if request.precision == "16" and device.type == "cuda" else torch.bfloat16
+        self._optimizer = optimizer_of(self.network, work.recipe)
+        scales = request.precision != "32" and self._half == torch.float16
+        self._scaler = torch.amp.GradScaler(device.type, enabled=scales)
+        self.position = Position()
+        self.best: Tensors = {}
+        self._take_up(state.load(work.out, work.identity))
+        self._parallel = work.team.wrapped(self.network)
+        if request.compiled:
+            self._parallel = torch.compile(self._parallel)
+        self._log: logs.Log | None = None
+        self._sums: Output = {}
+        self._steps_summed = 0
+        self._bad = torch.full((), float("inf"), device=device)
+
+    def run(self, progress: Progress, say: Say) -> None:
+        """Train to the end.
+
+        Raises:
+            UbhpdError: a loss that is not finite, too little memory, or the folder cannot be written.
+            KeyboardInterrupt: asked to stop; the state is saved.
+        """
+        try:
+            self._run(progress, say)
+        except OSError as error:
+            raise UbhpdError(
+                f"Cannot write {error.filename or self._work.out} ({error.strerror}): make room; the state saved "
+                "before is kept, and the same command goes on from it."
+            ) from None
+        except torch.OutOfMemoryError:
+            raise UbhpdError(
+                f"The memory of the device is too small for batches of {self._work.order.batch_size}: give a smaller "
+                "--batch-size."
+            ) from None
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _run(self, progress: Progress, say: Say) -> None:
+        work = self._work
+        if work.team.leads:
+            self._log = logs.Log(work.out, self.position.log_bytes)
+        waits, saved = logs.Waits(work.team.device), _Saved(work.request.save_seconds)
+        heads = work.order.batch_size
+        with (
+            Stopping() as stopping,
+            progress.bar("Training", work.steps * heads) as advance,
+            closing(work.feed.batches(self._wanted())) as batches,
+            torch.backends.cudnn.flags(enabled=True, benchmark=True),  # all batches have one shape
+        ):
+            advance(self.position.step * heads)
+            while self.position.step < work.steps:
+                begun = waits.begin()
+                batch = next(batches).to(work.team.device)
+                waits.end(begun)
+                self._step(batch)
+                advance(heads)
+                is_end = self._is_epoch_end()
+                asked = stopping.asked and work.team.size == 1
+                if is_end or self.position.step % _LOG_EVERY == 0 or asked or (work.team.size == 1 and saved.is_due()):
+                    stops = bool(work.team.sums(torch.tensor(float(stopping.asked), device=work.team.device)))
+                    self._tell(waits, is_end, say)
+                    if stops or saved.is_due() or (is_end and saved.is_cheap()):
+                        saved.by(self._save)
+                    if stops:
+                        raise KeyboardInterrupt
+
+    def _step(self, batch: HeadBatch) -> None:
+        """Take one step down the gradient."""
+        work, step = self._work, self.position.step
+        # Dropout and the like: a function of these numbers, so that nothing needs to be remembered.
+        torch.manual_seed(int(np.random.SeedSequence((work.request.seed, step, work.team.rank)).generate_state(1)[0]))
+        set_learning_rate(self._optimizer, learning_rate(work.recipe, step, work.steps))
+        target = batch.target
+        with self._autocast():
+            inputs = self._seen(batch.inputs)
+            if self._teachers:
+                target = target._replace(teacher=teacher_probabilities(self._teachers, inputs).float())
+            output = self._parallel(inputs)
+        weights = None if work.weights is None else work.weights[batch.rows]
+        terms = loss_terms(self.network, output, target, weights)
+        loss = torch.stack(list(terms.values())).sum()
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.unscale_(self._optimizer)
+        clip([p for g in self._optimizer.param_groups for p in g["params"]], work.recipe)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        with torch.no_grad():
+            self._bad = torch.minimum(self._bad, torch.where(loss.isfinite(), float("inf"), float(step)))
+            for name, term in {"loss": loss, **terms}.items():
+                self._sums[name] = self._sums.get(name, 0) + term.detach()
+        self._steps_summed += 1
+        self.position = replace(self.position, step=step + 1)
+
+    def _wanted(self) -> Iterator[tuple[int, int, Rows]]:
+        """Yield (epoch, place in the epoch, rows) of this process's part of all batches still to come."""
+        order, team = self._work.order, self._work.team
+        for step in range(self.position.step, self._work.steps):
+            epoch, at = divmod(step, order.steps)
+            first, rows = team.part(order.batch(epoch, at))
+            yield epoch, at * order.batch_size + first, rows
+
+    def _seen(self, inputs: torch.Tensor) -> torch.Tensor:
+        return normalised(inputs, self._mean, self._std, self._work.request.channels_last)
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self._work.request.precision != "32"
+        return torch.autocast(self._work.team.device.type, self._half, enabled=enabled)
+
+    def _is_epoch_end(self) -> bool:
+        step = self.position.step
+        return step % self._work.order.steps == 0 or step == self._work.steps
+
+    def _tell(self, waits: logs.Waits, is_end: bool, say: Say) -> None:
+        """Check and write down what the last steps came to; at the end of an epoch validate."""
+        work, step = self._work, self.position.step
+        self._check_finite()
+        sums = work.team.sums(torch.stack([v.double() for v in self._sums.values()]))
+        means = dict(zip(self._sums, (sums / self._steps_summed / work.team.size).tolist(), strict=True))
+        seconds, wait_share = waits.read()
+        speed = self._steps_summed * work.order.batch_size / seconds
+        self._sums, self._steps_summed = {}, 0
+        error = self._validated() if is_end else None
+        epoch, epochs = -(-step // work.order.steps), -(-work.steps // work.order.steps)
+        lr = learning_rate(work.recipe, step - 1, work.steps)
+        loss = means.pop("loss")
+        row = {"step": step, "epoch": epoch, "lr": lr, "loss": loss, "validation_error_deg": error,
+               "heads_per_second": speed, "wait_share": wait_share}  # fmt: skip
+        if self._log is not None:
+            self._log.write(row, means)
+            self.position = replace(self.position, log_bytes=self._log.bytes)
+        waits.read()  # validation is no part of the next interval
+        if is_end and work.team.leads:
+            judged = "" if error is None else f", validation {error:.3f} degrees"
+            say(f"epoch {epoch} of {epochs}: loss {loss:.4g}{judged}, lr {lr:.3g}, {speed:,.0f} heads/s, "
+                f"waiting for data {wait_share:.0%}")  # fmt: skip
+
+    def _validated(self) -> float | None:
+        """Return the error on the heads held out, and keep the weights if it is the least so far."""
+        work = self._work
+        if not len(work.validation):
+            return None
+        error = float("inf")
+        if work.team.leads:
+            with self._autocast():
+                error = mean_error_deg(
+                    self.network, lambda inputs: self._seen(inputs.to(work.team.device)), work.feed, work.validation,
+                    work.heads.angles_deg, max(work.order.batch_size, 64),
+                )  # fmt: skip
+        error = work.team.told_by_leader(error)
+        if error < self.position.best_error_deg:
+            epoch = -(-self.position.step // work.order.steps)
+            self.position = replace(self.position, best_epoch=epoch, best_error_deg=error)
+            self.best = {n: v.detach().clone() for n, v in self.network.state_dict().items()}
+        return error
+
+    def _check_finite(self) -> None:
+        """Raise UbhpdError if a loss was not finite, and write down which batch it was."""
+        work = self._work
+        if not torch.isfinite(self._bad):
+            return
+        bad = int(self._bad)
+        rows = work.order.batch(*divmod(bad, work.order.steps))
+        path = work.out / NAN_FILE
+        terms = {name: str(float(v)) for name, v in self._sums.items()}
+        write_json({"step": bad + 1, "sums_since_last_report": terms,
+                    "sample_id": [work.heads.sample_id[r] for r in rows.tolist()]}, path)  # fmt: skip
+        raise UbhpdError(
+            f"The loss is not finite at step {bad + 1}: its batch is in {path}; give a lower --lr, or --precision 32."
+        )
+
+    def _save(self) -> None:
+        if self._work.team.leads:
+            scaler = self._scaler.state_dict()
+            self.position = replace(
+                self.position, scale=scaler.get("scale", 0.0), growth=scaler.get("_growth_tracker", 0)
+            )
+            tensors = state.optimizer_tensors(self._optimizer)
+            kept = State(self.position, self.network.state_dict(), self.best, tensors)
+            state.save(self._work.out, kept, self._work.identity)
+
+    def _take_up(self, kept: State | None) -> None:
+        if kept is None:
+            return
+        device = self._work.team.device
+        self.position = kept.position
+        self.network.load_state_dict(kept.network)
+        self.best = {name: value.to(device) for name, value in kept.best.items()}
+        state.fill_optimizer(self._optimizer, kept.optimizer)
+        if self._scaler.is_enabled():
+            own = self._scaler.state_dict()
+            self._scaler.load_state_dict(own | {"scale": kept.position.scale, "_growth_tracker": kept.position.growth})
+
+
+class _Saved:
+    """When the state was saved last, and how long that took."""
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every, self._last, self._took = every_seconds, time.monotonic(), 0.0
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= self._every
+
+    def is_cheap(self) -> bool:
+        return self._took <= _SAVING_SHARE * (time.monotonic() - self._last)
+
+    def by(self, save: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        save()
+        self._last = time.monotonic()
+        self._took = self._last - begun

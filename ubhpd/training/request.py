@@ -1,0 +1,107 @@
+"""What a training is asked for, and what comes of it; no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ubhpd.errors import UbhpdError
+
+PRECISIONS = ("32", "16", "bf16")
+BALANCES = ("none", "sampling", "loss", "lds")
+SELECTIONS = ("best", "last")
+OPTIMIZERS = ("adam", "adamw", "sgd")
+
+WEIGHTS = "weights.safetensors"
+REPORT = "train.json"
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train on what, and how; None leaves it to the model's own recipe.
+
+    model: a name of the catalogue. data: folder of a build. out: folder of the run, where an interrupted one goes on.
+    protocol: its training side; None takes the split train of ubhpd.parquet. options: of the model, as typed.
+    seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
+    of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
+    workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.balance`. validation: share
+    of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights to
+    begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build.
+    frame_list, protocol_seed: as for `ubhpd.protocol.protocols.resolve`. save_seconds: between two saved states.
+    """
+
+    model: str
+    data: Path
+    out: Path
+    protocol: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    seed: int = 0
+    epochs: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    optimizer: str | None = None
+    device: str = "auto"
+    precision: str = "32"
+    channels_last: bool = False
+    compiled: bool = False
+    workers: int = 0
+    balance: str = "none"
+    validation: float = 0.1
+    select: str = "best"
+    backbone: Path | None = None
+    teachers: tuple[Path, ...] = ()
+    cache: Path | None = None
+    frame_list: Path | None = None
+    protocol_seed: int = 0
+    save_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be trained with."""
+        for name, allowed in (("precision", PRECISIONS), ("balance", BALANCES), ("select", SELECTIONS)):
+            if getattr(self, name) not in allowed:
+                raise UbhpdError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
+        if self.optimizer is not None and self.optimizer not in OPTIMIZERS:
+            raise UbhpdError(f"optimizer is {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+        for name in ("epochs", "steps", "batch_size", "lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UbhpdError(f"{name} is {value}: give a number above 0.")
+        if self.epochs is not None and self.steps is not None:
+            raise UbhpdError("Both epochs and steps say how long to train: give one of them.")
+        if self.seed < 0 or self.workers < 0:
+            raise UbhpdError(f"seed is {self.seed} and workers {self.workers}: give whole numbers of at least 0.")
+        if not 0 <= self.validation < 1:
+            raise UbhpdError(f"validation is {self.validation}: give a share from 0 to below 1, such as 0.1.")
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a training came to: the content of train.json.
+
+    weights: the checkpoint, its tensors' hash weights_sha256. steps, epochs: trained. best_epoch: from 1, the one whose
+    weights were kept, None without validation. validation_error_deg: their mean geodesic error. selection_rule: in
+    words. heads, validation_heads: trained on, and held out. recipe: what was trained with. origin: what the
+    checkpoint says of itself. warnings: sentences.
+    """
+
+    model: str
+    weights: Path
+    weights_sha256: str
+    steps: int
+    epochs: int
+    best_epoch: int | None
+    validation_error_deg: float | None
+    selection_rule: str
+    heads: int
+    validation_heads: int
+    recipe: Mapping[str, Any]
+    origin: Mapping[str, Any]
+    identity: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold; the weights by their file name."""
+        return {**asdict(self), "weights": self.weights.name}

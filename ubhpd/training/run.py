@@ -1,0 +1,232 @@
+"""`ubhpd train` as a function: a model and a build in, a checkpoint and its report out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ubhpd import __version__
+from ubhpd.errors import UbhpdError
+from ubhpd.files import write_json
+from ubhpd.models import checkpoint
+from ubhpd.models.catalogue import card
+from ubhpd.models.importing import with_backbone
+from ubhpd.models.model import Model
+from ubhpd.models.solver import Solver
+from ubhpd.networks.contract import PoseNetwork
+from ubhpd.prediction.measuring import device_title
+from ubhpd.progress import Progress
+from ubhpd.solving import heads_of
+from ubhpd.training import state
+from ubhpd.training.assembling import Assembled, assembled
+from ubhpd.training.balance import loss_weights, sampling_weights
+from ubhpd.training.distributed import Team, team
+from ubhpd.training.feeding import Feed, Order
+from ubhpd.training.heads import Held, TrainingSide, held_out, training_side
+from ubhpd.training.loop import Loop, Work
+from ubhpd.training.optimisation import recipe_asked_for
+from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
+from ubhpd.training.sample import Floats
+
+__all__ = ["TrainReport", "TrainRequest", "train"]
+
+Say = Callable[[str], None]
+
+
+def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
+    """Train a network, or fit a solver, and return what came of it; a run that was interrupted goes on.
+
+    The folder `request.out` gets weights.safetensors with its JSON, log.csv and train.json. A run that is finished is
+    not done again.
+
+    Args:
+        request: what to train.
+        progress: shows how far it is.
+        say: told a line per epoch, and what is left out.
+
+    Raises:
+        UbhpdError: wrong input; a folder that holds another run; a loss that is not finite; no room.
+        KeyboardInterrupt: asked to stop; the same request goes on from there.
+    """
+    side = training_side(request.data, request.protocol, request.frame_list, request.protocol_seed)
+    try:
+        request.out.mkdir(parents=True, exist_ok=True)
+        if card(request.model).kind == "solver":
+            report = _fitted(request, side)
+            say(_summary(report))
+            return report
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices), team(request.device) as members:
+            if not members.leads:
+                progress, say = Progress(show=False), lambda text: None
+            report = _trained(request, side, members, progress, say)
+            say(_summary(report))
+            return report
+    except OSError as error:
+        raise UbhpdError(
+            f"Cannot write {error.filename or request.out} ({error.strerror}): check the path and the room on the disk."
+        ) from None
+
+
+def _fitted(request: TrainRequest, side: TrainingSide) -> TrainReport:
+    solver = Solver.fitted(request.model, request.options, heads_of(side.table), side.origin)
+    about = solver.save(request.out / WEIGHTS)
+    return _written(request, TrainReport(
+        request.model, request.out / WEIGHTS, about.sha256, 0, 0, None, None, "none: a fit has one answer",
+        side.table.num_rows, 0, {}, dict(about.origin), {}, side.warnings,
+    ))  # fmt: skip
+
+
+def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress: Progress, say: Say) -> TrainReport:
+    for warning in side.warnings:
+        say(warning)
+    model = Model.untrained(request.model, request.options, request.seed)
+    if request.backbone is not None:
+        model = with_backbone(model, request.backbone)
+    teachers = tuple(_teacher(path, model) for path in request.teachers)
+    recipe = recipe_asked_for(model.module.training_recipe(model.config), request)
+    found = assembled(
+        side.table, side.origin["manifest_fingerprint"], model.kind, model.recipe, recipe.max_angle_deg,
+        build=request.data, cache=request.cache or request.data / "work" / "crops", seed=request.seed,
+        threads=request.workers, team=members, progress=progress, say=say,
+    )  # fmt: skip
+    for warning in found.warnings:
+        say(warning)
+    held = held_out(side.table.take(found.usable), request.validation)
+    held = held._replace(train=found.usable[held.train], validation=found.usable[held.validation])
+    angles = found.heads.angles_deg[held.train]
+    share = sampling_weights(angles) if request.balance == "sampling" else None
+    order = Order(held.train, recipe.batch_size, request.seed, share, members.size)
+    _check_normalisation(model, order, members)
+    steps = request.steps or (request.epochs or recipe.epochs) * order.steps
+    identity = json.loads(json.dumps(_identity(request, side, model, order, steps, asdict(recipe))))
+    kept = _finished(request, identity)
+    if kept is not None:
+        return kept
+    names = recipe.augmentations
+    feed = Feed(found.heads, model.recipe, names, request.seed, request.workers, members.device.type == "cuda")
+    work = Work(
+        model, recipe, found.heads, order, feed, steps, _loss_weights(request, found, held), held.validation, teachers,
+        members, request, identity,
+    )  # fmt: skip
+    loop = Loop(work)
+    loop.run(progress, say)
+    if members.leads:
+        _save(work, loop, side, held, found.warnings)
+    members.wait()
+    report = _finished(request, identity)
+    if report is None:
+        raise UbhpdError(f"{request.out / REPORT} is not there after training: all processes need the same folder.")
+    return report
+
+
+def _save(work: Work, loop: Loop, side: TrainingSide, held: Held, warnings: tuple[str, ...]) -> None:
+    """Write the checkpoint of the weights selected, and the report; the state is needed no more."""
+    request, model, position = work.request, work.model, loop.position
+    epochs = -(-work.steps // work.order.steps)
+    is_best = request.select == "best" and bool(loop.best)
+    rule = f"the last of {epochs} epochs"
+    if is_best:
+        rule = (
+            f"the epoch of {epochs} with the least mean geodesic error on {len(held.validation):,} validation heads "
+            f"out of the training set, which share no {held.grouped_by.replace(' and ', ' or ')} with those trained on"
+        )
+    loop.network.load_state_dict(loop.best if is_best else loop.network.state_dict())
+    best = position.best_epoch or None
+    error = position.best_error_deg if best else None
+    recipe = {**asdict(work.recipe), "batch_size": work.order.batch_size,
+              "balance": request.balance, "precision": request.precision}  # fmt: skip
+    origin = {
+        **model.about.origin, "how": "trained", "data": side.origin, "heads": len(held.train),
+        "validation_heads": len(held.validation), "recipe": recipe, "steps": work.steps, "epochs": epochs,
+        "selection": rule, "best_epoch": best, "validation_error_deg": error, "seed": request.seed,
+        "teachers": [checkpoint.file_origin(t) for t in request.teachers], "processes": work.team.size,
+        "device": device_title(str(work.team.device)), "torch": metadata.version("torch"), "ubhpd": __version__,
+    }  # fmt: skip
+    terms = "that of the heads it was trained on"
+    if request.backbone is not None:
+        terms += f", and {model.about.license}"
+    about = model.of_origin(origin, terms).save(request.out / WEIGHTS)
+    _written(request, TrainReport(
+        request.model, request.out / WEIGHTS, about.sha256, work.steps, epochs, best, error, rule, len(held.train),
+        len(held.validation), recipe, origin, work.identity, (*side.warnings, *warnings),
+    ))  # fmt: skip
+    (request.out / state.FILE).unlink(missing_ok=True)
+
+
+def _summary(report: TrainReport) -> str:
+    if not report.steps:
+        return f"{report.model} fitted to {report.heads:,} heads: {report.weights}"
+    error = report.validation_error_deg
+    judged = "" if error is None else f", best epoch {report.best_epoch} with {error:.3f} degrees in validation"
+    return f"{report.model} on {report.heads:,} heads, {report.steps:,} steps{judged}: {report.weights}"
+
+
+def _written(request: TrainRequest, report: TrainReport) -> TrainReport:
+    write_json(report.as_dict(), request.out / REPORT)
+    return report
+
+
+def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | None:
+    """Return the report of an earlier run of the same that was finished, None if there is none.
+
+    Raises:
+        UbhpdError: the folder holds another run.
+    """
+    path = request.out / REPORT
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+        before = dict(said["identity"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    state.check_same(path, before, identity)
+    try:
+        about = checkpoint.read_about(request.out / WEIGHTS)
+    except UbhpdError:
+        return None
+    if about.sha256 != said["weights_sha256"]:
+        return None
+    return TrainReport(**{**said, "weights": request.out / WEIGHTS, "warnings": tuple(said["warnings"])})
+
+
+def _identity(request: TrainRequest, side: TrainingSide, model: Model, order: Order, steps: int,
+              recipe: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Return all that decides the weights, but for rounding."""
+    return {
+        "model": request.model, "options": asdict(model.config), "input": asdict(model.recipe), "seed": request.seed,
+        "heads": side.origin["fingerprint"], "recipe": recipe, "batch_size": order.batch_size, "steps": steps,
+        "balance": request.balance, "precision": request.precision, "validation": request.validation,
+        "select": request.select, "backbone": model.about.origin.get("backbone"),
+        "teachers": [checkpoint.file_origin(t)["sha256"] for t in request.teachers],
+    }  # fmt: skip
+
+
+def _loss_weights(request: TrainRequest, found: Assembled, held: Held) -> Floats | None:
+    if request.balance not in ("loss", "lds"):
+        return None
+    weights = np.zeros(len(found.heads.sample_id))
+    weights[held.train] = loss_weights(found.heads.angles_deg[held.train], smoothed=request.balance == "lds")
+    return weights
+
+
+def _teacher(path: Path, student: Model) -> PoseNetwork:
+    """Return the network of a checkpoint that a model can learn from."""
+    if not getattr(student.config, "distill", False):
+        raise UbhpdError(f"{student.name} learns from no teacher with these options: leave --teacher out.")
+    found = Model.of_checkpoint(path)
+    if found.recipe != student.recipe:
+        raise UbhpdError(f"{path} sees other pictures than {student.name}: take a teacher with the same input.")
+    return found.network
+
+
+def _check_normalisation(model: Model, order: Order, members: Team) -> None:
+    if order.batch_size == members.size and any(isinstance(m, _BatchNorm) for m in model.network.modules()):
+        raise UbhpdError(f"{model.name} normalises over its batch, which cannot be of one head: give --batch-size 2.")

@@ -1,0 +1,138 @@
+"""Where a training stands, in one safetensors file: enough to go on as if nothing had happened.
+
+The tensors are network/NAME, best/NAME for the best weights so far, and optimizer/NUMBER/KEY; the header holds the
+numbers and what run it is of. Random numbers need no state: all are drawn from (seed, epoch, place) or (seed, step).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ubhpd.errors import UbhpdError
+from ubhpd.files import replacing
+
+FILE = "state.safetensors"
+_KEY = "ubhpd-training"
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a training is.
+
+    step: optimiser steps done. best_epoch: from 1, 0 for none yet. best_error_deg: of it. log_bytes: of log.csv.
+    scale, growth: of the gradient scaler.
+    """
+
+    step: int = 0
+    best_epoch: int = 0
+    best_error_deg: float = float("inf")
+    log_bytes: int = 0
+    scale: float = 0.0
+    growth: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """A position with the tensors that belong to it."""
+
+    position: Position
+    network: Tensors
+    best: Tensors
+    optimizer: Tensors
+
+
+def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
+    """Write the state, whole or not at all.
+
+    Args:
+        folder: of the run.
+        state: to keep.
+        identity: of the run, as JSON can hold it.
+
+    Raises:
+        OSError: the file cannot be written; the one before is still there.
+    """
+    tensors: Tensors = {}
+    for part in ("network", "best", "optimizer"):
+        for name, value in getattr(state, part).items():
+            # A copy, because safetensors refuses tensors that share memory, as best and network may.
+            tensors[f"{part}/{name}"] = value.detach().cpu().clone().contiguous()
+    said = {"identity": dict(identity), "position": asdict(state.position)}
+    try:
+        with replacing(folder / FILE) as part_file:
+            save_file(tensors, part_file, {_KEY: json.dumps(said)})
+    except SafetensorError as error:
+        raise OSError(5, str(error), str(folder / FILE)) from None
+
+
+def load(folder: Path, identity: Mapping[str, Any]) -> State | None:
+    """Return the state that an interrupted run left, None if there is none.
+
+    Raises:
+        UbhpdError: it is of another run, or damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            said = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        position = Position(**said["position"])
+        before = dict(said["identity"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        raise UbhpdError(f"{path} is damaged: delete it to begin this run anew, or name another --out.") from None
+    check_same(path, before, identity)
+    parts: dict[str, Tensors] = {"network": {}, "best": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition("/")
+        parts[part][rest] = value
+    return State(position, **parts)
+
+
+def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise UbhpdError unless a file is of this run; it says what differs."""
+    was, wanted = _flat(before), _flat(now)
+    for name in sorted({**was, **wanted}):
+        if was.get(name) != wanted.get(name):
+            raise UbhpdError(
+                f"{path} is of another run, with {name} {was.get(name)!r} and not {wanted.get(name)!r}: name another "
+                "--out, or delete that folder."
+            )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Return the state of an optimiser as tensors named NUMBER/KEY, by the numbers of its parameters."""
+    found: Tensors = {}
+    for number, own in optimizer.state_dict()["state"].items():
+        for key, value in own.items():
+            if value is not None:
+                found[f"{number}/{key}"] = torch.as_tensor(value)
+    return found
+
+
+def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Give an optimiser the state that `optimizer_tensors` took from one like it."""
+    own: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition("/")
+        own.setdefault(int(number), {})[key] = value
+    optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _flat(values: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Return values inside of each other as one row, named by their way."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _flat(value, f"{start}{name}.") if isinstance(value, dict) else {f"{start}{name}": value}
+    return found
