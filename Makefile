@@ -7,12 +7,14 @@ OUT ?= demo-out
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install test test-slow demo lint types wheel docs benchmark clean
+.PHONY: help install test test-slow demo demo-gpu lint types wheel docs benchmark clean
 
 help:
-	@echo "make demo       generate raw datasets, build the pool, look at it"
+	@echo "make demo       raw datasets, UBHPD, three trained networks, their leaderboard"
+	@echo "make demo-gpu   the same with a network of every kind"
 	@echo "make test       run the tests"
 	@echo "make lint types wheel   what the continuous integration checks besides"
+	@echo "make docs       build the documents as a site, site/index.html; runs the notebooks (minutes)"
 	@echo "make benchmark  time the builders against the usual loop"
 
 install: $(VENV)/.installed
@@ -32,6 +34,9 @@ test-slow: install
 demo: install
 	$(BIN)/python -m ubhpd.demo --out $(OUT)
 
+demo-gpu: install
+	$(BIN)/python -m ubhpd.demo --out $(OUT) --gpu --heads 7000
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -47,6 +52,10 @@ wheel: install
 	rm -rf build dist
 	$(BIN)/python -m build --quiet --wheel
 	$(BIN)/python tests/wheel_check.py dist
+
+docs: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 benchmark: install
 	$(BIN)/python benchmarks/build.py

@@ -1,7 +1,8 @@
-"""The main job on generated data, as a newcomer sees it first: `make demo`, or python -m ubhpd.demo.
+"""The whole journey on generated data, as a newcomer sees it first: `make demo`, or python -m ubhpd.demo.
 
-Writes small raw datasets in the true layouts of BIWI, AFLW and 300W-LP (rendered heads of known pose, no
-research data), then types the commands that a researcher would type on the real ones.
+Writes raw datasets in the true layouts of BIWI, AFLW and 300W-LP (rendered heads of known pose, no research data), then
+types the commands that a researcher would type on the real ones: build, train and score three small networks and the
+mean pose, and make the leaderboard of them.
 """
 
 from __future__ import annotations
@@ -11,63 +12,56 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from ubhpd import manifest
-from ubhpd.bins import ANGLES
-from ubhpd.files import replacing
-from ubhpd.progress import Progress
-from ubhpd.synth import aflw, biwi, w300lp
-from ubhpd.synth.files import Work
+SMALL = ("mean_pose", "osgg_small", "ssrnet_md", "fsanet_metric_1x1")
+# One model of each file in baselines/ that has a network, for a machine with a GPU.
+LARGE = (
+    "mean_pose", "landmarks_pnp", "eva_gcn", "osgg_small", "osgg_paper", "osgg_released", "ssrnet_md",
+    "fsanet_capsule_1x1", "fsanet_capsule_var", "fsanet_capsule_wo", "hopenet", "dadl", "ehpnet_nokd", "trinet",
+    "whenet", "sixdrepnet", "vgg16", "vgg16_rnn",
+)  # fmt: skip
 
-_BIWI_FRAMES = 40
-_HEADS = 400
-_JOBS = 2
-
-
-def write_raw(root: Path) -> None:
-    """Write the three raw datasets below `root`."""
-    progress = Progress()
-    with progress.step("drawing BIWI") as report:
-        biwi.write(root, range(1, 7), frames=_BIWI_FRAMES, seed=1, work=Work(_JOBS, report=report))
-    with progress.step("drawing AFLW") as report:
-        aflw.write(root, _HEADS, seed=2, work=Work(_JOBS, report=report))
-    with progress.step("drawing 300W-LP") as report:
-        w300lp.write(root, _HEADS, seed=3, bad_flips=3, work=Work(_JOBS, report=report))
+_SMALL_RUN = ("--steps", "500", "--batch-size", "32", "--lr", "0.001")
+_LARGE_RUN = ("--epochs", "10", "--batch-size", "64", "--lr", "0.0003", "--precision", "16")
 
 
 def main() -> None:
-    """Run the demo; its folder is made anew."""
+    """Run the demo; its raw data and its build are made anew."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--out", type=Path, default=Path("demo-out"))
-    out = arguments.parse_args().out
-    raw = out / "raw"
-    for old in (raw, out / "work"):
-        shutil.rmtree(old, ignore_errors=True)
-    print(f"Writing raw datasets in their true layouts to {raw} ...", flush=True)
-    write_raw(raw)
-    _type("ubhpd", "sources", "--data-root", str(raw))
-    _type(
-        "ubhpd", "build", "--sources", "biwi,aflw,300wlp", "--data-root", str(raw), "--out", str(out),
-        "--size", "auto", "--sigma", "15", "--split", "subject", "--jobs", str(_JOBS),
-    )  # fmt: skip
+    arguments.add_argument("--heads", type=int, default=500, help="pictures of each of the three sources")
+    arguments.add_argument("--gpu", action="store_true", help="train one model of every kind, on a GPU")
+    chosen = arguments.parse_args()
+    began = time.monotonic()
+    run(chosen.out, chosen.heads, LARGE if chosen.gpu else SMALL, _LARGE_RUN if chosen.gpu else _SMALL_RUN)
+    print(f"\nDone in {(time.monotonic() - began) / 60:.1f} minutes. Look at")
+    for what, path in (
+        ("the leaderboard", chosen.out / "leaderboard/leaderboard.html"),
+        ("densities before and after", chosen.out / "figures/density.png"),
+        ("the dataset's card", chosen.out / "CARD.md"),
+        ("the dataset", chosen.out / "ubhpd.parquet"),
+    ):
+        print(f"  {what:28}{path}")
+
+
+def run(out: Path, heads: int, models: Sequence[str], training: Sequence[str]) -> None:
+    """Type the commands, from raw data to the leaderboard's page, into `out`."""
+    raw, results = str(out / "raw"), str(out / "results")
+    for old in ("raw", "work", "results"):
+        shutil.rmtree(out / old, ignore_errors=True)
+    sources = "biwi,aflw,300wlp"
+    _type("ubhpd", "synth", "--out", raw, "--sources", sources, "--heads", str(heads), "--size", "160", "--seed", "1",
+          "--jobs", "2")  # fmt: skip
+    _type("ubhpd", "sources", "--data-root", raw)
+    _type("ubhpd", "build", "--sources", sources, "--data-root", raw, "--out", str(out), "--size", "auto",
+          "--sigma", "15", "--split", "subject", "--jobs", "2")  # fmt: skip
     _type("ubhpd", "info", str(out))
-    print("\nA model that always answers with the mean pose of the training side: the least that any model must beat.")
-    write_mean_pose(out)
-    _type("ubhpd", "score", str(out / "mean_pose.csv"), "--manifest", str(out), "--protocol", "ubhpd",
-          "--html", str(out / "mean_pose.html"))  # fmt: skip
-    print(f"\nLook at {out / 'figures' / 'density.png'} (densities before and after), {out / 'CARD.md'},")
-    print(f"{out / 'mean_pose.html'} and {out / 'ubhpd.parquet'}.")
-
-
-def write_mean_pose(out: Path) -> None:
-    """Write the predictions of the mean-pose model for the test side of the build in `out`."""
-    names = ["sample_id", "split", *(f"{a}_deg" for a in ANGLES)]
-    frame = manifest.read(out / "ubhpd.parquet", names).to_pandas()
-    test = frame[frame.split == "test"][["sample_id"]]
-    mean = frame[frame.split == "train"][[f"{a}_deg" for a in ANGLES]].mean()
-    with replacing(out / "mean_pose.csv") as part:
-        test.assign(**{a: mean[f"{a}_deg"] for a in ANGLES}).to_csv(part, index=False)
+    _type("ubhpd", "bench", "--models", ",".join(models), "--protocols", "3", "--data", str(out), "--out", results,
+          "--speed", "64", *training)  # fmt: skip
+    _type("ubhpd", "leaderboard", results, "--out", str(out / "leaderboard"))
 
 
 def _type(*command: str) -> None:
