@@ -108,7 +108,7 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     if unknown := sorted(set(config.options) - set(chosen)):
         raise UbhpdError(f"Option for {unknown[0]!r}, which is not among the sources {', '.join(chosen)}.")
     options = {n: registry.options_for(b, dict(config.options.get(n, {}))) for n, b in chosen.items()}
-    work = config.out / WORK
+    work = config.out.absolute() / WORK  # workers may stand in another folder
     specs = _find(config, chosen, work)
     reports: dict[str, DatasetReport] = {}
     tasks: list[tuple[Task, bool]] = []
