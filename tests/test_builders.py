@@ -273,7 +273,7 @@ KINDS = [
     Kind("biwi", "01/depth.cal", "biwi/01/", "none"),
     Kind("biwi", "01.obj", "biwi/01/", "box", spares=("cut by 20 bytes", "cut to 0.6")),  # cut among the faces
     Kind("aflw", "data/aflw.sqlite", "aflw/", "error"),
-    Kind("aflw", "data/flickr/2/image00005.jpg", "aflw/39342 aflw/39343"),
+    Kind("aflw", "data/flickr/2/image00004.jpg", "aflw/39342 aflw/39343"),
     Kind("aflw", "data/aflw-changelog.txt", "aflw/", "none"),
     Kind("aflw", "doc/README.txt", "aflw/", "none"),
     Kind("aflw2000", "image00002.jpg", "aflw2000/image00002"),

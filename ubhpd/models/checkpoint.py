@@ -27,6 +27,8 @@ SUFFIX = ".safetensors"
 
 Array = npt.NDArray[Any]
 
+_KINDS = "biufc"  # of numpy's own types
+
 
 @dataclass(frozen=True)
 class About:
@@ -94,6 +96,10 @@ def load(path: Path, expected_model: str | None = None) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (TypeError, AttributeError) as error:
             raise UbhpdError(f"{path} has numbers of a type that no checkpoint of ubhpd has ({error}).") from None
+    for name, values in tensors.items():
+        if values.dtype.kind not in _KINDS:  # ml_dtypes, where it is loaded, teaches numpy some more
+            kind = f"{name} is of type {values.dtype}"
+            raise UbhpdError(f"{path} has numbers of a type that no checkpoint of ubhpd has ({kind}).")
     check_finite(tensors, str(path))
     if tensor_hash(tensors) != about.sha256:
         raise UbhpdError(f"The tensors of {path} are not those it was written with: get or make the file again.")
