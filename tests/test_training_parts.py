@@ -437,3 +437,13 @@ def test_a_request_says_what_it_cannot_be():
         with pytest.raises(UbhpdError) as found:
             TrainRequest("trial", None, None, **wrong)
         assert next(iter(wrong)) in str(found.value)
+
+
+def test_two_runs_do_not_cut_the_same_crops_at_once(tmp_path, monkeypatch):
+    def locked(*arguments):
+        raise BlockingIOError(11, "unable to lock file")
+
+    monkeypatch.setattr(crop_cache, "key_of", lambda plan, recipe: "key")
+    monkeypatch.setattr(crop_cache, "_cut", locked)
+    with pytest.raises(UbhpdError, match="Another run is cutting the same crops"):
+        crop_cache.crops_of(None, None, tmp_path, tmp_path, QUIET)

@@ -72,6 +72,10 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
             folder.mkdir(parents=True, exist_ok=True)
             _cut(path, plan, recipe, build, progress, threads, say)
         return _opened(path, plan)
+    except BlockingIOError:
+        raise UbhpdError(
+            f"Another run is cutting the same crops into {folder}: let it finish, then start this one again."
+        ) from None
     except OSError as error:
         raise UbhpdError(
             f"Cannot keep crops in {folder} ({error.strerror or error}): make room or name another folder by --cache; "
