@@ -57,7 +57,7 @@ def run(out: Path, heads: int, models: Sequence[str], training: Sequence[str]) -
           "--jobs", "2")  # fmt: skip
     _type("ubhpd", "sources", "--data-root", raw)
     _type("ubhpd", "build", "--sources", sources, "--data-root", raw, "--out", str(out), "--size", "auto",
-          "--sigma", "15", "--split", "subject", "--jobs", "2")  # fmt: skip
+          "--sigma", "20", "--split", "subject", "--jobs", "2")  # fmt: skip
     _type("ubhpd", "info", str(out))
     _type("ubhpd", "bench", "--models", ",".join(models), "--protocols", "3", "--data", str(out), "--out", results,
           "--speed", "64", *training)  # fmt: skip
