@@ -446,4 +446,4 @@ def test_two_runs_do_not_cut_the_same_crops_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr(crop_cache, "key_of", lambda plan, recipe: "key")
     monkeypatch.setattr(crop_cache, "_cut", locked)
     with pytest.raises(UbhpdError, match="Another run is cutting the same crops"):
-        crop_cache.crops_of(None, None, tmp_path, tmp_path, QUIET)
+        crop_cache.crops_of(None, InputRecipe("square", 64), tmp_path, tmp_path, QUIET)
