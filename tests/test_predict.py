@@ -343,9 +343,18 @@ def test_a_memory_that_is_too_small_gets_fewer_heads_at_a_time(weights, monkeypa
             raise torch.OutOfMemoryError("no room")
         return module(batch)
 
+    monkeypatch.setattr(predictor, "_threads", 1)
     monkeypatch.setattr(predictor, "_module", small)
     found, _ = predictor.poses(crops)
     assert np.allclose(found, wanted, atol=1e-3) and sizes == [13, 6, 3, 3, 3, 3, 1]
     monkeypatch.setattr(predictor, "_module", lambda batch: small(batch, most=0))
     with pytest.raises(UbhpdError, match="too small for one head"):
         predictor.poses(crops)
+
+
+def test_cores_that_take_blocks_each_for_itself_give_the_same_in_order(weights, monkeypatch):
+    crops = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), dtype=np.uint8)
+    alone, spread = (NetworkPredictor(Model.of_checkpoint(weights)) for _ in range(2))
+    monkeypatch.setattr(alone, "_threads", 1)
+    monkeypatch.setattr(spread, "_threads", 2)
+    assert np.allclose(alone.poses(crops)[0], spread.poses(crops)[0], atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,9 @@ class NetworkPredictor:
     def __init__(self, model: Model, device: str = "cpu", speed: Speed | None = None) -> None:
         """Put the model on a device; for a CPU its normalisation is folded, and it is recorded.
 
+        A CPU's cores take blocks of heads each for itself: networks of many small steps gain little from cores that
+        share a step, and lose much by waiting for each other.
+
         Raises:
             UbhpdError: there is no such device.
         """
@@ -81,6 +85,9 @@ class NetworkPredictor:
             module = traced(module, example)
         self._module = module
         self._at_once = _CPU_HEADS if self._on_cpu else 0  # 0 for a whole batch
+        threads = torch.get_num_threads() if self._on_cpu else 1
+        self._pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._threads = threads
         self._half = torch.bfloat16 if self._on_cpu else torch.float16
 
     def poses(self, inputs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
@@ -104,8 +111,13 @@ class NetworkPredictor:
                 self._at_once = tried // 2
 
     def _judged(self, tensor: torch.Tensor) -> Floats:
-        step = self._at_once or len(tensor)
-        with torch.inference_mode(), torch.autocast(self._device.type, self._half, enabled=self._speed.half):
-            parts = [self._module(part.to(self._device, non_blocking=True)) for part in torch.split(tensor, step)]
-        found: Floats = torch.cat(parts).double().cpu().numpy()
+        blocks = torch.split(tensor, self._at_once or len(tensor))
+        spreads = self._threads > 1 and len(blocks) >= self._threads
+        judged = self._pool.map(self._block, blocks) if spreads else map(self._block, blocks)
+        found: Floats = torch.cat(list(judged)).double().cpu().numpy()
         return found
+
+    def _block(self, block: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode(), torch.autocast(self._device.type, self._half, enabled=self._speed.half):
+            pose: torch.Tensor = self._module(block.to(self._device, non_blocking=True))
+        return pose
