@@ -24,7 +24,7 @@ LARGE = (
     "whenet", "sixdrepnet", "vgg16", "vgg16_rnn",
 )  # fmt: skip
 
-_SMALL_RUN = ("--steps", "500", "--batch-size", "32", "--lr", "0.001")
+_SMALL_RUN = ("--steps", "450", "--batch-size", "32", "--lr", "0.001")
 _LARGE_RUN = ("--epochs", "10", "--batch-size", "64", "--lr", "0.0003", "--precision", "16")
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     """Run the demo; its raw data and its build are made anew."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     arguments.add_argument("--out", type=Path, default=Path("demo-out"))
-    arguments.add_argument("--heads", type=int, default=500, help="pictures of each of the three sources")
+    arguments.add_argument("--heads", type=int, default=1000, help="pictures of each of the three sources")
     arguments.add_argument("--gpu", action="store_true", help="train one model of every kind, on a GPU")
     chosen = arguments.parse_args()
     began = time.monotonic()
@@ -57,7 +57,7 @@ def run(out: Path, heads: int, models: Sequence[str], training: Sequence[str]) -
           "--jobs", "2")  # fmt: skip
     _type("ubhpd", "sources", "--data-root", raw)
     _type("ubhpd", "build", "--sources", sources, "--data-root", raw, "--out", str(out), "--size", "auto",
-          "--sigma", "20", "--split", "subject", "--jobs", "2")  # fmt: skip
+          "--sigma", "15", "--split", "subject", "--jobs", "2")  # fmt: skip
     _type("ubhpd", "info", str(out))
     _type("ubhpd", "bench", "--models", ",".join(models), "--protocols", "3", "--data", str(out), "--out", results,
           "--speed", "64", *training)  # fmt: skip
