@@ -58,6 +58,16 @@ Row = dict[str, Any]
 Run = Callable[[], object]
 
 
+GAP = (
+    "torch is behind onnxruntime: about 3 times at batch 1, 1.3 to 1.4 times at batch 64. At batch 1 it is the cost of\n"
+    "starting some hundred small operations. At batch 64 most was memory: every operation of torch takes fresh buffers of\n"
+    "several MB, whose pages fault in; blocks of 16 heads stay in the caches. `predict` also folds the batch normalisation,\n"
+    "records the network, replaces tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are 4 and 10 times\n"
+    "faster here, and lets each core judge blocks for itself. torch.compile was no faster (1.3 at batch 64, 2.9 at batch 1,\n"
+    "after 5 to 24 s of compiling for each shape). Who needs the rest exports: `ubhpd onnx`."
+)
+
+
 def seconds_of(run: Run, limit_s: float) -> float:
     """Return the median seconds of a run: 3 or more, for about a quarter of the limit, after it has warmed up."""
     start = time.perf_counter()
@@ -144,7 +154,6 @@ def time_onnx(rounds: int) -> Iterator[Row]:
     for name in FSANET:
         model = Model.untrained(name)
         eager = FromPixels(model.network, model.recipe).eval()
-        predictor = NetworkPredictor(model)
         with tempfile.TemporaryDirectory() as folder:
             weights, exported = Path(folder, "w.safetensors"), Path(folder, "w.onnx")
             model.save(weights)
@@ -152,6 +161,7 @@ def time_onnx(rounds: int) -> Iterator[Row]:
             content = exported.read_bytes()
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            predictor = NetworkPredictor(model)
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -261,6 +271,7 @@ def page(results: dict[str, Any]) -> str:
             f"| {max(r['difference_deg'].values()):.1g} |"
             for r in rows
         ]
+        lines += ["", GAP]
     if rows := results.get("manifest"):
         lines += [
             "", "## A manifest of pictures to a prediction file", "",
