@@ -58,14 +58,12 @@ Row = dict[str, Any]
 Run = Callable[[], object]
 
 
-GAP = (
-    "torch is behind onnxruntime: about 3 times at batch 1, 1.3 to 1.4 times at batch 64. At batch 1 it is the cost of\n"
-    "starting some hundred small operations. At batch 64 most was memory: every operation of torch takes fresh buffers of\n"
-    "several MB, whose pages fault in; blocks of 16 heads stay in the caches. `predict` also folds the batch normalisation,\n"
-    "records the network, replaces tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are 4 and 10 times\n"
-    "faster here, and lets each core judge blocks for itself. torch.compile was no faster (1.3 at batch 64, 2.9 at batch 1,\n"
-    "after 5 to 24 s of compiling for each shape). Who needs the rest exports: `ubhpd onnx`."
-)
+GAP = """torch is behind onnxruntime, most at batch 1, where the start of some hundred small operations is what costs. At
+batch 64 most of it was memory: each operation of torch takes fresh buffers of several MB, whose pages fault in;
+blocks of 16 heads stay in the caches. `predict` also folds the batch normalisation, records the network, replaces
+tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are about 4 and 10 times faster here, and lets each
+core judge blocks for itself. torch.compile was no faster, after 5 to 24 s of compiling for each shape. Who needs
+the rest exports: `ubhpd onnx`."""
 
 
 def seconds_of(run: Run, limit_s: float) -> float:
