@@ -58,7 +58,7 @@ Row = dict[str, Any]
 Run = Callable[[], object]
 
 
-GAP = """torch is behind onnxruntime, most at batch 1, where the start of some hundred small operations is what costs. At
+GAP = """torch is behind onnxruntime, most at batch 1, where the start of some hundred small operations costs. At
 batch 64 most of it was memory: each operation of torch takes fresh buffers of several MB, whose pages fault in;
 blocks of 16 heads stay in the caches. `predict` also folds the batch normalisation, records the network, replaces
 tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are about 4 and 10 times faster here, and lets each
