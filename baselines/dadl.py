@@ -36,14 +36,13 @@ from ubhpd.errors import UbhpdError
 from ubhpd.networks.backbones import backbone
 from ubhpd.networks.binned import HOPENET_BINS, AngleHeads, cross_entropy
 from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputRecipe,
     Output,
     PoseNetwork,
     Target,
     TrainingRecipe,
 )
+from ubhpd.networks.hopenet_crops import hopenet_pictures
 
 TITLE = "DADL"
 PAPER = "DADL, 2023"
@@ -138,13 +137,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return RGB with ImageNet's mean and deviation, of Hopenet's boxes."""
-    return InputRecipe(
-        crop="hopenet",
-        size=config.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_of=(("aflw2000", "6drepnet-aflw2000"), ("biwi", "hopenet-biwi")),
-    )
+    return hopenet_pictures(config.size, aflw2000="6drepnet-aflw2000")
 
 
 def training_recipe(config: Config) -> TrainingRecipe:

@@ -43,14 +43,13 @@ from ubhpd.networks.alexnet import AlexNet
 from ubhpd.networks.backbone import Backbone
 from ubhpd.networks.binned import HOPENET_BINS, AngleHeads, cross_entropy
 from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputRecipe,
     Output,
     PoseNetwork,
     Target,
     TrainingRecipe,
 )
+from ubhpd.networks.hopenet_crops import hopenet_pictures
 from ubhpd.networks.published import fit
 from ubhpd.networks.resnet import LAYOUTS, resnet
 
@@ -126,13 +125,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return RGB with ImageNet's mean and deviation, cut as the released code cuts each dataset."""
-    return InputRecipe(
-        crop="hopenet",
-        size=config.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_of=(("aflw2000", "hopenet-aflw2000"), ("biwi", "hopenet-biwi")),
-    )
+    return hopenet_pictures(config.size)
 
 
 def training_recipe(config: Config) -> TrainingRecipe:

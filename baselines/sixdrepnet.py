@@ -36,14 +36,13 @@ from torch import nn
 from ubhpd.errors import UbhpdError
 from ubhpd.networks.backbones import backbone
 from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputRecipe,
     Output,
     PoseNetwork,
     Target,
     TrainingRecipe,
 )
+from ubhpd.networks.hopenet_crops import hopenet_pictures
 from ubhpd.networks.published import fit
 from ubhpd.networks.rotations import geodesic_rad, orthonormal_columns
 
@@ -88,13 +87,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return Hopenet's crop of the training set, and the paper's own of AFLW2000 and BIWI."""
-    return InputRecipe(
-        crop="hopenet",
-        size=config.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_of=(("aflw2000", "6drepnet-aflw2000"), ("biwi", "6drepnet-biwi")),
-    )
+    return hopenet_pictures(config.size, "6drepnet-aflw2000", "6drepnet-biwi")
 
 
 def training_recipe(config: Config) -> TrainingRecipe:

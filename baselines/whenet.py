@@ -35,14 +35,13 @@ from ubhpd.errors import UbhpdError
 from ubhpd.networks.backbones import backbone
 from ubhpd.networks.binned import HOPENET_BINS, Bins
 from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     InputRecipe,
     Output,
     PoseNetwork,
     Target,
     TrainingRecipe,
 )
+from ubhpd.networks.hopenet_crops import hopenet_pictures
 from ubhpd.networks.published import fit
 
 TITLE = "WHENet"
@@ -82,13 +81,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return Hopenet's crops, RGB, normalised as for ImageNet."""
-    return InputRecipe(
-        crop="hopenet",
-        size=config.size,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        crop_of=(("aflw2000", "hopenet-aflw2000"), ("biwi", "hopenet-biwi")),
-    )
+    return hopenet_pictures(config.size)
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
