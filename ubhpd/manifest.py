@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ubhpd.errors import UbhpdError
@@ -86,6 +87,27 @@ def iterate(path: str | os.PathLike[str], columns: Sequence[str] | None = None) 
         yield from hdf5.iterate(path, names, ROW_GROUP)
     else:
         yield from pq.ParquetFile(path).iter_batches(ROW_GROUP, columns=names)
+
+
+def usable(path: str | os.PathLike[str], columns: Sequence[str], split: str | None = None) -> pa.Table:
+    """Return columns of the heads that were not refused, of one split if it is named.
+
+    Raises:
+        UbhpdError: as `read`, no column `split` to choose by, or no usable head of that split.
+    """
+    names = [*columns, "drop_reason"]
+    if split is not None:
+        if "split" not in header(path).schema.names:
+            raise UbhpdError(f"{path} has no column 'split': leave --split out, or give a sampled dataset.")
+        names.append("split")
+    table = read(path, list(dict.fromkeys(names)))
+    table = table.filter(table.column("drop_reason").is_null())
+    if split is None:
+        return table
+    found = sorted(set(table.column("split").drop_null().to_pylist()))
+    if split not in found:
+        raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {', '.join(found) or 'none'}.")
+    return table.filter(pc.equal(table.column("split"), split))
 
 
 def header(path: str | os.PathLike[str]) -> Header:

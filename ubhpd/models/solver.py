@@ -80,21 +80,9 @@ def training_heads(path: Path, split: str | None) -> tuple[Heads, dict[str, Any]
     Raises:
         UbhpdError: no manifest, no such split, or no usable head in it.
     """
-    header = manifest.header(path)
-    names = [*COLUMNS, "drop_reason"]
-    if split is not None:
-        if "split" not in header.schema.names:
-            raise UbhpdError(f"{path} has no column 'split': leave --split out, or give a sampled dataset.")
-        names.append("split")
-    table = manifest.read(path, names)
-    table = table.filter(table.column("drop_reason").is_null())
-    if split is not None:
-        splits = table.column("split").to_pylist()
-        if split not in splits:
-            listed = ", ".join(sorted({s for s in splits if s})) or "none"
-            raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {listed}.")
-        table = table.filter([s == split for s in splits])
-    return heads_of(table), {"manifest": path.name, "fingerprint": header.fingerprint, "split": split}
+    table = manifest.usable(path, COLUMNS, split)
+    mark = manifest.header(path).fingerprint
+    return heads_of(table), {"manifest": path.name, "fingerprint": mark, "split": split}
 
 
 def _checked(found: ModelCard) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ubhpd import manifest
 from ubhpd.crops import FIELDS, Floats, crop_boxes, recipe_named
@@ -77,20 +76,10 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
     Raises:
         UbhpdError: no manifest, no such split, or no usable head.
     """
-    head = manifest.header(path)
-    if split is not None and "split" not in head.schema.names:
-        raise UbhpdError(f"{path} has no column 'split', so that --split {split} selects nothing: leave it out.")
-    names = dict.fromkeys([*_TEXTS, *FIELDS, "landmarks_kind", "frame_index", "drop_reason"])
-    table = manifest.read(path, [*names, *(["split"] if split is not None else [])])
-    table = table.filter(table.column("drop_reason").is_null())
-    if split is not None:
-        found = sorted(set(table.column("split").drop_null().to_pylist()))
-        if split not in found:
-            raise UbhpdError(f"{path} has no split {split!r}: it has {', '.join(found) or 'none'}.")
-        table = table.filter(pc.equal(table.column("split"), split))
+    table = manifest.usable(path, [*_TEXTS, *FIELDS, "landmarks_kind", "frame_index"], split)
     if table.num_rows == 0:
         raise UbhpdError(f"{path} has no usable head: there is nothing to predict.")
-    return plan_of(table, recipe, head.fingerprint, seed)
+    return plan_of(table, recipe, manifest.header(path).fingerprint, seed)
 
 
 def plan_of(table: pa.Table, recipe: InputRecipe | None, fingerprint: str, seed: int = 0) -> Plan:
