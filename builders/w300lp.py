@@ -21,7 +21,7 @@ import numpy as np
 
 from ubhpd.raw.matfile import MatError, MatReader
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import Drop, Note, Record, Unit
+from ubhpd.records import OF_SOURCE_PHOTO, Drop, Note, Record, Unit
 from ubhpd.rotation import canonical_from_angles
 
 NAME = "300wlp"
@@ -136,7 +136,7 @@ def _records(
         if match := _FACE_OF_PHOTO.fullmatch(photo):
             photo = match[1] or match[2]
         warped, shown = int(k) > 0, has_points[i]
-        of_photo = "_of_source_photo" if warped and options.landmarks == "pt2d" else ""
+        of_photo = OF_SOURCE_PHOTO if warped and options.landmarks == "pt2d" else ""
         (width, height), (yaw, pitch, roll) = sizes[i], triplets[i]
         # By position, in the order of Record's fields: 122,450 times, names would cost a twentieth of the reading.
         yield Record(

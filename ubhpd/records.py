@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+# How the kind of a box or of landmarks ends that are the photograph's behind a warped picture, not the picture's own.
+OF_SOURCE_PHOTO = "_of_source_photo"
+
 # Why a head was refused. The code goes into `drop_reason`, the sentence into `drop_detail`.
 DROP_REASONS: dict[str, str] = {
     "missing_image": "a label without its picture",

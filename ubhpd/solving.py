@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.errors import UbhpdError
+from ubhpd.records import OF_SOURCE_PHOTO
 from ubhpd.schema import matrix
 
 Array = npt.NDArray[np.float64]
@@ -70,7 +71,7 @@ def own_landmarks(table: pa.Table) -> Array:
     points = _matrix(table, "landmarks68", 136).reshape(-1, 68, 2)
     if "landmarks_kind" in table.column_names:
         kinds = table.column("landmarks_kind").fill_null("")
-        points[np.asarray(pc.ends_with(kinds, "_of_source_photo"))] = np.nan
+        points[np.asarray(pc.ends_with(kinds, OF_SOURCE_PHOTO))] = np.nan
     return points
 
 

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from ubhpd.bins import ANGLES
 from ubhpd.checking import landmark_pose
+from ubhpd.records import OF_SOURCE_PHOTO
 from ubhpd.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.schema import COLUMNS, matrix
 
@@ -33,7 +34,6 @@ FOR_DUPLICATES = ("dataset", "image_path", "frame_index", "bbox_xyxy", "bbox_kin
 
 _LENGTHS = {c.name: c.length for c in COLUMNS if c.length is not None}
 _ORDER = {name: number for number, name in enumerate(FLAGS)}
-_OF_OTHER_PICTURE = "_of_source_photo"  # a box or landmarks that are not where the face of this picture is
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _codes(table: pa.Table, column: str) -> Whole:
 
 
 def _of_other_picture(batch: pa.RecordBatch | pa.Table, column: str) -> Mask:
-    ends = pc.ends_with(batch.column(column), _OF_OTHER_PICTURE).fill_null(False)
+    ends = pc.ends_with(batch.column(column), OF_SOURCE_PHOTO).fill_null(False)
     mask: Mask = np.asarray(ends).astype(bool)
     return mask
 

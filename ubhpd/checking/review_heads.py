@@ -18,6 +18,7 @@ from ubhpd.checking.decisions import DROP, KEEP, Decision
 from ubhpd.errors import UbhpdError
 from ubhpd.pool.summary import manifest_in
 from ubhpd.progress import Progress
+from ubhpd.records import OF_SOURCE_PHOTO
 
 Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -209,7 +210,7 @@ class Heads:
     def _window(self, row: int) -> list[int] | None:
         """Return left, top, right, bottom of a square around the face, which may leave the picture."""
         box = self._table.column("bbox_xyxy")[row].as_py()
-        is_own = not (self._table.column("bbox_kind")[row].as_py() or "").endswith("_of_source_photo")
+        is_own = not (self._table.column("bbox_kind")[row].as_py() or "").endswith(OF_SOURCE_PHOTO)
         if box is None or not is_own or not np.isfinite(box).all():
             return None
         half = max(box[2] - box[0], box[3] - box[1], _MIN_CROP_PX) * (0.5 + _MARGIN)

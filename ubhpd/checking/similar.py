@@ -24,6 +24,7 @@ from ubhpd.files import replacing
 from ubhpd.progress import Progress
 from ubhpd.raw.images import Images, Picture
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
+from ubhpd.records import OF_SOURCE_PHOTO
 
 Hashes = npt.NDArray[np.uint64]
 Whole = npt.NDArray[np.int64]
@@ -195,7 +196,7 @@ def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -
             unreadable += 1
             continue
         # The box of a warped head is that of the photograph before: it does not lie on the face.
-        is_own = head["bbox_xyxy"] is not None and not (head["bbox_kind"] or "").endswith("_of_source_photo")
+        is_own = head["bbox_xyxy"] is not None and not (head["bbox_kind"] or "").endswith(OF_SOURCE_PHOTO)
         patch = patch_of(last[1], head["bbox_xyxy"] if is_own else None)
         if patch is None:
             failures.append(f"{head['image_path']} is of one colour where the face should be.")

@@ -19,6 +19,7 @@ from ubhpd.faces.face import Array, Detector, Picture, overlap
 from ubhpd.files import replacing
 from ubhpd.progress import Progress
 from ubhpd.raw.images import Images
+from ubhpd.records import OF_SOURCE_PHOTO
 from ubhpd.workers import Engine
 
 PICTURE_COLUMNS = ("sample_id", "dataset", "image_path", "frame_index", "bbox_xyxy", "bbox_kind")
@@ -144,7 +145,7 @@ def _face_box(picture: Picture, head: dict[str, Any], finder: Detector | None) -
     if own is None:
         raise UbhpdError(f"{head['sample_id']} has no face box: leave it without landmarks.")
     if finder is None:
-        if (head["bbox_kind"] or "").endswith("_of_source_photo"):
+        if (head["bbox_kind"] or "").endswith(OF_SOURCE_PHOTO):
             raise UbhpdError(f"The box of {head['sample_id']} is that of another picture: use --detector.")
         return own
     faces = finder.boxes(picture)
