@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ubhpd.crops import crop, crop_box, placed, recipe_named
 from ubhpd.errors import UbhpdError
 from ubhpd.faces.face import Detector, Face, Picture
-from ubhpd.faces.inputs import InputPicture
+from ubhpd.faces.inputs import InputPicture, Pictures
 from ubhpd.prediction.batches import BATCH_HEADS, Batch, Drawable, in_order, stacked
 from ubhpd.solving import Heads
 
@@ -32,7 +32,7 @@ class PictureSource:
 
     extra_columns: tuple[str, ...] = ("image_path", "frame_index", "x0", "y0", "x1", "y1", "score")
 
-    def __init__(self, pictures: Iterator[InputPicture], where: str, total: int, detector: Detector,
+    def __init__(self, pictures: Pictures, where: str, detector: Detector,
                  recipe: InputRecipe | None, sees: Sees, *, all_faces: bool = False, live: bool = False,
                  landmarks: Landmarks | None = None) -> None:  # fmt: skip
         """Prepare to read.
@@ -40,7 +40,6 @@ class PictureSource:
         Args:
             pictures: in order.
             where: they come from, for the record.
-            total: how many, 0 if not known.
             detector: finds the faces.
             recipe: of the model, None for a solver.
             sees: what the model is fed with.
@@ -50,7 +49,7 @@ class PictureSource:
         """
         if sees != "crops" and landmarks is None:
             raise UbhpdError("This model judges 68 landmarks, and pictures have none: give --landmarks dlib.")
-        self._pictures, self._total, self._detector = pictures, total, detector
+        self._pictures, self._detector = pictures, detector
         self._recipe, self._sees, self._all, self._landmarks = recipe, sees, all_faces, landmarks
         self._live, self._batch_heads = live, 1 if live else BATCH_HEADS
         self.identity: dict[str, Any] = {"pictures": where, "detector": detector.name, "all_faces": all_faces}
@@ -58,7 +57,7 @@ class PictureSource:
 
     def total(self) -> int:
         """Return the number of pictures to come, 0 if that is not known."""
-        return self._total
+        return self._pictures.total
 
     def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
         """Yield the faces of all pictures but those done; `draws`: with their pictures."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ubhpd.errors import UbhpdError
 from ubhpd.models import checkpoint
@@ -102,7 +102,6 @@ def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSour
     from ubhpd.faces.detectors import detector
     from ubhpd.prediction.picture_source import PictureSource
 
-    pictures: Any
     if request.pictures is not None:
         pictures = inputs.folder(request.pictures)
     elif request.video is not None:
@@ -116,6 +115,6 @@ def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSour
         landmarks = landmarks68
     where = str(request.pictures or request.video or f"camera {request.camera}")
     return PictureSource(
-        pictures, where, getattr(pictures, "total", 0), detector(request.detector), recipe, sees,
+        pictures, where, detector(request.detector), recipe, sees,
         all_faces=request.all_faces, live=request.camera is not None, landmarks=landmarks,
     )  # fmt: skip
