@@ -323,10 +323,16 @@ def test_networks_of_other_kinds_train(model, request_, monkeypatch):
     assert found.steps == 2 and np.isfinite(found.validation_error_deg)
 
 
-def test_half_precision_and_channels_last_train(request_, whole):
-    found = run(replace(request_, precision="16", channels_last=True))
-    assert found.weights_sha256 != whole.weights_sha256
+@pytest.mark.parametrize("way", [{"precision": "16"}, {"channels_last": False}])
+def test_half_precision_and_channels_first_train(request_, whole, way):
+    found = run(replace(request_, **way))
     assert found.validation_error_deg == pytest.approx(whole.validation_error_deg, rel=0.1)
+
+
+def test_a_schedule_takes_the_place_of_the_papers(request_):
+    found = run(replace(request_, steps=20, epochs=None, schedule="cosine"))
+    assert found.recipe["schedule"] == "cosine" and found.identity["recipe"]["schedule"] == "cosine"
+    assert float(rows(request_.out)[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_mixture_of_wrong_input(request_, built, tmp_path):
@@ -341,7 +347,8 @@ def test_a_mixture_of_wrong_input(request_, built, tmp_path):
         with pytest.raises(UbhpdError, match=words) as found:
             run(replace(request_, **wrong))
         assert "\n" not in str(found.value)
-    for wrong in ({"epochs": 0}, {"epochs": 1, "steps": 1}, {"lr": float("nan")}, {"balance": "x"}, {"seed": -1}):
+    for wrong in ({"epochs": 0}, {"epochs": 1, "steps": 1}, {"lr": float("nan")}, {"balance": "x"}, {"seed": -1},
+                  {"schedule": "step"}):  # fmt: skip
         with pytest.raises(UbhpdError):
             replace(request_, **wrong)
 

@@ -29,8 +29,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--steps", type=int, help="End training after so many.")
 @click.option("--batch-size", type=int, help="Heads in a batch.")
 @click.option("--lr", type=float, help="Learning rate.")
-@click.option("--precision", help="Of training; see ubhpd train --help.")
-@click.option("--balance", help="Of training; see ubhpd train --help.")
+@click.option("--optimizer", help="This and the next five: see ubhpd train --help.")
+@click.option("--schedule", help="Of the learning rate.")
+@click.option("--precision", help="Bits of floats.")
+@click.option("--balance", help="Make up for uneven poses.")
+@click.option("--validation", type=float, help="Share of the training heads that is held out.")
+@click.option("--select", help="Keep the best epoch or the last.")
 @click.option("--frames", type=PATH, metavar="FILE", help="List of frames, for a protocol that needs one.")
 @click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
@@ -43,8 +47,9 @@ PATH = click.Path(path_type=Path)
 def command(
     ctx: click.Context, models: str, protocols: str, seeds: str, data: Path, out: Path, chosen: tuple[str, ...],
     weights: tuple[str, ...], backbone: Path | None, epochs: int | None, steps: int | None, batch_size: int | None,
-    lr: float | None, precision: str | None, balance: str | None, frames: Path | None, protocol_seed: int,
-    device: str, workers: int, speed: int | None, quiet: bool,
+    lr: float | None, optimizer: str | None, schedule: str | None, precision: str | None, balance: str | None,
+    validation: float | None, select: str | None, frames: Path | None, protocol_seed: int, device: str, workers: int,
+    speed: int | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Train every model under every protocol with every seed, predict the test side, score it, write RESULTS.
 
@@ -57,7 +62,9 @@ def command(
 
     request = BenchRequest(
         _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),
-        HowToTrain(epochs, steps, batch_size, lr, precision, balance, backbone),
+        HowToTrain(
+            epochs, steps, batch_size, lr, precision, balance, optimizer, schedule, validation, select, backbone
+        ),
         frames, protocol_seed, device, workers, speed,
     )  # fmt: skip
     report = bench(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ubhpd.training.request import BALANCES, OPTIMIZERS, PRECISIONS, SELECTIONS
+from ubhpd.training.request import BALANCES, OPTIMIZERS, PRECISIONS, SCHEDULES, SELECTIONS
 
 PATH = click.Path(path_type=Path)
 
@@ -24,10 +24,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--batch-size", type=int, help="Heads per step, of all processes together. Default: as the paper.")
 @click.option("--lr", type=float, help="Learning rate. Default: as the paper.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="Default: as the paper.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate. Default: as the paper.")
 @click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and dropout.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="Bits of floats.")
-@click.option("--channels-last", is_flag=True, help="Keep pictures in the memory order that tensor cores like.")
+@click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of pictures.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
 @click.option("--workers", default=0, help="Threads that prepare pictures. Default: one per core.")
 @click.option("--balance", type=click.Choice(BALANCES), default="none", show_default=True,
@@ -43,9 +44,9 @@ PATH = click.Path(path_type=Path)
 def command(
     model: str, data: Path, out: Path, protocol: str | None, frame_list: Path | None, protocol_seed: int,
     chosen: tuple[str, ...], epochs: int | None, steps: int | None, batch_size: int | None, lr: float | None,
-    optimizer: str | None, seed: int, device: str, precision: str, channels_last: bool, compiled: bool, workers: int,
-    balance: str, validation: float, select: str, backbone: Path | None, teachers: tuple[Path, ...],
-    cache: Path | None, save_seconds: float, quiet: bool,
+    optimizer: str | None, schedule: str | None, seed: int, device: str, precision: str, channels_last: bool,
+    compiled: bool, workers: int, balance: str, validation: float, select: str, backbone: Path | None,
+    teachers: tuple[Path, ...], cache: Path | None, save_seconds: float, quiet: bool,
 ) -> None:  # fmt: skip
     """Train a model on the heads of a build, as its paper does unless told otherwise; a solver is fitted.
 
@@ -61,8 +62,8 @@ def command(
     from ubhpd.training.run import train
 
     request = TrainRequest(
-        model, data, out, protocol, pairs(chosen), seed, epochs, steps, batch_size, lr, optimizer, device, precision,
-        channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
+        model, data, out, protocol, pairs(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule, device,
+        precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
         protocol_seed, save_seconds,
     )  # fmt: skip
     train(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)

@@ -156,6 +156,7 @@ def _training(own: Training) -> Cell:
         f"batch {own.batch_size}" if own.batch_size is not None else "",
         own.optimizer or "",
         f"lr {own.lr:g}" if own.lr is not None else "",
+        f"{own.schedule} schedule" if own.schedule not in (None, "constant") else "",
         f"precision {own.precision}" if own.precision else "",
         f"balanced by {own.balance}" if own.balance not in (None, "none") else "",
         ", ".join(own.augmentations or ()),

@@ -34,6 +34,10 @@ class HowToTrain:
     lr: float | None = None
     precision: str | None = None
     balance: str | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    validation: float | None = None
+    select: str | None = None
     backbone: Path | None = None
 
     def request(self, model: str, data: Path, out: Path, **rest: Any) -> TrainRequest:

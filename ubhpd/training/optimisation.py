@@ -23,7 +23,7 @@ def recipe_asked_for(recipe: TrainingRecipe, request: TrainRequest) -> TrainingR
 
     Epochs stay the paper's: the schedule is stretched over the length of the run, see `learning_rate`.
     """
-    given = {n: getattr(request, n) for n in ("batch_size", "lr", "optimizer")}
+    given = {n: getattr(request, n) for n in ("batch_size", "lr", "optimizer", "schedule")}
     return replace(recipe, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -13,6 +13,7 @@ PRECISIONS = ("32", "16", "bf16")
 BALANCES = ("none", "sampling", "loss", "lds")
 SELECTIONS = ("best", "last")
 OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine")  # those that need no further numbers
 
 WEIGHTS = "weights.safetensors"
 REPORT = "train.json"
@@ -26,6 +27,7 @@ class TrainRequest:
     protocol: its training side; None takes the split train of ubhpd.parquet. options: of the model, as typed.
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
+    channels_last: memory order of pictures in which convolutions are faster, on a CPU too; rounding may differ.
     workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.balance`. validation: share
     of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights to
     begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build.
@@ -43,9 +45,10 @@ class TrainRequest:
     batch_size: int | None = None
     lr: float | None = None
     optimizer: str | None = None
+    schedule: str | None = None
     device: str = "auto"
     precision: str = "32"
-    channels_last: bool = False
+    channels_last: bool = True
     compiled: bool = False
     workers: int = 0
     balance: str = "none"
@@ -63,8 +66,9 @@ class TrainRequest:
         for name, allowed in (("precision", PRECISIONS), ("balance", BALANCES), ("select", SELECTIONS)):
             if getattr(self, name) not in allowed:
                 raise UbhpdError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(allowed)}.")
-        if self.optimizer is not None and self.optimizer not in OPTIMIZERS:
-            raise UbhpdError(f"optimizer is {self.optimizer!r}: choose one of {', '.join(OPTIMIZERS)}.")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in (None, *known):
+                raise UbhpdError(f"{name} is {getattr(self, name)!r}: choose one of {', '.join(known)}.")
         for name in ("epochs", "steps", "batch_size", "lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
