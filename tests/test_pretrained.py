@@ -125,6 +125,12 @@ def _coarse(w):
     return w | {"conv1.weight": w["conv1.weight"].to(torch.int8)}
 
 
+def _around_itself(w):
+    content = dict(w)
+    content["state_dict"] = content
+    return content
+
+
 REFUSED = {
     "lacks": (
         lambda w: {k: v for k, v in w.items() if k[:3] != "bn1"},
@@ -142,14 +148,15 @@ REFUSED = {
     ),
     "nan": (_with_nan, "has values in conv1.weight that are not finite"),
     "type": (_coarse, "conv1.weight is of type torch.int8 where torch.float32 belongs"),
-    "sparse": (lambda w: w | {"bn1.bias": w["bn1.bias"].to_sparse()}, "holds no state dict of tensors"),
-    "empty": (lambda w: {}, "holds no state dict of tensors"),
-    "list": (lambda w: list(w.values()), "holds no state dict of tensors"),
-    "numbers": (lambda w: w | {"epoch": 3}, "holds no state dict of tensors"),
-    "unnamed": (lambda w: dict(enumerate(w.values())), "holds no state dict of tensors"),
-    "wrapped list": (lambda w: {"state_dict": [1, 2]}, "holds no state dict of tensors"),
-    "tensor": (lambda w: w["conv1.weight"], "holds no state dict of tensors"),
-    "object": (lambda w: {"model": Small(2)}, "damaged or holds more than tensors"),
+    "sparse": (lambda w: w | {"bn1.bias": w["bn1.bias"].to_sparse()}, "bn1.bias is no plain tensor"),
+    "empty": (lambda w: {}, "it lacks conv1.weight, bn1.weight, bn1.bias and 6 more;"),
+    "list": (lambda w: list(w.values()), "holds no tensors by name"),
+    "numbers": (lambda w: w | {"epoch": 3}, "epoch is no plain tensor"),
+    "unnamed": (lambda w: dict(enumerate(w.values())), "holds no tensors by name"),
+    "wrapped list": (lambda w: {"state_dict": [1, 2]}, "state_dict is no plain tensor"),
+    "around itself": (_around_itself, "state_dict is no plain tensor"),
+    "tensor": (lambda w: w["conv1.weight"], "holds no tensors by name"),
+    "object": (lambda w: {"model": Small(2)}, "holds more than tensors, so it is not opened"),
 }
 
 
@@ -179,16 +186,18 @@ def test_a_truncated_file_is_refused(weights, tmp_path, form, share):
         saved(weights, file, _use_new_zipfile_serialization=form == "zip")
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * share)])
-    refuse(Small(10), file, "damaged or holds more than tensors")
+    refuse(Small(10), file, "is damaged or no file of torch|is cut off|is no weight file|is empty")
 
 
 def test_files_that_are_no_checkpoints_are_refused(tmp_path):
     small = Small(10)
-    refuse(small, tmp_path / "nowhere.pth", "There is no file")
-    refuse(small, tmp_path, "There is no file")
+    refuse(small, tmp_path / "nowhere.pth", "Cannot open .*No such file")
+    refuse(small, tmp_path, "is a folder: give the weight file in it")
     for name in ("notes.pth", "notes.safetensors"):
         (tmp_path / name).write_text("These are no weights.")
-        refuse(small, tmp_path / name, "damaged or holds more than tensors")
+        refuse(small, tmp_path / name, "is no weight file: give")
+    (tmp_path / "keras.pth").write_bytes(b"\x89HDF\r\n\x1a\n and more")
+    refuse(small, tmp_path / "keras.pth", "is a file of Keras: give .pth of torch or .safetensors")
 
 
 def test_nothing_in_a_file_is_executed(tmp_path):
@@ -198,8 +207,8 @@ def test_nothing_in_a_file_is_executed(tmp_path):
 
     file = tmp_path / "w.pth"
     file.write_bytes(pickle.dumps({"conv1.weight": Trap()}, protocol=2))
-    refuse(Small(10), file, "damaged or holds more than tensors")
-    refuse(Small(10), saved({"conv1.weight": Trap()}, file), "damaged or holds more than tensors")
+    refuse(Small(10), file, "holds more than tensors, so it is not opened")
+    refuse(Small(10), saved({"conv1.weight": Trap()}, file), "holds more than tensors, so it is not opened")
     assert not (tmp_path / "sprung").exists()
 
 

@@ -1,25 +1,21 @@
 """A user's ImageNet checkpoint into a backbone: all of it, or a sentence that says what is wrong with it.
 
-Checkpoints are .pth or .pt of torch.save, or .safetensors, with the published names of the family: the tensors
-themselves, or wrapped in {"state_dict": ...}, or of a network that was trained in parallel ("module." before each
-name). Nothing in a file is ever executed: torch reads tensors only.
+Checkpoints are .pth or .pt of torch.save, or .safetensors, with the published names of the family, bare or wrapped as
+`weight_files` reads them.
 """
 
 from __future__ import annotations
 
 import os
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ubhpd.errors import UbhpdError
+from ubhpd.networks import weight_files
 from ubhpd.networks.backbone import Backbone
+from ubhpd.networks.weight_files import Tensors
 
-Tensors = dict[str, torch.Tensor]
-
-_PARALLEL = "module."
 # A count that older checkpoints lack and that only a normalisation without momentum reads.
 _COUNTER = "num_batches_tracked"
 
@@ -36,11 +32,11 @@ def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output:
         with_output: False leaves the layer with one row per class as it is, for another number of classes.
 
     Raises:
-        UbhpdError: the file is not there, damaged, no checkpoint, not one of this network (names or shapes differ),
-            or has values that are not finite.
+        UbhpdError: the file is of no use (see `weight_files.tensors`), not one of this network (names or shapes
+            differ), or has values that are not finite.
     """
     path = Path(file)
-    found = _named(_read(path), path)
+    found = weight_files.tensors(path)
     own = backbone.state_dict()
     output = f"{backbone.OUTPUT}."
     kept = {} if with_output else {name: tensor for name, tensor in own.items() if name.startswith(output)}
@@ -57,43 +53,6 @@ def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output:
     # No metadata of the file's goes along: so torch takes a missing counter for an older file's, not for an error.
     backbone.load_state_dict(wanted | kept)
     return [name for name in found if name not in wanted]
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise UbhpdError(f"There is no file {path}: give an ImageNet checkpoint, .pth, .pt or .safetensors.")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        # Files of torch before 1.6 are no zip archives, and cannot be mapped.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except ModuleNotFoundError as error:
-        raise UbhpdError(f"Reading {path} needs the package {error.name}: pip install {error.name}.") from error
-    except Exception as error:  # a damaged file can raise anything while it is read
-        raise UbhpdError(
-            f"{path} cannot be read as a checkpoint, it is damaged or holds more than tensors: "
-            "give a whole file with a state dict."
-        ) from error
-
-
-def _named(content: Any, path: Path) -> Tensors:
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not (isinstance(content, dict) and content and all(_is_plain(k, v) for k, v in content.items())):
-        raise UbhpdError(f"{path} holds no state dict of tensors by name: give a checkpoint of weights alone.")
-    return {name.removeprefix(_PARALLEL): tensor for name, tensor in content.items()}
-
-
-def _is_plain(name: Any, value: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and isinstance(value, torch.Tensor)
-        and value.layout == torch.strided
-        and value.device.type == "cpu"
-        and not value.is_quantized
-    )
 
 
 def _check(found: Tensors, expected: Tensors, problem: str) -> None:
