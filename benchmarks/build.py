@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
-from machine import describe_machine
+from machine import describe_machine, show
 from PIL import Image
 
 from ubhpd.pool.build import BuildConfig, build
@@ -156,14 +156,12 @@ def main() -> None:
             "",
             f"A million heads with 68 points each, parts and pool: {megabytes:,.0f} MB peak, {seconds:,.0f} s.",
         ]
-    text = "\n".join(
-        [f"300W-LP: {chosen.pairs} pairs; BIWI: {chosen.frames} frames; medians of {chosen.rounds} rounds.",
-         describe_machine(), "", *lines]
-    )  # fmt: skip
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(f"# Reading: the builders against the usual loop\n\n{text}\n", encoding="utf-8")
+    about = [
+        f"300W-LP: {chosen.pairs} pairs; BIWI: {chosen.frames} frames; medians of {chosen.rounds} rounds.",
+        describe_machine(),
+        "",
+    ]
+    show("Reading: the builders against the usual loop", [*about, *lines], chosen.out)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,9 @@ import cv2
 import h5py
 import numpy as np
 import scipy.io
-from machine import describe_machine
+from machine import describe_machine, show
 from PIL import Image
+from usual_crops import hopenet_box
 
 from ubhpd import manifest
 from ubhpd.crops import RECIPES, crop, crop_box
@@ -78,14 +79,8 @@ def loop_hopenet(folders: list[Path], out: Path) -> int:
     for folder in folders:
         for picture in sorted(p for p in folder.iterdir() if p.suffix == ".jpg"):
             image = Image.open(picture).convert("RGB")
-            points = scipy.io.loadmat(picture.with_suffix(".mat"))["pt2d"]
-            (x_min, y_min), (x_max, y_max) = points.min(axis=1), points.max(axis=1)
-            k = 0.3
-            x_min -= 0.6 * k * abs(x_max - x_min)
-            y_min -= 2 * k * abs(y_max - y_min)
-            x_max += 0.6 * k * abs(x_max - x_min)
-            y_max += 0.6 * k * abs(y_max - y_min)
-            image = image.crop((int(x_min), int(y_min), int(x_max), int(y_max)))
+            box = hopenet_box(scipy.io.loadmat(picture.with_suffix(".mat"))["pt2d"])
+            image = image.crop(tuple(map(int, box)))
             scale = 240 / min(image.size)
             image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
             left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
@@ -219,14 +214,12 @@ def main() -> None:
                 lines.append(f"| {title}: {name} | {microseconds:,.0f} | {ratio(times, first, name):.2f} | {both} |")
         lines += ["", "| one crop of 224 px, in random order | microseconds | times faster |", "|---|---:|---:|"]
         lines += reading(built, data)
-    text = "\n".join(
-        [f"300W-LP as generated, {heads} pictures of 450x450 px; medians of {chosen.rounds} rounds.",
-         describe_machine("opencv-python-headless", "h5py", "pillow"), "", *lines]
-    )  # fmt: skip
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(f"# Crops: the export against the usual loops\n\n{text}\n", encoding="utf-8")
+    about = [
+        f"300W-LP as generated, {heads} pictures of 450x450 px; medians of {chosen.rounds} rounds.",
+        describe_machine("opencv-python-headless", "h5py", "pillow"),
+        "",
+    ]
+    show("Crops: the export against the usual loops", [*about, *lines], chosen.out)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from machine import show
 
 from ubhpd.sampler import heads, splits
 from ubhpd.sampler.sampling import SamplingConfig, SamplingResult, sample
@@ -128,11 +129,7 @@ def main() -> None:
         "|---:|---|---|---:|---:|---:|",
         *(row(large, case) for case in LARGE_CASES),
     ]
-    text = "\n".join(lines)
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(f"# How near UBHPD comes to its target\n\n{text}\n", encoding="utf-8")
+    show("How near UBHPD comes to its target", lines, chosen.out)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from machine import describe_machine
+from machine import describe_machine, show
 from torch.nn import functional
 
 from ubhpd.networks.graph_blocks import GraphPose
@@ -128,11 +128,7 @@ def main() -> None:
         lines.append(f"| {name} | {error:.2f} | {spread:.4f} | {rank} |")
         print(lines[-1], flush=True)
     lines += ["", describe_machine("torch")]
-    text = "\n".join(lines)
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(f"# What the readings of OsGG-Net's graph are worth\n\n{text}\n", encoding="utf-8")
+    show("What the readings of OsGG-Net's graph are worth", lines, chosen.out)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.raw.number_rows import number_rows
 from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import Convention, canonical_from_angles
@@ -115,11 +116,11 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     """Yield the frames of a track as one head replays it."""
     folder, track, head = unit.items
     sequence = f"synhead/{unit.key}"
-    pictures = _pictures(source, f"{folder}/{head}/{track}")
+    table, pictures = f"{folder}/{track}.csv", _pictures(source, f"{folder}/{head}/{track}")
     try:
-        rows, is_cut = _rows(source, f"{folder}/{track}.csv")
+        rows, is_cut = number_rows(source.read(table), table, [_MAX_ANGLE_DEG] * 3, b",", may_go_on=True)
         if len(rows) != len(pictures):
-            detail = f"{folder}/{track}.csv: {len(rows)} rows, but {folder}/{head}/{track} has {len(pictures)} pictures"
+            detail = f"{table}: {len(rows)} rows, but {folder}/{head}/{track} has {len(pictures)} pictures"
             raise Refused("frame_count_mismatch", detail)
     except Refused as refused:
         for sample_id, (number, path) in zip(_sample_ids(sequence, pictures), pictures, strict=True):
@@ -128,7 +129,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
             yield Drop(sequence, refused.reason, refused.detail, None, sequence)
         return
     if is_cut:
-        yield Note(f"{folder}/{track}.csv: its last line has no line end, so it may be cut", is_warning=True)
+        yield Note(f"{table}: its last line has no line end, so it may be cut", is_warning=True)
     if pictures and pictures[-1][0] - pictures[0][0] != len(pictures) - 1:
         where = f"{folder}/{head}/{track}"
         yield Note(f"{where}: the numbers of its pictures have gaps; paired with the rows in order", is_warning=True)
@@ -205,19 +206,3 @@ def _sample_ids(sequence: str, pictures: list[tuple[int, str]]) -> Iterator[str]
     for number, _ in pictures:
         seen[number] = seen.get(number, 0) + 1
         yield f"{sequence}/{number:06d}" + (f"#{seen[number]}" if seen[number] > 1 else "")
-
-
-def _rows(source: Source, path: str) -> tuple[list[list[float] | str], bool]:
-    """Return the three numbers of each row, or what is wrong with it; and whether the last may be cut."""
-    rows: list[list[float] | str] = []
-    data = source.read(path)
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = [float(token) for token in line.rstrip(b", \t").split(b",")]
-        except ValueError:
-            values = []
-        bad = len(values) < 3 or b"_" in line or not all(abs(v) <= _MAX_ANGLE_DEG for v in values[:3])
-        rows.append(f"{path}: line {number} does not start with 3 possible angles" if bad else values[:3])
-    return rows, not data[-1:].isspace()

@@ -33,6 +33,7 @@ from itertools import permutations, product
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.raw.number_rows import number_rows
 from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
@@ -65,6 +66,7 @@ _MIN_MOTION_DEG = 4.0  # standard deviation; below it a video cannot tell one or
 _MAX_MISFIT = 0.25  # of the best fit; about 0.03 where only the perspective is left to explain
 _MAX_ANGLE_DEG = 360.0
 _MAX_DISTANCE = 1e5  # mm and px: beyond it a number is damage
+_LIMITS = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)  # of the numbers of a row
 _MAX_FRAMES = 100_000  # the videos have 300
 _TIE = 1.05  # residuals this close are equal: the landmarks themselves are not exact
 
@@ -108,7 +110,10 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     rows: list[list[float] | str] = []
     is_cut, frames, faults = False, 0, []
     try:
-        rows, is_cut = _rows(source, table)
+        found = number_rows(source.read(table), table, _LIMITS)
+        if not any(isinstance(row, list) for row in found.rows):
+            raise Refused("bad_label", f"{table}: no line with 6 possible numbers")
+        rows, is_cut = found
     except Refused as refused:
         faults.append(refused)
     try:
@@ -164,27 +169,6 @@ def _sample_id(sequence: str, frame: int) -> str:
 
 def _label_path(path: str, options: Options) -> str:
     return f"{path}_groundtruth3D{'_zeroed' if options.labels == 'zeroed' else ''}.txt"
-
-
-def _rows(source: Source, path: str) -> tuple[list[list[float] | str], bool]:
-    """Return the six numbers of each row, or what is wrong with it; and whether the last may be cut."""
-    rows: list[list[float] | str] = []
-    data = source.read(path)
-    for number, line in enumerate(data.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            values = [float(token) for token in line.split()]
-        except ValueError:
-            values = []
-        limits = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)
-        if len(values) != 6 or b"_" in line or not all(abs(v) <= m for v, m in zip(values, limits, strict=True)):
-            rows.append(f"{path}: line {number} does not hold 6 possible numbers")
-        else:
-            rows.append(values)
-    if not any(isinstance(row, list) for row in rows):
-        raise Refused("bad_label", f"{path}: no line with 6 possible numbers")
-    return rows, not data[-1:].isspace()
 
 
 def _points(source: Source, path: str, expected: set[int]) -> Array:

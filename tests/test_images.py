@@ -44,6 +44,19 @@ def test_frames_of_a_video_are_the_same_in_any_order(built):
         forwards.picture("upna", row["image_path"], 6)
 
 
+def test_heads_of_one_picture_that_follow_each_other_have_it_read_once(built, monkeypatch):
+    images, asked = Images.of_build(built), []
+    data = images.data
+    monkeypatch.setattr(images, "data", lambda *place: asked.append(place[1]) or data(*place))
+    first, second = rows(built, "biwi")[:2]
+    gone = {**first, "image_path": "01/none.png"}
+    found = list(images.of_heads([first, first, gone, gone, second, first]))
+    assert asked == [r["image_path"] for r in (first, gone, second, first)]
+    assert isinstance(found[2], UbhpdError) and found[3] is found[2] and "01/none.png cannot be read" in str(found[2])
+    for at, row in ((0, first), (1, first), (4, second), (5, first)):
+        assert np.array_equal(found[at], images.picture("biwi", row["image_path"]))
+
+
 @pytest.mark.parametrize("path", ["../../../etc/passwd", "/etc/passwd", "01/../../x.png", "../x.mp4", "/x.mp4"])
 def test_nothing_outside_the_dataset_is_read(built, path):
     with pytest.raises(UbhpdError, match="lies outside its dataset"):

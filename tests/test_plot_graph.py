@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ubhpd.crops import crop, crop_box, recipe_named
 from ubhpd.faces.detectors import detector
 from ubhpd.models.model import Model
 from ubhpd.prediction.facial_graph import facial_graph
@@ -25,8 +26,10 @@ def weights(tmp_path_factory):
 
 def test_the_graph_is_the_networks_own(picture, weights):
     found = facial_graph(weights, picture, detector("none"))
-    size = Model.of_checkpoint(weights).recipe.size
-    assert found.picture.shape == (size, size, 3)
+    recipe = Model.of_checkpoint(weights).recipe
+    size, how = recipe.size, recipe_named(recipe.crop)
+    box = crop_box({"image_width": 80, "image_height": 90, "bbox_xyxy": (0, 0, 80, 90)}, how)
+    np.testing.assert_array_equal(found.picture, crop(cv2.imread(str(picture)), box, how, size, "BGR"))
     assert found.nodes_xy.shape == (19, 2) and (found.nodes_xy > -0.5).all() and (found.nodes_xy < size).all()
     assert found.weights.shape == (19, 19) and np.allclose(found.weights, found.weights.T) and found.weights.any()
 

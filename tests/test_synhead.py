@@ -1,4 +1,4 @@
-"""SynHead: the facts of FORMATS.md section 6."""
+"""SynHead: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UPNA: the facts of FORMATS.md section 5."""
+"""UPNA: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

@@ -183,21 +183,14 @@ def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -
     images = _images(out, session)
     patches, known, failures = np.zeros((len(heads), SIDE, SIDE), np.float32), np.zeros(len(heads), bool), []
     unreadable = 0
-    last: tuple[Any, Picture | UbhpdError] | None = None
-    for row, head in enumerate(heads):
-        name = (head["dataset"], head["image_path"], head["frame_index"])
-        if last is None or last[0] != name:
-            try:
-                last = name, images.picture(*name)
-            except UbhpdError as error:
-                last = name, error
-        if isinstance(last[1], UbhpdError):
-            failures.append(str(last[1]))
+    for row, (head, picture) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
+        if isinstance(picture, UbhpdError):
+            failures.append(str(picture))
             unreadable += 1
             continue
         # The box of a warped head is that of the photograph before: it does not lie on the face.
         is_own = head["bbox_xyxy"] is not None and not (head["bbox_kind"] or "").endswith(OF_SOURCE_PHOTO)
-        patch = patch_of(last[1], head["bbox_xyxy"] if is_own else None)
+        patch = patch_of(picture, head["bbox_xyxy"] if is_own else None)
         if patch is None:
             failures.append(f"{head['image_path']} is of one colour where the face should be.")
         else:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
+
+from ubhpd.commands._evaluating import NO_INTERVALS, asked, evaluation_options
 
 PATH = click.Path(path_type=Path)
 
@@ -15,17 +18,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--manifest", type=PATH, help="The truth. Default: the file's own, else the last build's test split.")
 @click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a protocol, counts.")
 @click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this printed pair, as 300W-LP:AFLW2000.")
-@click.option("--protocol", metavar="ID", help="Score its test side, against its training side; see: ubhpd protocols.")
-@click.option("--frames", metavar="FILE", help="List of frames, for a protocol that needs one.")
-@click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset.")
-@click.option("--exclude-outside", is_flag=True, help="Leave out heads with a true angle beyond 90 degrees.")
-@click.option("--max-angle", type=float, metavar="DEG", help="Leave out heads with a true angle beyond DEG.")
-@click.option("--bootstrap", "over", type=click.Choice(["samples", "subjects", "sequences", "none"]),
-              default="none", show_default=True, help="Add confidence intervals, resampling these.")  # fmt: skip
-@click.option("--rounds", default=1000, show_default=True, help="Resamples.")
-@click.option("--level", default=0.95, show_default=True, help="Level of the intervals.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the resamples.")
-@click.option("-O", "--option", "chosen", multiple=True, metavar="METRIC.KEY=VALUE", help="As ubmae.unseen=smooth.")
+@asked(
+    "Score its test side, against its training side; see: ubhpd protocols.",
+    "Add confidence intervals, resampling these.",
+    over=NO_INTERVALS,
+)
 @click.option("--bins", is_flag=True, help="Print the table per bin, too.")
 @click.option("--json", "json_out", metavar="FILE", help="Write the result as JSON; - for the screen instead of text.")
 @click.option("--html", "html_out", type=PATH, help="Write one page with pictures.")
@@ -33,10 +30,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--images", type=PATH, help="Root of the pictures: adds a sheet of the worst heads; needs --manifest.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
-    predictions: Path, manifest: Path | None, source: str | None, pair: str | None, protocol: str | None,
-    frames: str | None, protocol_seed: int, exclude_outside: bool, max_angle: float | None, over: str, rounds: int,
-    level: float, seed: int, chosen: tuple[str, ...], bins: bool, json_out: str | None, html_out: Path | None,
-    figures: Path | None, images: Path | None, quiet: bool,
+    predictions: Path, manifest: Path | None, source: str | None, pair: str | None, bins: bool, json_out: str | None,
+    html_out: Path | None, figures: Path | None, images: Path | None, quiet: bool, **chosen: Any,
 ) -> None:  # fmt: skip
     """Score PREDICTIONS (CSV or Parquet: sample_id and yaw,pitch,roll, or r00..r22, or qx,qy,qz,qw).
 
@@ -45,19 +40,12 @@ def command(
     """
     from ubhpd.errors import UbhpdError
     from ubhpd.files import replacing
-    from ubhpd.scores.evaluate import EvaluationOptions, evaluate
-    from ubhpd.scores.intervals import BootstrapOptions
-    from ubhpd.scores.metric_cards import metric_options
+    from ubhpd.scores.evaluate import evaluate
     from ubhpd.scores.score_report import score_html, score_text
-    from ubhpd.scores.scoring import ScoreOptions
 
     if images is not None and manifest is None:
         raise UbhpdError("--images needs --manifest: the manifest says which picture belongs to which head.")
-    options = EvaluationOptions(
-        ScoreOptions(exclude_outside, metric_options(chosen)),
-        None if over == "none" else BootstrapOptions(rounds, level, over, seed),
-        source, pair, protocol, max_angle, frames, protocol_seed,
-    )  # fmt: skip
+    options = evaluation_options(source, pair, chosen)
     evaluation = evaluate(predictions, manifest, options)
     as_json = json.dumps(evaluation.result, indent=2, ensure_ascii=False)
     if json_out and json_out != "-":

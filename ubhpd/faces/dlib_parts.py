@@ -113,20 +113,14 @@ def _write_part(part: _Part, out: str, detector_name: str, session: str) -> int:
     """Find the landmarks of one part's heads and write them."""
     images, finder = _opened(out, detector_name, session)
     rows, reasons, unreadable = np.full((part.heads.num_rows, _LENGTH), np.nan), {}, 0
-    last: tuple[Any, Picture | UbhpdError] | None = None
-    for row, head in enumerate(part.heads.to_pylist()):
-        place = (head["dataset"], head["image_path"], head["frame_index"])
-        if last is None or last[0] != place:
-            try:
-                last = place, images.picture(*place)
-            except UbhpdError as error:
-                last = place, error
-        if isinstance(last[1], UbhpdError):
-            reasons[row] = str(last[1])
+    heads = part.heads.to_pylist()
+    for row, (head, picture) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
+        if isinstance(picture, UbhpdError):
+            reasons[row] = str(picture)
             unreadable += 1
             continue
         try:
-            rows[row] = dlib68.landmarks68(last[1], _face_box(last[1], head, finder)).ravel()
+            rows[row] = dlib68.landmarks68(picture, _face_box(picture, head, finder)).ravel()
         except UbhpdError as error:
             reasons[row] = str(error)
     with replacing(part.path) as half, half.open("wb") as file:

@@ -7,10 +7,8 @@ evaluation code are not known.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
 from typing import NamedTuple
 
 from ubhpd.bins import ANGLES
@@ -92,7 +90,7 @@ def reported(result: Result) -> tuple[Reported, ...]:
         if not any(_repeats(row, other) for other in kept):
             kept.append(row)
     kept.sort(key=lambda r: (r.mae is None, r.mae or 0.0, r.row))
-    return tuple(Reported(row, _notes().get(row.row, ())) for row in kept)
+    return tuple(Reported(row, _notes(row)) for row in kept)
 
 
 def reported_mae(result: Result, rows: tuple[Reported, ...]) -> Reported | None:
@@ -112,9 +110,12 @@ def _repeats(row: Printed, other: Printed) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _notes() -> dict[int, tuple[str, ...]]:
-    """Return what is known of each row: its note in the table, else what arithmetic finds."""
-    text = (files("ubhpd") / "data" / "published_results.csv").read_text(encoding="utf-8")
-    noted = {n: row["note"] for n, row in enumerate(csv.DictReader(text.splitlines()), start=1) if row["note"]}
-    found = {f.row: f.text for f in lint()}
-    return {row: (text,) for row, text in {**found, **noted}.items()}
+def _found() -> Mapping[int, str]:
+    """Return what arithmetic finds wrong in each row."""
+    return {finding.row: finding.text for finding in lint()}
+
+
+def _notes(row: Printed) -> tuple[str, ...]:
+    """Return what is known of a row: its note in the table, else what arithmetic finds."""
+    known = row.note or _found().get(row.row)
+    return (known,) if known else ()

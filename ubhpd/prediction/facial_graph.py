@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ubhpd.crops import Picture, crop, crop_box, recipe_named
+from ubhpd.crops import Picture
 from ubhpd.errors import UbhpdError
 from ubhpd.faces import inputs
 from ubhpd.faces.face import Detector
 from ubhpd.models.model import Model
 from ubhpd.prediction.network_predictor import FromPixels
+from ubhpd.prediction.picture_source import seen_of_face
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,19 +41,15 @@ def facial_graph(weights: Path, picture: Path, detector: Detector) -> FacialGrap
     faces = detector.boxes(found.pixels_bgr)
     if not faces:
         raise UbhpdError(f"The detector {detector.name} finds no face in {picture}: name another with --detector.")
-    height, width = found.pixels_bgr.shape[:2]
-    recipe = recipe_named(model.recipe.crop)
-    fields = {"image_width": width, "image_height": height, "bbox_xyxy": faces[0].bbox_xyxy}
-    box = crop_box(fields, recipe)
-    if box is None:
+    seen = seen_of_face(found.pixels_bgr, faces[0].bbox_xyxy, model.recipe)
+    if seen is None:
         raise UbhpdError(f"The face that {detector.name} finds in {picture} lies outside it: name another --detector.")
-    face = crop(found.pixels_bgr, box, recipe, model.recipe.size, "BGR")
-    seen = face if model.recipe.colour == "BGR" else face[..., ::-1]
     output: dict[str, torch.Tensor] = {}
-    model.network.register_forward_hook(lambda network, seen, given: output.update(given))
+    model.network.register_forward_hook(lambda network, given, answer: output.update(answer))
     with torch.inference_mode():
-        FromPixels(model.network, model.recipe).eval()(torch.from_numpy(np.ascontiguousarray(seen[None])))
+        FromPixels(model.network, model.recipe).eval()(torch.from_numpy(seen[None]))
     if "graph" not in output:
         raise UbhpdError(f"{model.name} makes no graph of a face: give the weights of an OsGG-Net.")
     nodes = (output["landmarks"][0].double().numpy() + 0.5) * model.recipe.size - 0.5
-    return FacialGraph(face, nodes, output["graph"][0].double().numpy())
+    crop = seen if model.recipe.colour == "BGR" else seen[..., ::-1]
+    return FacialGraph(crop, nodes, output["graph"][0].double().numpy())

@@ -107,15 +107,7 @@ class PictureSource:
         size = (pixels.shape[1], pixels.shape[0])
         if self._recipe is None:
             return points, size
-        flat = None if points is None else points.ravel()
-        fields = {"image_width": size[0], "image_height": size[1], "bbox_xyxy": face.bbox_xyxy, "landmarks68": flat}
-        recipe = recipe_named(self._recipe.crop)
-        box = crop_box(fields, recipe)
-        if box is None:
-            return None
-        if points is not None:
-            return placed(points, box, recipe, self._recipe.size) / self._recipe.size - 0.5
-        return crop(pixels, box, recipe, self._recipe.size, self._recipe.colour)
+        return seen_of_face(pixels, face.bbox_xyxy, self._recipe, points)
 
     def _batch(self, ids: list[str], inputs: list[Any], extra: list[tuple[Any, ...]],
                problems: list[tuple[str, str]], drawables: list[Drawable]) -> Batch:  # fmt: skip
@@ -156,6 +148,29 @@ class PictureSource:
             [p for b in batches for p in b.problems if p[0] not in done],
             [drawables[at] for at in keep] if drawables else [],
         )
+
+
+def seen_of_face(pixels: Picture, bbox_xyxy: tuple[float, float, float, float], recipe: InputRecipe,
+                 points: npt.NDArray[np.float64] | None = None) -> Any:  # fmt: skip
+    """Return what a network sees of a face that was found in a picture, None if its crop is empty.
+
+    Args:
+        pixels: the picture (height, width, 3), BGR.
+        bbox_xyxy: of the face, in pixels.
+        recipe: of the network.
+        points: landmarks (68, 2) in pixels, for a network that sees them: it gets them in the crop, -0.5 to 0.5.
+            Without them it gets the crop itself, uint8 (size, size, 3) in the recipe's colours.
+    """
+    height, width = pixels.shape[:2]
+    flat = None if points is None else points.ravel()
+    fields = {"image_width": width, "image_height": height, "bbox_xyxy": bbox_xyxy, "landmarks68": flat}
+    how = recipe_named(recipe.crop)
+    box = crop_box(fields, how)
+    if box is None:
+        return None
+    if points is not None:
+        return placed(points, box, how, recipe.size) / recipe.size - 0.5
+    return crop(pixels, box, how, recipe.size, recipe.colour)
 
 
 def _concatenated(inputs: list[npt.NDArray[Any] | Heads], keep: list[int]) -> npt.NDArray[Any] | Heads:

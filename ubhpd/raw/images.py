@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,24 @@ class Images:
         if pixels is None:
             raise UbhpdError(f"{image_path} in {self._roots[dataset].where} does not decode: see ubhpd validate.")
         return np.asarray(pixels, dtype=np.uint8)
+
+    def of_heads(self, heads: Iterable[Mapping[str, Any]]) -> Iterator[Picture | UbhpdError]:
+        """Yield the picture of each head, or why there is none: see `picture`.
+
+        Heads of one picture that follow each other have it decoded once.
+
+        Args:
+            heads: with dataset, image_path and frame_index.
+        """
+        last: tuple[Any, Picture | UbhpdError] | None = None
+        for head in heads:
+            place = (head["dataset"], head["image_path"], head["frame_index"])
+            if last is None or last[0] != place:
+                try:
+                    last = place, self.picture(*place)
+                except UbhpdError as error:
+                    last = place, error
+            yield last[1]
 
     def _tree(self, dataset: str) -> Tree:
         if dataset not in self._roots:

@@ -26,7 +26,10 @@ COLUMNS = ("paper", "table", "train", "test", "method", "yaw", "pitch", "roll", 
 
 
 class Printed(NamedTuple):
-    """One printed result, degrees; None where the paper prints nothing. `row` counts from 1 after the header."""
+    """One printed result, degrees; None where the paper prints nothing. `row` counts from 1 after the header.
+
+    `decimals` are those of the angles, as printed; `note` says what is known to be wrong, "" if nothing is.
+    """
 
     row: int
     paper: str
@@ -39,7 +42,8 @@ class Printed(NamedTuple):
     roll: float | None
     mae: float | None
     ubmae: float | None
-    decimals: int  # of the angles, as printed
+    decimals: int
+    note: str
 
     @property
     def angles(self) -> tuple[float, float, float] | None:
@@ -164,7 +168,8 @@ def _printed(number: int, row: dict[str, str], path: str | Path | None) -> Print
             raise UbhpdError(f"{path}, row {number}, column {column}: {text!r} is not a number.") from None
     decimals = min((len((row[a] or "").partition(".")[2]) for a in ANGLES if row[a]), default=2)
     own = {c: row[c] for c in ("paper", "table", "train", "test", "method")}
-    return Printed(number, **own, **values, decimals=max(decimals, 1))  # type: ignore[arg-type]
+    note = (row.get("note") or "").strip()
+    return Printed(number, **own, **values, decimals=max(decimals, 1), note=note)  # type: ignore[arg-type]
 
 
 def _decimals(value: float) -> int:

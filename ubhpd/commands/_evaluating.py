@@ -1,0 +1,71 @@
+"""What `ubhpd score` and `ubhpd compare` are both asked: which heads count, and how intervals are found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ubhpd.scores.evaluate import EvaluationOptions
+
+NO_INTERVALS = "none"
+
+Command = Callable[..., None]
+
+
+def asked(protocol: str, bootstrap: str, over: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options; the command hands their values to `evaluation_options`.
+
+    Args:
+        protocol: help of --protocol.
+        bootstrap: help of --bootstrap.
+        over: what is resampled unless told otherwise; NO_INTERVALS, which is a choice only then, for nothing.
+    """
+    choices = ["samples", "subjects", "sequences", *([NO_INTERVALS] if over == NO_INTERVALS else [])]
+    options = (
+        click.option("--protocol", metavar="ID", help=protocol),
+        click.option("--frames", metavar="FILE", help="List of frames, for a protocol that needs one."),
+        click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset."),
+        click.option("--exclude-outside", is_flag=True, help="Leave out heads with a true angle beyond 90 degrees."),
+        click.option("--max-angle", type=float, metavar="DEG", help="Leave out heads with a true angle beyond DEG."),
+        click.option("--bootstrap", "over", type=click.Choice(choices), default=over, show_default=True,
+                     help=bootstrap),
+        click.option("--rounds", default=1000, show_default=True, help="Resamples."),
+        click.option("--level", default=0.95, show_default=True, help="Level of the intervals."),
+        click.option("--seed", default=0, show_default=True, help="Seed of the resamples."),
+        click.option("-O", "--option", "chosen", multiple=True, metavar="METRIC.KEY=VALUE",
+                     help="As ubmae.unseen=smooth."),
+    )  # fmt: skip
+
+    def decorated(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorated
+
+
+def evaluation_options(source: str | None, pair: str | None, asked: dict[str, Any]) -> EvaluationOptions:
+    """Return what the values of the options ask for.
+
+    Args:
+        source: training set for UBMAE.
+        pair: printed pair, see `EvaluationOptions`.
+        asked: values of the options of `asked`, by name.
+
+    Raises:
+        UbhpdError: an option of a metric is unknown or impossible.
+    """
+    from ubhpd.scores.evaluate import EvaluationOptions
+    from ubhpd.scores.intervals import BootstrapOptions
+    from ubhpd.scores.metric_cards import metric_options
+    from ubhpd.scores.scoring import ScoreOptions
+
+    over = asked["over"]
+    return EvaluationOptions(
+        ScoreOptions(asked["exclude_outside"], metric_options(asked["chosen"])),
+        None if over == NO_INTERVALS else BootstrapOptions(asked["rounds"], asked["level"], over, asked["seed"]),
+        source, pair, asked["protocol"], asked["max_angle"], asked["frames"], asked["protocol_seed"],
+    )  # fmt: skip
