@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "metrics": {"bins", "rotation", "errors"},
     "baselines": {"networks", "rotation", "errors", "bins", "solving"},
 }
+DATA = {".csv", ".html", ".css", ".js"}  # what a folder of the package can hold besides code
 MAY_IMPORT_TORCH = (
     "ubhpd/networks/",
     "ubhpd/models/",
@@ -94,10 +95,11 @@ def _within(module, names):
     return {n for n in names if n.rpartition(".")[0] == module}
 
 
-def test_the_package_map_holds_every_code_folder():
+def test_the_package_map_holds_every_folder_of_code_and_of_data():
     text = (REPOSITORY / "pyproject.toml").read_text()
     packages = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1])
-    folders = {name.rpartition("/")[0].replace("/", ".") for name in code_files()}
+    data = {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "ubhpd").rglob("*.*") if p.suffix in DATA}
+    folders = {name.rpartition("/")[0].replace("/", ".") for name in code_files() | data}
     assert folders == set(packages)
 
 
