@@ -1,4 +1,4 @@
-"""AFLW: the facts of FORMATS.md section 2."""
+"""AFLW: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

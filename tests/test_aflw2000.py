@@ -1,4 +1,4 @@
-"""AFLW2000-3D: the facts of FORMATS.md section 3."""
+"""AFLW2000-3D: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BIWI: the facts of FORMATS.md section 1."""
+"""BIWI: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

@@ -353,7 +353,7 @@ def test_points_are_placed_where_they_are_seen(name):
 
 @needs("AFLW2000")
 def test_legacy_boxes_of_the_real_files_are_those_of_the_published_code():
-    """FORMATS.md section 8 says that these boxes start at (-1, -1). In the files a hidden point is (-1, 452)."""
+    """A hidden point is (-1, 452) in the files, so the boxes that span all points begin at x = -1, not y."""
     records = read_all("aflw2000", REAL / "AFLW2000").records
     moved, with_hidden = [], 0
     for sample_id, record in records.items():

@@ -73,7 +73,7 @@ targets_of_many_kinds = st.sampled_from([targets.gaussian(10), targets.gaussian(
 @needs("labels")
 @pytest.mark.parametrize(
     ("size", "sigma_deg", "floor"),
-    # docs/METRICS.md gives 0.000 0.0005 0.011 0.032 0.208 and 0.047 for the 15,183 frames of the FSA-Net list.
+    # The 15,183 frames of the FSA-Net list have 0.000 0.0005 0.011 0.032 0.208 and 0.047.
     # These are for all labels, with the sum of x held at N; without that, uniform would be 0.171.
     [
         (2000, 15.0, 0.0000),

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -197,14 +196,11 @@ def test_what_cannot_be_compared_is_said(files):
 
 
 @needs("predictions")
-def test_hopenet_end_to_end_in_a_second():
-    start = time.perf_counter()
+def test_hopenet_end_to_end():
     run = ubhpd("score", HOPENET, "--source", "300W-LP", "--pair", "300W-LP:AFLW2000")
-    took = time.perf_counter() - start
     for name, value in [("mae", "6.404"), ("mae_yaw", "6.898"), ("mae_pitch", "6.640"), ("mae_roll", "5.673")]:
         assert any(line.split()[:2] == [name, value] for line in run.stdout.splitlines())
     assert "yaw 0, pitch 2, roll 4" in run.stdout
-    assert took < 2.0  # under 1 s on a quiet machine
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy():

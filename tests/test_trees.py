@@ -1,87 +1,24 @@
-import io
+"""Files of raw data: the same through folders, zip and tar; several as one; what is kept of a compressed tar."""
+
 import os
-import struct
-import tarfile
 import time
-import tracemalloc
 import zipfile
-import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from archives_for_tests import CUT, DOORS, FILES, FOLDERS, opened, through, write_tar, write_zip, written
 
 from ubhpd.errors import UbhpdError
-from ubhpd.raw.trees import Entry, FolderTree, Probe, TreeSpec, UnionTree, archive_fault, is_archive, open_tree, peek
-
-RNG = np.random.default_rng(0)
-FILES = {
-    "readme.txt": b"hello",
-    "empty.txt": b"",
-    "short.png": b"\x89PNG",
-    "ten.txt": b"0123456789",
-    "AFW/AFW_1_0.mat": RNG.bytes(3000),
-    "AFW/AFW_1_0.jpg": RNG.bytes(200_000),
-    "AFW/AFW_2_0.jpg": RNG.bytes(65_536 + 12),
-    "AFW/AFW_3_0.jpg": RNG.bytes(65_536 + 13),
-    "IBUG/IBUG_image_092 _01_0.mat": RNG.bytes(100),
-    "hpdb/01/frame_00003_rgb.png": RNG.bytes(9000),
-    "hpdb/01/frame_00003_depth.bin": RNG.bytes(5000),
-    "hpdb/01/frame_00003_pose.txt": b"1 0 0\n",
-    "big.npz": RNG.bytes(300_000),
-    "Grüße/ä.txt": b"umlaut",
-}
-CUT = {"AFW/AFW_1_0.jpg": 65_536, "AFW/AFW_3_0.jpg": 65_536, "hpdb/01/frame_00003_rgb.png": 4096}
-CUT["hpdb/01/frame_00003_depth.bin"] = 4096
-FOLDERS = ["", "AFW", "IBUG", "hpdb", "hpdb/01", "Grüße"]
+from ubhpd.raw.trees import Entry, FolderTree, Probe, TreeSpec, UnionTree, is_archive, open_tree, peek
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """The same files as a folder and as archives; below the root and below a prefix."""
-    top = tmp_path_factory.mktemp("raw")
-    for prefix in ("", "some data/v1"):
-        folder = top / "folder" / prefix
-        for name, data in FILES.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-        members = {f"{prefix}/{name}".lstrip("/"): data for name, data in FILES.items()}
-        stem = str(top / ("deep" if prefix else "flat"))
-        write_zip(stem + ".zip", members)
-        for suffix, mode in ((".tar", "w"), (".tgz", "w:gz"), (".tar.gz", "w:gz")):
-            write_tar(stem + suffix, members, mode)
-        write_tar(stem + ".dot.tgz", {f"./{name}": data for name, data in members.items()}, "w:gz")
-    return top
-
-
-def write_zip(path, members, method=zipfile.ZIP_DEFLATED):
-    with zipfile.ZipFile(path, "w", method) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-
-
-def write_tar(path, members, mode="w", **options):
-    with tarfile.open(path, mode, **options) as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-def opened(path, root="", spool=None, **options):
-    return open_tree(TreeSpec(((str(path), root),), str(spool) if spool else None, options.pop("keep_whole", False)))
+    return written(tmp_path_factory.mktemp("raw"))
 
 
 # The same through every door.
-
-DOORS = ["folder", ".zip", ".tar", ".tgz", ".tar.gz", ".dot.tgz"]
-
-
-def through(door, place, root, spool, keep_whole=True):
-    stem = "deep" if root else "flat"
-    path = place / "folder" if door == "folder" else place / (stem + door)
-    return opened(path, root, spool, keep_whole=keep_whole)
 
 
 @pytest.mark.parametrize("root", ["", "some data/v1"])
@@ -285,285 +222,6 @@ def test_a_spool_without_its_other_half_is_made_again(survivor, place, tmp_path)
     assert open_tree(spec).read("readme.txt") == b"hello"
 
 
-# Names and links that lead outside.
-
-EVIL = ["../a.txt", "d/../../a.txt", "/etc/a.txt", "..", "d/..", "d\\a.txt", "C:/a.txt", "c:a.txt", "\\\\host\\a.txt"]
-
-
-@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tgz"])
-@pytest.mark.parametrize("name", [*EVIL, ".//etc/a.txt", "././../a.txt"])
-def test_a_name_that_leads_outside_refuses_the_archive(name, suffix, tmp_path):
-    archive, members = tmp_path / ("a" + suffix), {"good.txt": b"1", name: b"2"}
-    if suffix == ".zip":
-        if name == ".//etc/a.txt":
-            pytest.skip("in a zip this is a name below the folder '.'")
-        write_zip(archive, members)
-    else:
-        write_tar(archive, members, "w:gz" if suffix == ".tgz" else "w")
-    for call in (lambda: opened(archive, spool=tmp_path / "s"), lambda: peek(str(archive))):
-        with pytest.raises(UbhpdError, match="refused"):
-            call()
-    assert not (tmp_path / "s").exists() or list((tmp_path / "s").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["a..b/c.txt", "..a/b.txt", "a/...", "d e/f: g.txt", "~/a.txt"])
-def test_odd_names_that_stay_inside_are_allowed(name, tmp_path):
-    write_zip(tmp_path / "a.zip", {name: b"1"})
-    write_tar(tmp_path / "a.tgz", {name: b"1"}, "w:gz")
-    for suffix in (".zip", ".tgz"):
-        assert opened(tmp_path / ("a" + suffix), spool=tmp_path / "s").read(name) == b"1"
-
-
-@pytest.mark.parametrize("mode", ["w", "w:gz"])
-def test_links_and_devices_in_a_tar_are_never_followed(mode, tmp_path):
-    (tmp_path / "secret.txt").write_bytes(b"secret")
-    archive = tmp_path / ("a.tgz" if mode == "w:gz" else "a.tar")
-    with tarfile.open(archive, mode) as tar:
-        for name, kind in (
-            ("sym", "SYMTYPE"),
-            ("hard", "LNKTYPE"),
-            ("chr", "CHRTYPE"),
-            ("blk", "BLKTYPE"),
-            ("fifo", "FIFOTYPE"),
-        ):
-            info = tarfile.TarInfo(name)
-            info.type = getattr(tarfile, kind)
-            info.linkname = str(tmp_path / "secret.txt")
-            tar.addfile(info)
-        info = tarfile.TarInfo("dir")
-        info.type, info.linkname = tarfile.SYMTYPE, str(tmp_path)
-        tar.addfile(info)
-        tar.addfile(tarfile.TarInfo("good.txt"))
-    tree = opened(archive, spool=tmp_path / "s")
-    assert tree.listdir("") == [Entry("good.txt", False)]
-    for name in ("sym", "hard", "chr", "blk", "fifo", "dir/secret.txt"):
-        with pytest.raises(OSError, match="no such file"):
-            tree.read(name)
-
-
-# Bombs.
-
-
-def zip_with_lies(path, data, **lies):
-    """Write a zip of one member, then put other sizes into its two headers."""
-    write_zip(path, {"a.mat": data})
-    raw = bytearray(Path(path).read_bytes())
-    central = raw.index(b"PK\x01\x02")
-    for field, (local_at, central_at) in {"crc": (14, 16), "packed": (18, 20), "size": (22, 24)}.items():
-        if field in lies:
-            struct.pack_into("<I", raw, local_at, lies[field])
-            struct.pack_into("<I", raw, central + central_at, lies[field])
-    Path(path).write_bytes(raw)
-
-
-def test_a_zip_that_claims_an_absurd_size_is_refused(tmp_path):
-    zip_with_lies(tmp_path / "a.zip", b"1" * 50, size=0xFFFFFFF0)
-    with pytest.raises(UbhpdError, match=r"refused.*claims"):
-        opened(tmp_path / "a.zip")
-
-
-def test_a_true_zip_bomb_is_refused(tmp_path):
-    write_zip(tmp_path / "a.zip", {"a.mat": bytes(300 << 20)})
-    with pytest.raises(UbhpdError, match=r"refused.*claims"):
-        opened(tmp_path / "a.zip")
-
-
-def test_a_zip_that_hides_its_size_is_not_inflated_beyond_it(tmp_path):
-    zip_with_lies(tmp_path / "a.zip", bytes(200 << 20), size=100, crc=zlib.crc32(bytes(100)))
-    tree = opened(tmp_path / "a.zip")
-    for call in (lambda: tree.read("a.mat"), lambda: tree.probe("a.mat", 512), lambda: read_local(tree, "a.mat")):
-        tracemalloc.start()
-        try:
-            assert len(call()) <= 100
-        except OSError:
-            pass
-        finally:
-            _, peak = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-        assert peak < 8 << 20
-
-
-def test_a_zip_member_shorter_than_it_says_raises_oserror(tmp_path):
-    zip_with_lies(tmp_path / "a.zip", b"1" * 50, size=100)
-    with pytest.raises(OSError, match="shorter"):
-        opened(tmp_path / "a.zip").read("a.mat")
-
-
-def read_local(tree, name):
-    with tree.local_path(name) as path:
-        return Path(path).read_bytes()
-
-
-def test_a_tgz_bomb_is_refused_before_it_fills_the_disk(tmp_path):
-    write_tar(tmp_path / "a.tgz", {"a.mat": bytes(300 << 20)}, "w:gz")
-    with pytest.raises(UbhpdError, match=r"refused.*claims"):
-        opened(tmp_path / "a.tgz", spool=tmp_path / "s")
-    assert list((tmp_path / "s").iterdir()) == []
-
-
-def tar_header(name, size, kind=b"0"):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    block = bytearray(info.tobuf())
-    block[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-@pytest.mark.parametrize("kind", [b"0", b"x", b"L"])
-@pytest.mark.parametrize("size", [1 << 50, (1 << 62), -512, -1536])
-def test_a_tar_that_lies_about_a_size_is_refused_at_once(suffix, kind, size, tmp_path):
-    data = tar_header("good.txt", 0) + tar_header("evil.txt", size, kind) + tar_header("more.txt", 0) + bytes(1024)
-    if suffix == ".tgz":
-        squeezer = zlib.compressobj(wbits=31)
-        data = squeezer.compress(data) + squeezer.flush()
-    (tmp_path / ("a" + suffix)).write_bytes(data)
-    start = time.perf_counter()
-    with pytest.raises(UbhpdError):
-        opened(tmp_path / ("a" + suffix), spool=tmp_path / "s")
-    assert time.perf_counter() - start < 5.0
-
-
-# Downloads that are not what their names say.
-
-
-@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "a.tar.gz", "a.tar"])
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"<!DOCTYPE html><html>log in first</html>" * 50, "web page"),
-        (b"\n <html></html>", "web page"),
-        (b"", "is not a|truncated"),
-        (b"x" * 5000, "is not a|truncated"),
-        (np.random.default_rng(1).bytes(20_000), "is not a|truncated"),
-        (b"\x1f\x8b\x08\x00" + b"\x55" * 3000, "is not a|truncated|Cannot|cannot"),
-    ],
-    ids=["page", "page after a blank", "empty", "text", "random", "gzip of nothing"],
-)
-def test_what_is_no_archive_is_named(name, data, reason, tmp_path):
-    (tmp_path / name).write_bytes(data)
-    assert archive_fault(str(tmp_path / name))
-    for call in (lambda: opened(tmp_path / name, spool=tmp_path / "s"), lambda: peek(str(tmp_path / name))):
-        with pytest.raises(UbhpdError, match=reason) as caught:
-            call()
-        assert name in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["flat.zip", "flat.tgz", "flat.tar", "flat.tar.gz"])
-@pytest.mark.parametrize("kept", [0.01, 0.3, 0.7, 0.95])
-def test_a_truncated_archive_is_refused(name, kept, place, tmp_path):
-    data = (place / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(UbhpdError, match="download it again"):
-        opened(tmp_path / name, spool=tmp_path / "s")
-    assert not (tmp_path / "s").exists() or not list((tmp_path / "s").glob("*.spool"))
-
-
-def test_a_tar_cut_exactly_between_two_members_is_refused(tmp_path):
-    write_tar(tmp_path / "a.tar", {"a.txt": b"1", "b.txt": b"2"})
-    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:1024])
-    with pytest.raises(UbhpdError, match="download it again"):
-        opened(tmp_path / "a.tar", spool=tmp_path / "s")
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_a_damaged_header_in_the_middle_never_hides_the_files_after_it(suffix, tmp_path):
-    write_tar(tmp_path / "a.tar", {f"{i}.txt": b"x" * 600 for i in range(9)})
-    data = bytearray((tmp_path / "a.tar").read_bytes())
-    data[4 * 1536 + 3] ^= 0x55
-    if suffix == ".tgz":
-        squeezer = zlib.compressobj(wbits=31)
-        data = squeezer.compress(bytes(data)) + squeezer.flush()
-    (tmp_path / ("a" + suffix)).write_bytes(data)
-    with pytest.raises(UbhpdError, match="download it again"):
-        opened(tmp_path / ("a" + suffix), spool=tmp_path / "s")
-
-
-def test_a_tgz_whose_checksum_fails_is_refused(tmp_path):
-    write_tar(tmp_path / "a.tgz", {"a.txt": b"x" * 600}, "w:gz")
-    data = bytearray((tmp_path / "a.tgz").read_bytes())
-    data[-8] ^= 1
-    (tmp_path / "a.tgz").write_bytes(data)
-    with pytest.raises(UbhpdError, match="download it again"):
-        opened(tmp_path / "a.tgz", spool=tmp_path / "s")
-
-
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w:gz"), ("a.tgz", "w"), ("a.tar", "w:xz"), ("a.tgz", "w:bz2")])
-def test_a_tar_is_known_as_compressed_by_its_content_not_its_name(name, mode, tmp_path):
-    write_tar(tmp_path / name, FILES, mode)
-    tree = opened(tmp_path / name, spool=tmp_path / "s", keep_whole=True)
-    for path, data in FILES.items():
-        assert tree.read(path) == data
-
-
-@pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_a_sparse_file_is_read_right_or_refused(suffix, tmp_path):
-    with (tmp_path / "holes.mat").open("wb") as file:
-        file.truncate(1 << 20)
-        file.seek(600_000)
-        file.write(b"data")
-    code = os.spawnlp(
-        os.P_WAIT,
-        "tar",
-        "tar",
-        "-S",
-        "-C",
-        str(tmp_path),
-        "-c" + "z" * (suffix == ".tgz") + "f",
-        str(tmp_path / ("a" + suffix)),
-        "holes.mat",
-    )
-    if code:
-        pytest.skip("no tar here that packs sparse files")
-    try:
-        found = opened(tmp_path / ("a" + suffix), spool=tmp_path / "s").read("holes.mat")
-    except (UbhpdError, OSError):
-        return
-    assert found == (tmp_path / "holes.mat").read_bytes()
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_zip_member_raises_oserror(method, tmp_path):
-    write_zip(tmp_path / "a.zip", {"a.mat": RNG.bytes(2000) * 2}, method)
-    for position in range(60, 2000, 97):
-        data = bytearray((tmp_path / "a.zip").read_bytes())
-        data[position] ^= 0xFF
-        (tmp_path / "b.zip").write_bytes(data)
-        tree = opened(tmp_path / "b.zip")
-        for call in (tree.read, partial(tree.probe, head=99), partial(read_local, tree)):
-            with pytest.raises(OSError, match=r"damaged inside the archive|Invalid data"):
-                call("a.mat")
-
-
-@pytest.mark.parametrize("suffix", [".zip", ".lzma.zip", ".tar", ".tgz"])
-def test_mutated_archives_give_files_or_one_of_the_two_errors(suffix, tmp_path):
-    members = {f"d {i}/a{i}.mat": RNG.bytes(50) * 8 for i in range(4)}
-    archive = tmp_path / ("a" + suffix)
-    if suffix.endswith("zip"):
-        write_zip(archive, members, zipfile.ZIP_LZMA if "lzma" in suffix else zipfile.ZIP_DEFLATED)
-    else:
-        write_tar(archive, members, "w:gz" if suffix == ".tgz" else "w")
-    whole, rng = archive.read_bytes(), np.random.default_rng(6)
-    used = len(whole.rstrip(b"\0"))
-    for trial in range(400):
-        data = bytearray(whole)
-        for position in rng.integers(0, used, rng.integers(1, 4)):
-            data[position] = rng.integers(0, 256)
-        if trial % 4 == 0:
-            data = data[: rng.integers(0, used)]
-        archive.write_bytes(data)
-        try:
-            tree = opened(archive, spool=tmp_path / f"s{trial}")
-            for folder in tree.listdir(""):
-                for entry in tree.listdir(folder.name):
-                    tree.probe(f"{folder.name}/{entry.name}", 512)
-                    tree.read(f"{folder.name}/{entry.name}")
-        except (UbhpdError, OSError):
-            continue
-
-
 # Folders on disk.
 
 
@@ -634,7 +292,8 @@ def test_a_peek_lists_like_the_tree_itself(place, tmp_path):
 
 
 def test_a_peek_into_a_tgz_reads_its_beginning_only(tmp_path):
-    write_tar(tmp_path / "a.tgz", {f"{i:04}.txt": RNG.bytes(3000) for i in range(2000)}, "w:gz")
+    rng = np.random.default_rng(0)
+    write_tar(tmp_path / "a.tgz", {f"{i:04}.txt": rng.bytes(3000) for i in range(2000)}, "w:gz")
     data = (tmp_path / "a.tgz").read_bytes()
     (tmp_path / "a.tgz").write_bytes(data[: len(data) // 2])
     tree = peek(str(tmp_path / "a.tgz"))

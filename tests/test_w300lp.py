@@ -1,4 +1,4 @@
-"""300W-LP: the facts of FORMATS.md section 4."""
+"""300W-LP: layout, quirks and angles as docs/sources.md has them."""
 
 from __future__ import annotations
 

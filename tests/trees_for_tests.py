@@ -13,7 +13,8 @@ import numpy as np
 from ubhpd import registry
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
-from ubhpd.records import Drop, Note, Record
+from ubhpd.records import DROP_REASONS, Drop, Note, Record
+from ubhpd.rotation import CONVENTIONS, matrix_from_angles, matrix_from_euler, orthonormality_error
 from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
 
 Pose = tuple[float, float, float]
@@ -121,3 +122,46 @@ def plain_all(items: Iterable[Record | Drop | Note]) -> list[str]:
 
 def angles_of(record: Record) -> tuple[Any, Any, Any]:
     return record.yaw_deg, record.pitch_deg, record.roll_deg
+
+
+def assert_contract(name: str, said: Said, root: Path) -> None:
+    """Assert that what a builder said of a tree obeys records.py."""
+    assert not set(said.records) & set(said.drops)
+    for head in (*said.records.values(), *said.drops.values()):
+        assert head.sample_id.startswith(f"{name}/") and head.sample_id.isprintable()
+        assert head.image_path is None or not head.image_path.startswith(("/", ".."))
+        assert head.sequence_id is None or head.sequence_id.startswith(f"{name}/")
+        assert head.frame_index is None or type(head.frame_index) is int
+    for drop in said.drops.values():
+        assert drop.reason in DROP_REASONS and drop.detail
+    for record in said.records.values():
+        assert (root / record.image_path).is_file()
+        assert type(record.image_width) is int and type(record.image_height) is int
+        assert min(record.image_width, record.image_height) > 0
+        assert_pose(record)
+        if record.bbox_xyxy is None:
+            assert record.bbox_kind is None
+        else:
+            left, top, right, bottom = map(float, record.bbox_xyxy)
+            assert left < right and top < bottom and np.isfinite([left, top, right, bottom]).all()
+            assert record.bbox_kind
+        for points, size in ((record.landmarks68, 136), (record.landmarks21, 42)):
+            assert points is None or (np.shape(points) == (size,) and not np.isinf(points).any())
+        assert (record.landmarks68 is None and record.landmarks21 is None) == (record.landmarks_kind is None)
+        assert (record.drop_reason is None) == (record.drop_detail is None)
+        assert record.drop_reason is None or record.drop_reason in DROP_REASONS
+        for other in (record.subject_id, record.source_photo, record.flip_of):
+            assert other is None or "/" in other
+
+
+def assert_pose(record: Record) -> None:
+    angles = angles_of(record)
+    assert all(type(a) is float for a in angles) and np.isfinite(angles).all()
+    rotation = np.reshape(record.rotation, (3, 3))
+    assert orthonormality_error(rotation) < 1e-5
+    if abs(record.yaw_deg) < 90:
+        np.testing.assert_allclose(rotation, matrix_from_euler(angles), atol=1e-5)
+    assert (record.raw_angles is None) == (record.raw_convention is None)
+    if record.raw_convention in CONVENTIONS:
+        rebuilt = matrix_from_angles(record.raw_angles, record.raw_convention)
+        np.testing.assert_allclose(rotation, rebuilt, atol=1e-12)
