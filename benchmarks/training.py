@@ -48,7 +48,7 @@ from ubhpd.training.assembling import Assembled, assembled
 from ubhpd.training.distributed import Team
 from ubhpd.training.feeding import Feed, HeadBatch, Order, normalised
 from ubhpd.training.logs import Waits
-from ubhpd.training.loop import Loop, Work
+from ubhpd.training.loop import Loop, Work, fast
 from ubhpd.training.request import TrainRequest
 
 SMALL = ("ssrnet_md", "fsanet_capsule_1x1", "fsanet_metric_wo", "osgg_small")
@@ -91,11 +91,11 @@ def own_batches(feed: Feed, order: Order, device: torch.device) -> Generator[Hea
 
 
 def loop_step(work: Work) -> Step:
-    """Return the step of the loop, with cuDNN set as the loop sets it."""
+    """Return the step of the loop, with torch set as the loop sets it."""
     loop = Loop(work)
 
     def step(batch: HeadBatch) -> None:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+        with fast(work.team.device):
             loop._step(batch)
 
     return step

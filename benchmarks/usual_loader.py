@@ -9,12 +9,12 @@ import scipy.io
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from usual_crops import hopenet_box
 
 from ubhpd.models.model import Model
 from ubhpd.networks.contract import InputRecipe, Target, TrainingRecipe
 from ubhpd.networks.rotations import matrix_from_euler
 from ubhpd.training.feeding import HeadBatch
-from ubhpd.training.optimisation import optimizer_of
 
 WORKERS = 2  # processes, as Hopenet's script has
 ENDLESS = 10**9  # heads
@@ -38,12 +38,7 @@ class UsualHeads(Dataset[Example]):
         image = Image.open(path).convert("RGB")
         label = path.removesuffix(".jpg") + ".mat"
         points = scipy.io.loadmat(label)["pt2d"]
-        (x_min, y_min), (x_max, y_max) = points.min(axis=1), points.max(axis=1)
-        k = 0.3
-        x_min -= 0.6 * k * abs(x_max - x_min)
-        y_min -= 2 * k * abs(y_max - y_min)
-        x_max += 0.6 * k * abs(x_max - x_min)
-        y_max += 0.6 * k * abs(y_max - y_min)
+        x_min, y_min, x_max, y_max = hopenet_box(points)
         pitch, yaw, roll = np.degrees(scipy.io.loadmat(label)["Pose_Para"][0][:3])
         image = image.crop((int(x_min), int(y_min), int(x_max), int(y_max)))
         image = image.resize((self._size, self._size), Image.Resampling.BILINEAR)
@@ -63,9 +58,16 @@ def usual_batches(heads: UsualHeads, size: int, device: torch.device) -> Generat
 
 
 def plain_step(model: Model, recipe: TrainingRecipe, device: torch.device) -> Callable[[HeadBatch], None]:
-    """Return the step that the field's scripts take."""
+    """Return the step that the field's scripts take, the optimiser as torch has it by default."""
     network = model.network.to(device).train()
-    optimizer = optimizer_of(network, recipe)
+    groups = [{"params": list(parameters), "lr": recipe.lr * share} for parameters, share in network.learning_rates()]
+    if recipe.optimizer == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
+        )
+    else:
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(groups, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
 
     def step(batch: HeadBatch) -> None:
         optimizer.zero_grad()

@@ -52,6 +52,9 @@ def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
 def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
     """Return the optimiser of a network's parameters, in the groups of `PoseNetwork.learning_rates`.
 
+    One pass over all numbers of a parameter instead of one per operation: for small batches on a CPU the optimiser
+    otherwise takes a fifth of the step.
+
     Raises:
         UbhpdError: the network leaves a parameter out of its groups.
     """
@@ -64,9 +67,9 @@ def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe) -> torch.optim.Op
     groups = [g for g in groups if g["params"]]
     lr, decay = recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov)
+        return torch.optim.SGD(groups, lr, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr, recipe.betas, recipe.eps, decay)
+    return kind(groups, lr, recipe.betas, recipe.eps, decay, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ubhpd.errors import UbhpdError
-from ubhpd.files import replacing
+from ubhpd.files import clear_parts, replacing
 
 FILE = "state.safetensors"
 _KEY = "ubhpd-training"
@@ -68,11 +68,18 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
             # A copy, because safetensors refuses tensors that share memory, as best and network may.
             tensors[f"{part}/{name}"] = value.detach().cpu().clone().contiguous()
     said = {"identity": dict(identity), "position": asdict(state.position)}
+    _clear(folder)  # only now: it is the leader that saves
     try:
         with replacing(folder / FILE) as part_file:
             save_file(tensors, part_file, {_KEY: json.dumps(said)})
     except SafetensorError as error:
         raise OSError(5, str(error), str(folder / FILE)) from None
+
+
+def remove(folder: Path) -> None:
+    """Remove the state, and what a kill while saving left."""
+    (folder / FILE).unlink(missing_ok=True)
+    _clear(folder)
 
 
 def load(folder: Path, identity: Mapping[str, Any]) -> State | None:
@@ -111,6 +118,13 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
             )
 
 
+def _clear(folder: Path) -> None:
+    """Remove what a kill while saving left: our part, and the one that safetensors writes first."""
+    clear_parts(folder / FILE)
+    for part in folder.glob(".tmp??????"):
+        part.unlink(missing_ok=True)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
     """Return the state of an optimiser as tensors named NUMBER/KEY, by the numbers of its parameters."""
     found: Tensors = {}
@@ -122,11 +136,17 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Give an optimiser the state that `optimizer_tensors` took from one like it."""
+    """Give an optimiser the state that `optimizer_tensors` took from one like it.
+
+    What has the shape of a parameter gets its order in memory too: fused optimisers go by that unchecked.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     own: dict[int, dict[str, torch.Tensor]] = {}
     for name, value in tensors.items():
         number, _, key = name.partition("/")
-        own.setdefault(int(number), {})[key] = value
+        parameter = parameters[int(number)]
+        is_of_each = value.shape == parameter.shape
+        own.setdefault(int(number), {})[key] = torch.empty_like(parameter).copy_(value) if is_of_each else value
     optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
