@@ -1,10 +1,13 @@
 """`ubhpd bench`: from a build to results, end to end for solvers, with a stand-in for the training of networks."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ubhpd import manifest
@@ -152,6 +155,10 @@ def test_a_solver_has_one_run_and_a_network_one_per_seed(data, tmp_path):
         ({"options": {"mean_pose": {"off": "mean"}}}, "no option 'off'"),
         ({"train": HowToTrain(epochs=0)}, "epochs is 0"),
         ({"train": HowToTrain(precision="8")}, "precision is '8'"),
+        ({"train": HowToTrain(backbone=Path("gone.pth"))}, "There is no file gone.pth"),
+        ({"frames": Path("gone.txt")}, "There is no file gone.txt"),
+        ({"models": (NETWORK,), "weights": {NETWORK: (Path("gone.h5"),)}}, "There is no file gone.h5"),
+        ({"data": Path("gone")}, "gone is no folder of a build"),
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_runs(data, tmp_path, change, said):
@@ -222,6 +229,15 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(data, tmp_path, trainer):
     assert f"{name} failed: {reason}" in said
 
 
+def test_a_full_disk_is_told_as_such(data, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
+
+    monkeypatch.setattr("ubhpd.leaderboard.bench.write_test_manifest", full)
+    ((_, why),) = done(data, tmp_path)[0].failed
+    assert why.startswith("Cannot open or write (No space left on device): make room")
+
+
 def test_weights_that_are_given_are_not_trained(data, tmp_path, trainer):
     from ubhpd.models.model import Model
 
@@ -235,6 +251,26 @@ def test_weights_that_are_given_are_not_trained(data, tmp_path, trainer):
     Model.untrained(NETWORK, seed=6).save(tmp_path / "w.safetensors")
     assert done(data, tmp_path / "o", **request)[0].written == (path,)
     assert read(path).training.weights_sha256 != found.training.weights_sha256
+
+
+def test_heads_that_cannot_be_judged_are_told(data, tmp_path, trainer):
+    """One head of the test side without a box, then all of them."""
+    pool = manifest.read(data / "pool.parquet")
+    is_biwi = pool.column("dataset").to_pylist().index("biwi")
+    at = pool.schema.get_field_index("bbox_xyxy")
+    for name, first, last in (("one", is_biwi, is_biwi + 1), ("all", 0, pool.num_rows)):
+        boxes = pool.column("bbox_xyxy").to_pylist()
+        boxes[first:last] = [None] * (last - first)
+        (tmp_path / name).mkdir()
+        shutil.copy(data / "build.json", tmp_path / name)
+        column = pa.array(boxes, pool.schema.field(at).type)
+        manifest.write_parquet([pool.set_column(at, pool.schema.field(at), column)], tmp_path / name / "pool.parquet")
+    request = {"models": (NETWORK,), "protocols": ("300wlp_biwi_15678",), "device": "cpu"}
+    report, said = done(tmp_path / "one", tmp_path / "r1", cache=tmp_path / "c", **request)
+    assert trainer.asked[0].cache == tmp_path / "c"
+    assert report.failed == () and said[-1].endswith("on 47 of 48 heads") and read(report.written[0]).coverage < 1
+    ((_, why),) = done(tmp_path / "all", tmp_path / "r2", **request)[0].failed
+    assert why.startswith(f"{NETWORK} could judge none of the 48 test heads; the first: no face box")
 
 
 # The commands

@@ -1,8 +1,11 @@
 """The commands as people type them: what they print, write and return."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -87,6 +90,7 @@ def test_root_shard_format_and_limit(ubhpd, data, tmp_path):
 
 WRONG = {
     "unknown command": (["bild"], "No such command 'bild'"),
+    "a file that is no command": (["_evaluating"], "No such command '_evaluating'"),
     "unknown option": (["build", "--sauces", "biwi"], "No such option"),
     "no sources": (["build", "--out", "o"], "Missing option '--sources'"),
     "unknown source": (["build", "--sources", "bivi", "--out", "o"], "Unknown source 'bivi'"),
@@ -170,3 +174,24 @@ def test_output_into_a_closed_pipe_is_no_error(built):
     script = f"{sys.executable} -m ubhpd info {built} --dropped --json | true"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_no_more_is_one_sentence(ubhpd, tmp_path, monkeypatch, number):
+    def full(self, *args, **kwargs):
+        raise OSError(number, os.strerror(number), str(self))
+
+    typed = ("synth", "--sources", "biwi", "--heads", "4", "--out", tmp_path / "o")
+    monkeypatch.setattr(Path, "write_text", full)
+    code, out, err = ubhpd(*typed)
+    assert (code, out) == (2, "") and err.startswith("Error: Cannot") and err.count("\n") == 1
+    assert os.strerror(number) in err and str(tmp_path / "o") in err
+
+
+def test_a_fault_of_the_program_is_no_sentence(ubhpd, tmp_path, monkeypatch):
+    def gone(self, *args, **kwargs):
+        raise FileNotFoundError(errno.ENOENT, "No such file", str(self))
+
+    monkeypatch.setattr(Path, "write_text", gone)
+    with pytest.raises(FileNotFoundError):
+        ubhpd("synth", "--sources", "biwi", "--heads", "4", "--out", tmp_path / "o")

@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from leaderboard_data import result, score, side
@@ -13,6 +16,7 @@ from ubhpd import manifest
 from ubhpd.errors import UbhpdError
 from ubhpd.leaderboard import page, standings, texts
 from ubhpd.leaderboard.columns import COLUMNS, entrant_cells
+from ubhpd.leaderboard.publish import publish
 from ubhpd.leaderboard.result import Found, Training, canonical_hash, read, read_all, write
 from ubhpd.models.checkpoint import file_origin
 
@@ -20,8 +24,6 @@ EVIL = "<img src=x onerror=alert(1)>\"'&_$%#|\\"
 
 
 def found(*results, folder="."):
-    from pathlib import Path
-
     return [Found(Path(folder) / f"{i}.json", r) for i, r in enumerate(results)]
 
 
@@ -257,6 +259,28 @@ def test_latex_has_as_many_cells_in_each_row_as_columns():
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1 and r"vgg\_16" in text
 
 
+def test_latex_is_no_wider_than_the_text_and_says_what_is_wrong_with_the_heads():
+    own = result(mae=5.0)
+    warned = replace(own.protocol, warnings=("Test has 40 heads where 1,969 are published.",))
+    text = texts.latex(tables(*(replace(own, seed=i, protocol=warned) for i in range(2))))
+    assert text.count(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%") == 1
+    assert text.count("{") == text.count("}")
+    mae, yaw = (entrant_cells(tables(own)[0].entrants[0])[k] for k in ("mae", "mae_yaw"))
+    assert mae.small in text and yaw.small not in text.replace(mae.small, "")
+    assert "Test has 40 heads where 1,969 are published." in text
+    assert f"{own.train.heads:,} heads train, {own.test.heads:,} test." in text
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs LaTeX: apt-get install texlive-latex-recommended")
+def test_latex_compiles_and_fits(tmp_path):
+    made = texts.latex(tables(*(result(mae=5.0 + i, seed=i) for i in range(2)), result(EVIL, 12.25), result("b", 9.0)))
+    packages = r"\documentclass{article}\usepackage{booktabs,graphicx}"
+    (tmp_path / "a.tex").write_text(rf"{packages}\begin{{document}}{made}\end{{document}}", encoding="utf-8")
+    typed = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "a.tex"]
+    told = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0 and (tmp_path / "a.pdf").is_file() and "Overfull" not in told.stdout, told.stdout
+
+
 def test_the_page_loads_nothing_and_lets_nothing_be_loaded():
     html = page.page(tables(result(), result(protocol="ubhpd")), docs="https://example.org/docs/")
     policy = html.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
@@ -268,8 +292,6 @@ def test_the_page_loads_nothing_and_lets_nothing_be_loaded():
 
 
 def test_every_document_that_a_column_names_is_there():
-    from pathlib import Path
-
     docs = Path(__file__).parent.parent / "docs"
     assert [c.page for c in COLUMNS if not (docs / c.page).is_file()] == []
 
@@ -303,3 +325,21 @@ def test_the_command_refuses_in_one_sentence(tmp_path, ubhpd, arguments, said):
     code, _, err = ubhpd("leaderboard", tmp_path, "--out", tmp_path / "o", *arguments)
     assert code == 2 and said in err and "Traceback" not in err
     assert not (tmp_path / "o").exists()
+
+
+def test_the_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
+    write(result(), tmp_path / "r.json")
+    publish([tmp_path], tmp_path / "o", ["md", "csv"])
+    before = {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()}
+    write(result("b", 6.0), tmp_path / "b.json")
+    own = Path.write_text
+
+    def full(self, text, *args, **kwargs):
+        if "csv" in self.name:
+            raise OSError(28, "No space left on device", str(self))
+        return own(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(UbhpdError, match=r"Cannot write to .*No space left on device"):
+        publish([tmp_path], tmp_path / "o", ["md", "csv"])
+    assert {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()} == before

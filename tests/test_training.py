@@ -134,7 +134,11 @@ def test_after_a_kill_the_same_command_gives_the_same_weights(whole, request_, t
     process.communicate()
     assert process.returncode == -signal.SIGKILL and position(request.out) >= steps
     assert not (request.out / "train.json").exists()
+    for name in (state.FILE, "weights.safetensors"):  # what a kill in the midst of saving leaves
+        (request.out / f".{name}.{process.pid}.part").write_bytes(b"half")
+    (request.out / ".tmpAb3dE6").write_bytes(b"half")  # as safetensors calls its own
     assert run(request).weights_sha256 == whole.weights_sha256
+    assert not list(request.out.glob(".*"))
     seen = [int(r["step"]) for r in rows(request.out)]
     assert seen == sorted(set(seen)) and seen[-1] == whole.steps
 
@@ -348,7 +352,7 @@ def test_a_mixture_of_wrong_input(request_, built, tmp_path):
             run(replace(request_, **wrong))
         assert "\n" not in str(found.value)
     for wrong in ({"epochs": 0}, {"epochs": 1, "steps": 1}, {"lr": float("nan")}, {"balance": "x"}, {"seed": -1},
-                  {"schedule": "step"}):  # fmt: skip
+                  {"schedule": "step"}, {"save_seconds": float("nan")}):  # fmt: skip
         with pytest.raises(UbhpdError):
             replace(request_, **wrong)
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ubhpd import __version__, commands
-from ubhpd.errors import UbhpdError
+from ubhpd.errors import UbhpdError, disk_fault
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -19,7 +19,7 @@ class _Commands(click.Group):
     """Looks up a command by its file name, so that --help imports no heavy library."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(info.name for info in pkgutil.iter_modules(commands.__path__))
+        return sorted(i.name for i in pkgutil.iter_modules(commands.__path__) if not i.name.startswith("_"))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
@@ -48,5 +48,10 @@ def main(arguments: list[str] | None = None) -> None:
         code = INTERRUPTED
     except UbhpdError as error:
         click.echo(f"Error: {error}", err=True)
+        code = WRONG_INPUT
+    except OSError as error:
+        if (fault := disk_fault(error)) is None:
+            raise
+        click.echo(f"Error: {fault}", err=True)
         code = WRONG_INPUT
     sys.exit(code if isinstance(code, int) else GOOD)

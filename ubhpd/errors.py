@@ -1,4 +1,11 @@
-"""The one exception a user is meant to see."""
+"""The one exception a user is meant to see, and the faults of a disk as such."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+_NO_ENTRY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UbhpdError(Exception):
@@ -6,3 +13,14 @@ class UbhpdError(Exception):
 
     The command line prints the sentence without a traceback and exits with code 2.
     """
+
+
+def disk_fault(error: OSError) -> UbhpdError | None:
+    """Return the sentence for a disk that is full or a place that may not be opened; None for any other fault."""
+    if error.errno not in _NO_ENTRY:
+        return None
+    place = f" {error.filename}" if error.filename else ""
+    return UbhpdError(
+        f"Cannot open or write{place} ({os.strerror(error.errno)}): make room, or name a folder that may be written; "
+        "what was finished is kept."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ def replacing(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     finally:
+        part.unlink(missing_ok=True)
+
+
+def clear_parts(path: Path) -> None:
+    """Remove what killed writers left beside `path`; nobody else may be writing it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         part.unlink(missing_ok=True)
 
 

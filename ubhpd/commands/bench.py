@@ -42,6 +42,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--speed", type=click.IntRange(min=1), metavar="BATCH", help="Measure heads per second at this batch size."
 )
+@click.option("--cache", type=PATH, metavar="DIR", help="Where crops are kept. Default: OUT/work/crops.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
 def command(
@@ -49,7 +50,7 @@ def command(
     weights: tuple[str, ...], backbone: Path | None, epochs: int | None, steps: int | None, batch_size: int | None,
     lr: float | None, optimizer: str | None, schedule: str | None, precision: str | None, balance: str | None,
     validation: float | None, select: str | None, frames: Path | None, protocol_seed: int, device: str, workers: int,
-    speed: int | None, quiet: bool,
+    speed: int | None, cache: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
     """Train every model under every protocol with every seed, predict the test side, score it, write RESULTS.
 
@@ -65,7 +66,7 @@ def command(
         HowToTrain(
             epochs, steps, batch_size, lr, precision, balance, optimizer, schedule, validation, select, backbone
         ),
-        frames, protocol_seed, device, workers, speed,
+        frames, protocol_seed, device, workers, speed, cache,
     )  # fmt: skip
     report = bench(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)
     for name, reason in report.failed if quiet else ():

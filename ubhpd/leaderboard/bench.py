@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ubhpd.errors import UbhpdError
+from ubhpd.errors import UbhpdError, disk_fault
 from ubhpd.leaderboard import result, runs
 from ubhpd.leaderboard.plan import BenchRequest, Run, protocol_ids, runs_of
 from ubhpd.leaderboard.sides import Sides, sides_of, write_test_manifest
@@ -32,9 +32,10 @@ def bench(request: BenchRequest, progress: Progress, say: Say) -> BenchReport:
     fails if it was asked for by its id; out of a short name it is told and passed over, unless no other is left.
 
     Raises:
-        UbhpdError: the request itself is wrong: see `runs_of`.
+        UbhpdError: the request itself is wrong: see `runs_of`; no build, or no weights, where they should be.
     """
     waiting = runs_of(request)
+    _check_files(request)
     sides, failed = _resolved(request, say)
     written: list[Path] = []
     kept: list[Path] = []
@@ -63,13 +64,28 @@ def _one(
         found = runs.result_of(run, sides, test, request, Progress(show=False), say)
         result.write(found, path)
     except Exception as error:  # a night's other runs are worth more than one traceback
-        reason = str(error) if isinstance(error, UbhpdError) else f"{type(error).__name__}: {error}"
+        told = disk_fault(error) if isinstance(error, OSError) else error if isinstance(error, UbhpdError) else None
+        reason = str(told) if told is not None else f"{type(error).__name__}: {error}"
         failed.append((name, reason))
         say(f"{name} failed: {reason}")
         return
     written.append(path)
     mae = found.scores["mae"].value
-    say(f"{name}: MAE {mae:.3f} degrees on {found.test.heads:,} heads" if mae is not None else f"{name}: no score")
+    wanted, judged = found.test.heads, round(found.coverage * found.test.heads)
+    of = "" if judged == wanted else f"{judged:,} of "
+    say(f"{name}: MAE {mae:.3f} degrees on {of}{wanted:,} heads" if mae is not None else f"{name}: no score")
+
+
+def _check_files(request: BenchRequest) -> None:
+    """Raise UbhpdError if there is no build, or a file of weights is not there: no run could do anything then."""
+    if not (request.data / "build.json").is_file():
+        raise UbhpdError(
+            f"{request.data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote."
+        )
+    named = (*(path for files in request.weights.values() for path in files), request.train.backbone, request.frames)
+    for path in filter(None, named):
+        if not path.is_file():
+            raise UbhpdError(f"There is no file {path}: check the path.")
 
 
 def _resolved(request: BenchRequest, say: Say) -> tuple[dict[str, Sides], list[tuple[str, str]]]:

@@ -55,6 +55,7 @@ class BenchRequest:
 
     options: model -> option -> value as typed. weights: model -> files of published weights, for models that are not
     trained. frames: list of frames, for protocols that need one. speed: batch size to measure the speed with.
+    cache: folder for crops, by default in the build.
     """
 
     models: tuple[str, ...]
@@ -70,6 +71,7 @@ class BenchRequest:
     device: str = "auto"
     workers: int = 0
     speed: int | None = None
+    cache: Path | None = None
 
 
 class Run(NamedTuple):

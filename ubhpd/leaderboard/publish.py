@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from ubhpd.errors import UbhpdError
@@ -34,13 +35,11 @@ def publish(places: Sequence[Path], out: Path, formats: Sequence[str], docs: str
         raise UbhpdError(f"There is no format {unknown[0]!r}: choose from {', '.join((*FORMATS, HTML))}.")
     tables = standings(read_all(places))
     texts = {f: page(tables, docs) if f == HTML else FORMATS[f](tables) for f in dict.fromkeys(formats)}
-    written = []
-    for form, text in texts.items():
-        path = out / f"leaderboard.{form}"
-        try:
-            with replacing(path) as part:
-                part.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            raise UbhpdError(f"Cannot write {path} ({error.strerror}): name another folder with --out.") from None
-        written.append(path)
-    return tables, written
+    paths = {f: out / f"leaderboard.{f}" for f in texts}
+    try:
+        with ExitStack() as together:  # all of them or none
+            for form, path in paths.items():
+                together.enter_context(replacing(path)).write_text(texts[form], encoding="utf-8", newline="")
+    except OSError as error:
+        raise UbhpdError(f"Cannot write to {out} ({error.strerror}): name another folder with --out.") from None
+    return tables, list(paths.values())

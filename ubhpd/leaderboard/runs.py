@@ -93,11 +93,14 @@ def result_of(
     """
     paths = Paths.of(run, request.out)
     found = weights.weights_of(run, sides, request, progress, say)
-    predict_request(
+    predicted = predict_request(
         Request(found.path, paths.predictions, run.model, test_manifest, device=request.device,
                 threads=request.workers),
         progress,
     )  # fmt: skip
+    if not predicted.heads:
+        why = predicted.problems[0][1]
+        raise UbhpdError(f"{run.model} could judge none of the {sides.test.heads:,} test heads; the first: {why}")
     pair = printed_pair(run.protocol_id)
     options = EvaluationOptions(
         bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(sides.test_rows), INTERVALS.seed),

@@ -54,15 +54,21 @@ def markdown(standings: Sequence[Standing]) -> str:
 
 
 def latex(standings: Sequence[Standing]) -> str:
-    r"""Return one table per protocol; needs \usepackage{booktabs}."""
+    r"""Return one table per protocol, no wider than the text; needs \usepackage{booktabs,graphicx}.
+
+    Intervals stand with the MAE alone, where they decide; all of them are in the CSV.
+    """
     shown = [c for c in COLUMNS if c.key in ("rank", "model", *(s.key for s in SCORES), "parameters", "seeds")]
-    lines = [r"% \usepackage{booktabs}"]
+    lines = [r"% \usepackage{booktabs,graphicx}; in a paper of two columns write table* for table."]
     for standing in standings:
         notes = Footnotes(standing)
-        caption = f"{standing.result.protocol.id}: {head_line(standing)} {HOW_RANKED}"
+        own = standing.result
+        counts = f"{own.train.heads:,} heads train, {own.test.heads:,} test."
+        caption = f"{own.protocol.id}: {head_line(standing)} {counts} {HOW_RANKED}"
         lines += [r"\begin{table}", r"\centering", rf"\caption{{{_tex(caption)}}}"]
+        lines += [r"\setlength{\tabcolsep}{4pt}", r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
         lines += [rf"\begin{{tabular}}{{{''.join('r' if c.is_number else 'l' for c in shown)}}}", r"\toprule"]
-        lines += [_tex_row([_tex(c.title) for c in shown]), r"\midrule"]
+        lines += [_tex_row([_tex_title(c) for c in shown]), r"\midrule"]
         lines += _tex_rows(
             [entrant_cells(e) for e in standing.entrants], shown, [is_winner(e) for e in standing.entrants]
         )
@@ -71,7 +77,8 @@ def latex(standings: Sequence[Standing]) -> str:
             told = rf"\multicolumn{{{len(shown)}}}{{l}}{{\emph{{Reported in papers, not ranked}}}} \\"
             rows = [reported_cells(r, notes.marks(r)) for r in standing.reported]
             lines += [r"\midrule", told, *_tex_rows(rows, shown)]
-        lines += [r"\bottomrule", r"\end{tabular}"]
+        lines += [r"\bottomrule", r"\end{tabular}}"]
+        lines += [rf"\par\footnotesize {_tex(warning)}" for warning in warnings(standing)]
         lines += [rf"\par\footnotesize {mark} {_tex(text)}" for mark, text in notes.texts]
         lines += [r"\end{table}", ""]
     return "\n".join(lines)
@@ -142,10 +149,20 @@ def _tex_rows(rows: Sequence[Mapping[str, Cell]], shown: Sequence[Column], bold:
     return lines
 
 
+def _tex_title(column: Column) -> str:
+    return _stacked(*map(_tex, column.title.split())) if column.is_number else _tex(column.title)
+
+
 def _tex_cell(cell: Cell, column: Column) -> str:
-    if not (cell.small and column.is_number):
+    if not column.is_number:
         return _tex(cell.text)
-    return rf"\shortstack[r]{{{_tex(cell.text)}\\{{\tiny {_tex(cell.small)}}}}}"
+    value, _, spread = cell.text.partition(" ± ")
+    above, below = (cell.text, cell.small) if column.key == "mae" else (value, spread and f"± {spread}")
+    return _stacked(_tex(above), rf"{{\scriptsize {_tex(below)}}}") if below else _tex(above)
+
+
+def _stacked(*lines: str) -> str:
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r"\\".join(lines) + "}"
 
 
 def _tex_row(cells: Sequence[str]) -> str:

@@ -111,6 +111,7 @@ def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress
     wanted = request.train.request(
         run.model, request.data, path.parent, protocol=run.protocol_id, options=run.chosen, seed=run.seed,
         device=request.device, workers=request.workers, frame_list=frames, protocol_seed=request.protocol_seed,
+        cache=request.cache,
     )  # fmt: skip
     report = training.train(wanted, progress, say)
     recipe, backbone = report.recipe, report.origin.get("backbone")

@@ -71,7 +71,7 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             _cut(path, plan, recipe, build, progress, threads, say)
-        return _opened(path, plan)
+        return _whole(path, plan)
     except BlockingIOError:
         raise UbhpdError(
             f"Another run is cutting the same crops into {folder}: let it finish, then start this one again."
@@ -180,6 +180,16 @@ def _finish(growing: _Growing, path: Path, plan: Plan, problems: list[tuple[str,
         file.attrs["problems"] = np.void(json.dumps(problems).encode())
     growing.path.replace(path)
     growing.mark.unlink(missing_ok=True)
+
+
+def _whole(path: Path, plan: Plan) -> Crops:
+    """Return what a file holds that has its name, and so was whole once."""
+    try:
+        return _opened(path, plan)
+    except (BlockingIOError, PermissionError):
+        raise
+    except (OSError, KeyError, ValueError) as error:
+        raise UbhpdError(f"{path} is damaged or cut off ({error}): delete it, and its crops are cut again.") from None
 
 
 def _opened(path: Path, plan: Plan) -> Crops:

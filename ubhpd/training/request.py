@@ -77,6 +77,8 @@ class TrainRequest:
             raise UbhpdError("Both epochs and steps say how long to train: give one of them.")
         if self.seed < 0 or self.workers < 0:
             raise UbhpdError(f"seed is {self.seed} and workers {self.workers}: give whole numbers of at least 0.")
+        if not self.save_seconds >= 0:
+            raise UbhpdError(f"save_seconds is {self.save_seconds}: give a number of at least 0.")
         if not 0 <= self.validation < 1:
             raise UbhpdError(f"validation is {self.validation}: give a share from 0 to below 1, such as 0.1.")
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ubhpd import __version__
 from ubhpd.errors import UbhpdError
-from ubhpd.files import write_json
+from ubhpd.files import clear_parts, write_json
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
 from ubhpd.models.importing import with_backbone
@@ -159,7 +159,8 @@ def _save(work: Work, loop: Loop, side: TrainingSide, held: Held, warnings: tupl
         request.model, request.out / WEIGHTS, about.sha256, work.steps, epochs, best, error, rule, len(held.train),
         len(held.validation), recipe, origin, work.identity, (*side.warnings, *warnings),
     ))  # fmt: skip
-    (request.out / state.FILE).unlink(missing_ok=True)
+    state.remove(request.out)
+    clear_parts(request.out / WEIGHTS)
 
 
 def _summary(report: TrainReport) -> str:
