@@ -241,6 +241,15 @@ def test_predictions_are_scored_against_the_last_build(data, tmp_path, capsys):
             assert result["heads"] == (frame.split == "test").sum()
             assert result["scores"]["mae_yaw"]["value"] == pytest.approx(2.0)
             assert result["protocol"]["protocol"] == "ubhpd"
+    # The heads of one split are asked for no more than these: 'missing' is said of a head of that split alone.
+    of_test = frame[frame.split == "test"].drop(columns="split")
+    for left_out in (0, 1):
+        of_test[left_out:].to_csv(tmp_path / "test.csv", index=False)
+        with pytest.raises(SystemExit):
+            cli.main(["doctor", str(tmp_path / "test.csv"), "--json"])
+        found = {f["kind"]: f["text"] for f in json.loads(capsys.readouterr().out)["findings"]}
+        assert ("missing" in found) is bool(left_out)
+    assert found["missing"].startswith(f"1 of {len(of_test)} heads")
     out, predictions = str(tmp_path / "o"), str(tmp_path / "predictions.csv")
     with pytest.raises(SystemExit) as stop:
         cli.main(["score", predictions, "--manifest", out, "--source", "ubhpd", "--json", "-"])

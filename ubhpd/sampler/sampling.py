@@ -58,7 +58,9 @@ class SamplingConfig:
         if self.sigma_deg != "auto" and not _is_positive(self.sigma_deg):
             raise UbhpdError(f"The sigma of the target is {self.sigma_deg!r} degrees: give a positive number, or auto.")
         if self.size == self.sigma_deg == "auto" and self.target == "gaussian":
-            raise UbhpdError("Size and sigma are both auto, which leaves nothing to aim at: give one of them.")
+            raise UbhpdError(
+                "Size and sigma are both auto, which leaves nothing to aim at: give one of them, as --sigma 20."
+            )
         if self.mode not in MODES:
             raise UbhpdError(f"There is no sampling mode {self.mode!r}: choose {' or '.join(MODES)}.")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
@@ -198,19 +200,19 @@ def _plan(counts: Whole, config: SamplingConfig) -> _Plan:
     if not eligible:
         raise UbhpdError("No head of the pool has all three angles within 90 degrees: there is nothing to sample.")
     notes = []
-    size = SIZE if config.size == "auto" else config.size
-    if config.size != "auto" and size > eligible:
-        size = eligible
-        notes.append(
-            f"{config.size:,} heads were asked for, {eligible:,} are inside the bins: all were taken, "
-            "so the densities are the pool's own; --size auto takes as many as the target allows."
-        )
+    size = SIZE if config.size == "auto" else min(config.size, eligible)
     sigma = None
     if config.target == "gaussian":
         sigma = widest_sigma(counts, size, config.tolerance) if config.sigma_deg == "auto" else float(config.sigma_deg)
         target = targets.gaussian(sigma)
     else:
         target = targets.uniform() if config.target == "uniform" else targets.from_file(config.target)
+    if config.size != "auto" and config.size > eligible:
+        width = "" if sigma is None else f" --sigma {sigma:g}"
+        notes.append(
+            f"{config.size:,} heads were asked for, {eligible:,} are inside the bins: all were taken, "
+            f"so the densities are the pool's own; --size auto{width} takes as many as the target allows."
+        )
     if config.size == "auto":
         size = largest_size(counts, target, SIZE, config.tolerance)
         lowest = allocation.floor(counts, target, 1)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.bins import ANGLES
+from ubhpd.manifest import header, read
 from ubhpd.scores import last_build, predictions
 from ubhpd.scores.hypotheses import Array, Explanation, explain, mean_error, radians
 from ubhpd.scores.pairing import Paired, pair, truth_table
@@ -72,7 +73,7 @@ def diagnose(path: str | Path, manifest: str | Path | None = None) -> Diagnosis:
     file = _finite(file, findings)
     if not len(file):
         return _diagnosis(str(path), 0, findings, None, None)
-    found = pair(file, manifest)
+    found = pair(file, manifest, _own_split(file, manifest))
     _coverage(found, findings)
     thin = np.unique(np.linspace(0, len(found.sample_id) - 1, LARGEST).astype(np.int64))
     predicted, true = found.pairs.predicted_deg[thin], found.pairs.true_deg[thin]
@@ -155,10 +156,21 @@ def _finite(file: Predictions, findings: list[Finding]) -> Predictions:
     return _take(file, np.flatnonzero(good))
 
 
+def _own_split(file: Predictions, manifest: str | Path | None) -> list[str] | None:
+    """Return the heads of the one split that all predictions are of; None if there are none or several."""
+    if manifest is None or Path(manifest).is_dir() or "split" not in header(manifest).schema.names:
+        return None
+    table = read(manifest, ["sample_id", "split"])
+    splits = table.filter(pc.is_in(table.column("sample_id"), value_set=file.sample_id)).column("split").unique()
+    if len(splits) != 1 or splits.null_count:
+        return None
+    return list(table.filter(pc.equal(table.column("split"), splits[0])).column("sample_id").to_pylist())
+
+
 def _coverage(found: Paired, findings: list[Finding]) -> None:
     if found.missing:
         text = f"{found.missing:,} of {found.wanted:,} heads have no prediction, the first is {found.example_missing!r}"
-        findings.append(Finding("warning", "missing", text, "predict every head of the manifest"))
+        findings.append(Finding("warning", "missing", text, "predict every head of the manifest, or of the split"))
     if found.refused:
         text = f"{found.refused:,} predictions are for heads that the manifest refuses"
         findings.append(Finding("note", "refused", text, "leave them out"))
