@@ -18,7 +18,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from machine import describe_machine
+from machine import describe_machine, show
 
 from ubhpd.synth.features import texture
 from ubhpd.synth.heads import Head, draw_heads
@@ -101,15 +101,13 @@ def main() -> None:
         for people, drawn in cases.items():
             speed = pictures_a_second(drawn, side, chosen.rounds, people != "made already")
             lines.append(f"| {side} px | {people} | {speed:.0f} |")
-    count = len(person_of(1, expression_of(1, 0)).triangles)
-    text = "\n".join(
-        [f"About {round(count, -3):,} triangles a person; medians of {chosen.rounds} rounds.",
-         describe_machine("opencv-python-headless"), "", *lines]
-    )  # fmt: skip
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(f"# Rendering synthetic heads\n\n{text}\n", encoding="utf-8")
+    count = person_of(1, expression_of(1, 0)).triangles.shape[1]
+    about = [
+        f"About {round(count, -3):,} triangles a person; medians of {chosen.rounds} rounds.",
+        describe_machine("opencv-python-headless"),
+        "",
+    ]
+    show("Rendering synthetic heads", [*about, *lines], chosen.out)
 
 
 if __name__ == "__main__":

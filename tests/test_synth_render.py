@@ -9,7 +9,9 @@ from realdata import REAL, needs
 
 from ubhpd.bins import ANGLES, EDGES_DEG
 from ubhpd.rotation import matrix_from_euler
+from ubhpd.synth.grids import grid_triangles
 from ubhpd.synth.heads import Head, draw_heads, pinhole_view
+from ubhpd.synth.paint import Patch, put_patches, twofold
 from ubhpd.synth.persons import NEUTRAL, Expression, expression_of, looks_of, shape_of
 from ubhpd.synth.picture import face_view, picture
 from ubhpd.synth.poses import bin_shares, cumulative, draw_movement, draw_poses, fit_of, quantiles
@@ -23,8 +25,8 @@ SIDE = 96
 def raster(points, triangles, size=(8, 6), one_sided=False, values=None):
     points = np.asarray(points, dtype=float)
     triangles = np.asarray(triangles)
-    values = points[:, 2:] if values is None else np.asarray(values, dtype=float)[:, None]
-    return rasterise(points[:, :2], points[:, 2], triangles, np.full(len(triangles), one_sided), values, size)
+    values = points[:, 2] if values is None else np.asarray(values, dtype=float)
+    return rasterise(points[:, :2].T, points[:, 2], triangles.T, np.full(len(triangles), one_sided), values[None], size)
 
 
 def image_of(cover, size, background=-1.0):
@@ -82,6 +84,37 @@ def test_against_a_loop_over_pixels_and_triangles():
             if (weights >= 0).all():
                 best = max(best, weights @ corners[:, 2])
         assert image[row, column] == pytest.approx(best, abs=1e-4)
+
+
+def test_a_mesh_has_no_cracks():
+    """Every pixel of a crumpled sheet is covered, whichever way its triangles lie."""
+    rng = np.random.default_rng(5)
+    y, x = np.mgrid[-3:40:3.0, -3:40:3.0]
+    inside = (x > -3) & (x < 39) & (y > -3) & (y < 39)
+    points = np.stack([x, y, 0 * x], axis=-1) + rng.uniform(-1.2, 1.2, (*x.shape, 3)) * inside[..., None]
+    points[::4, ::4] = np.round(points[::4, ::4])  # some corners on centres of pixels
+    cover = raster(points.reshape(-1, 3), grid_triangles(*x.shape), (36, 36))
+    assert len(cover.pixels) == 36 * 36
+
+
+# Textures
+
+
+def test_patches_lie_within_their_outlines_and_twofold_is_the_same_as_two():
+    def square(x):
+        return (np.array([(x - 6.0, 30.0), (x + 6.0, 30.0), (x + 6.0, 42.0), (x - 6.0, 42.0)]),)
+
+    one, other = (
+        Patch(square(x), (0.0, 200.0, 0.0), inner=(Patch(square(x + 4.0), (255.0, 0.0, 0.0)),)) for x in (-30.0, 30.0)
+    )
+    apart, together = np.zeros((2, 512, 512, 3), np.uint8)
+    put_patches(apart, [one, other])
+    put_patches(together, [twofold(one, other)])
+    np.testing.assert_array_equal(apart, together)
+    alone = np.zeros((512, 512, 3), np.uint8)
+    put_patches(alone, [one._replace(inner=()), other._replace(inner=())])
+    np.testing.assert_array_equal(apart.any(axis=-1), alone.any(axis=-1))
+    assert apart[..., 0].any() and not alone[..., 0].any()
 
 
 # Heads

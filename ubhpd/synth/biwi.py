@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,14 +158,17 @@ def template_obj(subject: int) -> bytes:
     """Return the template mesh of a person: vertices with normals, in mm, axes of the camera frame."""
     mesh = head_mesh(subject)
     flip = (1.0, -1.0, -1.0)
-    triangles = mesh.triangles[:, [0, 2, 1]] + 1
-    lines = [f"# {len(mesh.points_mm)} vertices, {len(triangles)} faces"]
-    for point, normal in zip(mesh.points_mm * flip, mesh.normals * flip, strict=True):
-        lines.append("v {:.10f} {:.10f} {:.10f}".format(*point))
-        lines.append("vn {:.10f} {:.10f} {:.10f}".format(*normal))
-        lines.append(f"vt {0.5 + point[0] / 400:.6f} {0.5 - point[1] / 400:.6f}")
-    lines += ["f " + " ".join(f"{i}/{i}/{i}" for i in corner) for corner in triangles.tolist()]
-    return ("\n".join(lines) + "\n").encode()
+    count, points = len(mesh.points_mm), mesh.points_mm * flip
+    rows = np.column_stack([points, mesh.normals * flip, 0.5 + points[:, 0] / 400, 0.5 - points[:, 1] / 400])
+    vertices = "v %.10f %.10f %.10f\nvn %.10f %.10f %.10f\nvt %.6f %.6f\n" * count % tuple(rows.ravel().tolist())
+    return (f"# {count} vertices, {len(mesh.triangles)} faces\n" + vertices + _faces_obj()).encode()
+
+
+@lru_cache(maxsize=1)
+def _faces_obj() -> str:
+    """Return the lines of the triangles, the same for all people."""
+    corners = (head_mesh().triangles[:, [0, 2, 1]] + 1).tolist()
+    return "".join(f"f {a}/{a}/{a} {b}/{b}/{b} {c}/{c}/{c}\n" for a, b, c in corners)
 
 
 def _heads(

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from ubhpd.synth.grids import CLOTH_ROWS, EAR_UV, FRAME_UV, Part, rows_uv, tube
 from ubhpd.synth.persons import Looks, Shape
-from ubhpd.synth.shape import surface, turn_at
+from ubhpd.synth.skin import surface, turn_at
 
 Array = npt.NDArray[np.float64]
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
 from ubhpd.synth.grids import SKIN_ROWS, TEXTURE_WIDTH, Part
 from ubhpd.synth.hair import STYLES, hairline
 from ubhpd.synth.persons import Expression, Looks, Shape
-from ubhpd.synth.shape import (
+from ubhpd.synth.skin import (
     COLUMNS,
     HEIGHT,
     ROWS,
     TURN,
+    grid_surface,
     half_widths,
     height_share,
-    surface,
     turn_at,
     turn_share,
     unshared,
@@ -43,6 +45,7 @@ def skin_places(rows: int, columns: int) -> tuple[Array, Array]:
     return np.broadcast_to(turn, (rows, columns)), np.broadcast_to(y[:, None], (rows, columns))
 
 
+@lru_cache(maxsize=1)
 def mean_front() -> tuple[Array, Array]:
     """Return x and y (ROWS, COLUMNS) of the grid's points on the mean head."""
     width, *_ = half_widths(HEIGHT)
@@ -51,11 +54,12 @@ def mean_front() -> tuple[Array, Array]:
 
 def head_part(shape: Shape, looks: Looks, expression: Expression) -> Part:
     """Return the skin of a person's head."""
-    points = surface(TURN[None, :], HEIGHT[:, None], shape, expression)
-    return Part(points, _UV, _shade(shape, looks), is_closed=True, shine=0.10)
+    points = grid_surface(shape, expression)
+    return Part(points, _UV, _shade(looks.hair_style), is_closed=True, shine=0.10)
 
 
-def _shade(shape: Shape, looks: Looks) -> Array:
+@lru_cache(maxsize=16)
+def _shade(hair_style: str) -> Array:
     """Return how much light reaches the skin: less in sockets, beside the nose, under chin and hair."""
     x, y = mean_front()
     across = np.abs(x)
@@ -63,7 +67,7 @@ def _shade(shape: Shape, looks: Looks) -> Array:
     for bx, by, sx, sy, amount in _HOLLOWS:
         shade -= amount * np.exp(-(((across - bx) / sx) ** 2) - ((y - by) / sy) ** 2) * (np.cos(TURN) > 0)
     shade -= 0.28 * np.clip((-76.0 - y) / 10.0, 0.0, 1.0)
-    style = STYLES.get(looks.hair_style)
+    style = STYLES.get(hair_style)
     if style is not None:
         below = hairline(TURN, style)[None, :] - HEIGHT[:, None]
         shade -= 0.22 * np.exp(-np.clip(below, 0.0, None) / 7.0)

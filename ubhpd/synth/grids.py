@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -43,20 +44,30 @@ def grid_normals(points: Array, is_closed: bool) -> Array:
     along = np.empty_like(points)
     along[1:-1] = points[2:] - points[:-2]
     along[0], along[-1] = points[1] - points[0], points[-1] - points[-2]
-    ax, ay, az = np.moveaxis(across, -1, 0)
-    bx, by, bz = np.moveaxis(along, -1, 0)
-    normal = np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
-    length = np.sqrt((normal**2).sum(axis=-1, keepdims=True))
-    unit: Array = normal / np.maximum(length, 1e-9)
-    return unit
+    normal = _cross(across, along)
+    x, y, z = normal[..., 0], normal[..., 1], normal[..., 2]
+    normal /= np.maximum(np.sqrt(x * x + y * y + z * z), 1e-9)[..., None]
+    return normal
+
+
+def _cross(a: Array, b: Array) -> Array:
+    """Return the cross product (..., 3) of vectors (..., 3)."""
+    ax, ay, az, bx, by, bz = (v[..., i] for v in (a, b) for i in range(3))
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
 def grid_triangles(rows: int, columns: int, kept: npt.NDArray[np.bool_] | None = None) -> Indices:
     """Return the triangles (m, 3) of a grid, counter-clockwise seen from outside."""
-    corner = np.arange(rows * columns).reshape(rows, columns)
-    quads = np.stack([corner[:-1, :-1], corner[:-1, 1:], corner[1:, 1:], corner[1:, :-1]], axis=-1)
-    chosen = quads.reshape(-1, 4) if kept is None else quads[kept]
-    return np.concatenate([chosen[:, [0, 1, 2]], chosen[:, [0, 2, 3]]])
+    lower = _meshes(rows, columns) if kept is None else _meshes(rows, columns)[kept.reshape(-1)]
+    upper = lower + columns
+    one, other = (lower, lower + 1, upper + 1), (lower, upper + 1, upper)
+    return np.stack([np.concatenate(pair) for pair in zip(one, other, strict=True)], axis=1)
+
+
+@lru_cache(maxsize=32)
+def _meshes(rows: int, columns: int) -> Indices:
+    """Return the first corner ((rows - 1) * (columns - 1),) of every mesh."""
+    return np.arange(rows * columns).reshape(rows, columns)[:-1, :-1].reshape(-1)
 
 
 def tube(path_mm: Array, radius_mm: float, uv: tuple[float, float], shine: float) -> Part:
@@ -64,9 +75,9 @@ def tube(path_mm: Array, radius_mm: float, uv: tuple[float, float], shine: float
     sides = 6
     ahead = np.gradient(path_mm, axis=0)
     ahead /= np.linalg.norm(ahead, axis=1, keepdims=True)
-    side = np.cross(ahead, np.where(np.abs(ahead[:, 1:2]) > 0.9, (0.0, 0.0, 1.0), (0.0, 1.0, 0.0)))
+    side = _cross(ahead, np.where(np.abs(ahead[:, 1:2]) > 0.9, (0.0, 0.0, 1.0), (0.0, 1.0, 0.0)))
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    other = np.cross(ahead, side)
+    other = _cross(ahead, side)
     turn = np.linspace(0.0, 2 * np.pi, sides + 1)[None, :, None]
     points = path_mm[:, None] + radius_mm * (np.cos(turn) * side[:, None] + np.sin(turn) * other[:, None])
     return flat_part(points, uv, is_closed=True, shine=shine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from ubhpd.synth.grids import BEARD_ROWS, HAIR_ROWS, Part, ball, grid_normals, rows_uv
 from ubhpd.synth.persons import Looks, Shape
-from ubhpd.synth.shape import TOP_MM, half_widths
+from ubhpd.synth.skin import TOP_MM, half_widths
 
 Array = npt.NDArray[np.float64]
 
@@ -79,6 +80,35 @@ def hair_parts(looks: Looks, shape: Shape, lumps: Array) -> list[Part]:
     style = STYLES.get(looks.hair_style)
     if style is None:
         return []
+    base, normals, above, full, thin, shade, kept, uv = _shell(looks.hair_style)
+    rough = style.lumps_mm * lumps[:_ROWS, :_COLUMNS] + 0.09 * full * lumps[_ROWS : 2 * _ROWS, :_COLUMNS]
+    rough[:, -1] = rough[:, 0]
+    thick = np.where(above > -3.0, (full + rough) * thin, 0.0) - _BELOW_MM * np.clip(-above / 6.0, 0.0, 1.0)
+    points = (base + thick[..., None] * normals) * shape.stretch
+    points[..., 1] += shape.forehead * np.clip((base[..., 1] - 60.0) / 60.0, 0.0, 1.0)
+    shade = shade * (1.0 + 0.05 * rough / (1.0 + style.lumps_mm))
+    parts = [Part(points, uv, shade, is_closed=True, one_sided=style.end_mm > -60.0, shine=0.16, kept=kept)]
+    if looks.hair_style == "tail":
+        parts.append(ball((0.0, 84.0, -157.0), (31.0, 29.0, 26.0), HAIR_ROWS))
+    return parts
+
+
+class _Shell(NamedTuple):
+    """What hair of a style is for all people; each (_ROWS, _COLUMNS) or one less."""
+
+    base: Array  # (..., 3) points of the mean head's skin
+    normals: Array  # (..., 3)
+    above: Array  # mm above the hairline
+    full: Array  # mm of thickness
+    thin: Array  # share of it that is there
+    shade: Array
+    kept: npt.NDArray[np.bool_]
+    uv: Array
+
+
+@lru_cache(maxsize=16)
+def _shell(hair_style: str) -> _Shell:
+    style = STYLES[hair_style]
     turn = np.linspace(-np.pi, np.pi, _COLUMNS)[None, :]
     turn = turn - 0.25 * np.sin(turn)  # finer in front
     rise = np.linspace(0.0, 1.0, _ROWS)[:, None]
@@ -92,21 +122,12 @@ def hair_parts(looks: Looks, shape: Shape, lumps: Array) -> list[Part]:
     above = y - hairline(turn, style)
     upper = np.clip((y - 40.0) / 70.0, 0.0, 1.0)
     full = style.side_mm + (style.top_mm - style.side_mm) * upper * (1.0 + style.part * np.sin(turn))
-    rough = style.lumps_mm * lumps[:_ROWS, :_COLUMNS] + 0.09 * full * lumps[_ROWS : 2 * _ROWS, :_COLUMNS]
-    rough[:, -1] = rough[:, 0]
     there = np.clip(above / (10.0 + 0.6 * style.top_mm) + 0.25, 0.0, 1.0)
-    thick = np.where(above > -3.0, (full + rough) * np.sqrt(there), 0.0) - _BELOW_MM * np.clip(-above / 6.0, 0.0, 1.0)
-    points = (base + thick[..., None] * normals) * shape.stretch
-    points[..., 1] += shape.forehead * np.clip((y - 60.0) / 60.0, 0.0, 1.0)
     shade = 0.62 + 0.38 * np.clip(above / 22.0, 0.0, 1.0)
-    shade = shade * (0.8 + 0.2 * np.clip((y + 60.0) / 90.0, 0.0, 1.0)) * (1.0 + 0.05 * rough / (1.0 + style.lumps_mm))
+    shade = shade * (0.8 + 0.2 * np.clip((y + 60.0) / 90.0, 0.0, 1.0))
     hidden = above < -7.0
     kept = ~(hidden[:-1, :-1] & hidden[:-1, 1:] & hidden[1:, :-1] & hidden[1:, 1:])
-    uv = rows_uv(_ROWS, _COLUMNS, HAIR_ROWS)
-    parts = [Part(points, uv, shade, is_closed=True, one_sided=style.end_mm > -60.0, shine=0.16, kept=kept)]
-    if looks.hair_style == "tail":
-        parts.append(ball((0.0, 84.0, -157.0), (31.0, 29.0, 26.0), HAIR_ROWS))
-    return parts
+    return _Shell(base, normals, above, full, np.sqrt(there), shade, kept, rows_uv(_ROWS, _COLUMNS, HAIR_ROWS))
 
 
 def beard_cover(x: Array, y: Array, beard: str) -> Array:

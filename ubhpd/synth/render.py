@@ -22,12 +22,12 @@ from ubhpd.synth.persons import Expression, looks_of, shape_of
 from ubhpd.synth.raster import Cover, Indices, rasterise
 
 Array = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 Picture = npt.NDArray[Any]  # of uint8
 
-SUPERSAMPLING = 1.5
+SUPERSAMPLING = 1.5  # so that bilinear scaling down weighs every pixel
 _BODY_FOLLOWS = (0.35, 0.10, 0.12)  # shares of the head's yaw, pitch and roll that the shoulders take
 _REMAP_WIDTH = 256
-_NO_SECOND_MAP = np.empty(0, dtype=np.float32)
 
 
 class Light(NamedTuple):
@@ -42,13 +42,13 @@ class Light(NamedTuple):
 class Person(NamedTuple):
     """The triangles of a person, in head coordinates with the shoulders straight below."""
 
-    points_mm: Array  # (n, 3)
-    normals: Array  # (n, 3)
-    uv_px: Array  # (n, 2)
-    shade: Array  # (n,)
-    shine: Array  # (n,)
+    points_mm: Array  # (3, n)
+    normals: Floats  # (3, n)
+    uv_px: Floats  # (2, n)
+    shade: Floats  # (n,)
+    shine: Floats  # (n,)
     body: Array  # (n,)
-    triangles: Indices  # (m, 3)
+    triangles: Indices  # (3, m)
     one_sided: npt.NDArray[np.bool_]  # (m,)
 
 
@@ -77,23 +77,23 @@ def paint_head(canvas: Picture, view: View, head: Head, light: Light) -> None:
     if x1 <= x0 or y1 <= y0:
         return
     s = SUPERSAMPLING
-    xy = (seen[:, :2] - (x0, y0)) * s + (s - 1) / 2
+    xy = (seen[:2] - [[x0], [y0]]) * s + (s - 1) / 2
     size = (math.ceil((x1 - x0) * s), math.ceil((y1 - y0) * s))
-    values = np.column_stack([person.uv_px, *_lit(person, normals, view, light)])
+    values = np.concatenate([person.uv_px, _lit(person, normals, view, light)])
     cover = rasterise(xy, _nearness(view, seen), person.triangles, person.one_sided, values, size)
     if not len(cover.pixels):
         return
-    layer = np.zeros((size[1] * size[0], 4), dtype=np.uint8)
-    layer[cover.pixels] = _colours(cover, texture(head.subject, head.expression))
-    small = cv2.resize(layer.reshape(size[1], size[0], 4), (x1 - x0, y1 - y0), interpolation=cv2.INTER_AREA)
-    small = np.minimum(small * np.array((*light.tint, 1.0), dtype=np.float32), small[..., 3:]).astype(np.uint8)
+    layer = np.zeros(size[0] * size[1], dtype=np.uint32)  # four bytes a pixel, the last opaque
+    layer[cover.pixels] = _colours(cover, texture(head.subject, head.expression), light)
+    four = layer.view(np.uint8).reshape(size[1], size[0], 4)
+    small = cv2.resize(four, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     place = canvas[y0:y1, x0:x1]
     if canvas.shape[2] == 4:  # a picture without background: a pixel is the person's or it is nothing
         opaque = small[..., 3] > 127
         place[opaque] = np.concatenate([_full(small)[opaque], np.full((int(opaque.sum()), 1), 255, np.uint8)], axis=1)
         return
-    gap = 255 - small[..., 3:].astype(np.uint16)
-    place[:] = small[..., :3] + ((place * gap + 127) // 255).astype(np.uint8)
+    gap = cv2.cvtColor(255 - small[..., 3], cv2.COLOR_GRAY2BGR)
+    place[:] = cv2.add(cv2.multiply(place, gap, scale=1 / 255), cv2.cvtColor(small, cv2.COLOR_BGRA2BGR))
 
 
 def depth_picture(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[np.float32]:
@@ -106,7 +106,7 @@ def depth_picture(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[
         return depth
     near = _nearness(view, seen)
     window = (x1 - x0, y1 - y0)
-    cover = rasterise(seen[:, :2] - (x0, y0), near, person.triangles, person.one_sided, near[:, None], window)
+    cover = rasterise(seen[:2] - [[x0], [y0]], near, person.triangles, person.one_sided, near[None], window)
     flat = np.zeros(window[0] * window[1], dtype=np.float32)
     flat[cover.pixels] = 1.0 / cover.values[0] if view.is_perspective else -cover.values[0]
     depth[y0:y1, x0:x1] = flat.reshape(window[1], window[0])
@@ -132,99 +132,105 @@ def _worn(subject: int) -> tuple[Person, ...]:
     shape, looks = shape_of(subject), looks_of(subject)
     u, v = texture_of(*neck_place(shape))
     lumps = noise_tile(128, 2.2, 2.2)[:, (subject * 37) % 256 :].astype(np.float64)
-    parts = [neck_part(shape, (float(u), float(v))), torso_part(), *glasses_parts(looks, shape)]
-    parts += hair_parts(looks, shape, lumps)
+    parts = [neck_part(shape, (float(u), float(v))), *glasses_parts(looks, shape), *hair_parts(looks, shape, lumps)]
     parts += [] if covers_ears(looks) else ear_parts(shape)
-    return tuple(_flat(part) for part in parts)
+    return _torso(), *(_flat(part) for part in parts)
+
+
+@lru_cache(maxsize=1)
+def _torso() -> Person:
+    return _flat(torso_part())
 
 
 def _flat(part: Part) -> Person:
     rows, columns = part.points_mm.shape[:2]
-    normals = grid_normals(part.points_mm, part.is_closed).reshape(-1, 3)
+    normals = grid_normals(part.points_mm, part.is_closed)
     triangles = grid_triangles(rows, columns, part.kept)
     count = rows * columns
     return Person(
-        part.points_mm.reshape(-1, 3),
-        normals,
-        part.uv_px.reshape(-1, 2),
-        part.shade.reshape(-1),
-        np.full(count, part.shine),
+        part.points_mm.reshape(-1, 3).T,
+        normals.reshape(-1, 3).T.astype(np.float32),
+        part.uv_px.reshape(-1, 2).T.astype(np.float32),
+        part.shade.reshape(-1).astype(np.float32),
+        np.full(count, part.shine, dtype=np.float32),
         np.zeros(count) if part.body is None else part.body.reshape(-1),
-        triangles,
+        triangles.T,
         np.full(len(triangles), part.one_sided),
     )
 
 
 def _joined(persons: list[Person]) -> Person:
-    starts = np.cumsum([0] + [len(p.points_mm) for p in persons])
+    starts = np.cumsum([0] + [len(p.body) for p in persons])
     moved = [p._replace(triangles=p.triangles + start) for p, start in zip(persons, starts[:-1], strict=True)]
-    return Person(*(np.concatenate(column) for column in zip(*moved, strict=True)))
+    return Person(*(np.ascontiguousarray(np.concatenate(column, axis=-1)) for column in zip(*moved, strict=True)))
 
 
-def _on_shoulders(person: Person, view: View) -> tuple[Array, Array]:
-    """Return points and normals with the shoulders where they stay when the head turns."""
+def _on_shoulders(person: Person, view: View) -> tuple[Array, Floats]:
+    """Return points and normals (3, n) with the shoulders where they stay when the head turns."""
     head = view.rotation
     body = matrix_from_euler(np.asarray(euler_from_matrix(head)) * _BODY_FOLLOWS)
     back = head.T @ body
     moving = np.flatnonzero(person.body)
-    share = person.body[moving, None]
+    share = person.body[moving]
     points, normals = person.points_mm.copy(), person.normals.copy()
-    away = points[moving] - PIVOT_MM
-    points[moving] = PIVOT_MM + away + share * (_turned(away, back) - away)
-    normals[moving] += share * (_turned(normals[moving], back) - normals[moving])
+    away = points[:, moving] - PIVOT_MM[:, None]
+    points[:, moving] += share * (_turned(away, back) - away)
+    straight = normals[:, moving]
+    normals[:, moving] += share * (_turned(straight, back) - straight)
     return points, normals
 
 
-def _turned(vectors: Array, rotation: Array) -> Array:
-    """Return R v of vectors (n, 3), the same bits whatever the number of threads."""
-    x, y, z = vectors.T
-    return np.stack([r[0] * x + r[1] * y + r[2] * z for r in rotation], axis=1)
+def _turned(vectors: npt.NDArray[Any], rotation: Array) -> npt.NDArray[Any]:
+    """Return R v of vectors (3, n), the same bits whatever the number of threads."""
+    x, y, z = vectors
+    return np.stack([a * x + b * y + c * z for a, b, c in rotation.tolist()])
 
 
 def _window(view: View, points: Array, shape: tuple[int, ...]) -> tuple[int, int, int, int, Array]:
-    """Return the part of the picture that a person may cover, and the projected points."""
-    seen = _turned(points, view.matrix[:, :3]) + view.matrix[:, 3]
+    """Return the part of the picture that a person may cover, and the projected points (3, n)."""
+    seen = _turned(points, view.matrix[:, :3]) + view.matrix[:, 3:]
     if view.is_perspective:
-        seen[:, 2] = np.maximum(seen[:, 2], 1.0)
-        seen[:, :2] /= seen[:, 2:]
+        seen[2] = np.maximum(seen[2], 1.0)
+        seen[:2] /= seen[2]
     (x0, x1), (y0, y1) = (
         (max(math.floor(v.min()) - 1, 0), min(math.ceil(v.max()) + 2, limit))
-        for v, limit in ((seen[:, 0], shape[1]), (seen[:, 1], shape[0]))
+        for v, limit in ((seen[0], shape[1]), (seen[1], shape[0]))
     )
     return x0, y0, x1, y1, seen
 
 
 def _nearness(view: View, seen: Array) -> Array:
-    return 1.0 / seen[:, 2] if view.is_perspective else -seen[:, 2]
+    found: Array = 1.0 / seen[2] if view.is_perspective else -seen[2]
+    return found
 
 
-def _lit(person: Person, normals: Array, view: View, light: Light) -> tuple[Array, Array]:
-    """Return the brightness of every point (n,), and what its gloss adds (n,)."""
+def _lit(person: Person, normals: Floats, view: View, light: Light) -> Floats:
+    """Return the brightness of every point and what its gloss adds, (2, n)."""
     toward = np.asarray(light.direction) / np.linalg.norm(light.direction)
     half = toward + np.array((0.0, 0.0, 1.0))
     half /= np.linalg.norm(half)
     rotation = view.rotation
-    diffuse, glance = _turned(normals, np.stack([toward @ rotation, half @ rotation, half])).T[:2]
+    diffuse, glance, up = _turned(normals, np.stack([toward @ rotation, half @ rotation, rotation[1]]))
     wrapped = np.clip((diffuse + 0.18) / 1.18, 0.0, 1.0)
-    sky = 0.82 + 0.18 * (normals @ rotation[1])
-    bright = person.shade * (light.ambient * sky + light.strength * wrapped)
-    gloss = 255.0 * light.strength * person.shine * person.shade * np.clip(glance, 0.0, 1.0) ** 18
-    return bright, gloss
+    bright = person.shade * (light.ambient * (0.82 + 0.18 * up) + light.strength * wrapped)
+    second = np.square(np.clip(glance, 0.0, 1.0))
+    sixteenth = np.square(np.square(np.square(second)))
+    gloss = 255.0 * light.strength * person.shine * person.shade * second * sixteenth
+    return np.stack([bright, gloss])
 
 
-def _colours(cover: Cover, painted: Picture) -> Picture:
-    """Return the colours (n, 4), the last opaque, of the covered pixels."""
+def _colours(cover: Cover, painted: Picture, light: Light) -> npt.NDArray[np.uint32]:
+    """Return the colours (n,) of the covered pixels, blue, green, red and 255 in four bytes."""
     count = len(cover.pixels)
     rows = -(-count // _REMAP_WIDTH)
-    place = np.zeros((rows * _REMAP_WIDTH, 2), dtype=np.float32)
-    place[:count] = cover.values[:2].T
-    places = place.reshape(rows, _REMAP_WIDTH, 2)
-    found: Picture = cv2.remap(painted, places, _NO_SECOND_MAP, cv2.INTER_LINEAR)
-    colours = found.reshape(-1)[: 3 * count] * np.repeat(cover.values[2], 3)
-    colours += np.repeat(cover.values[3], 3)
-    full = np.full((count, 4), 255, dtype=np.uint8)
-    full[:, :3] = np.minimum(colours, 255.0, out=colours).reshape(count, 3)
-    return full
+    padded = np.zeros((4, rows * _REMAP_WIDTH), dtype=np.float32)
+    padded[:, :count] = cover.values
+    u, v, bright, gloss = padded.reshape(4, rows, _REMAP_WIDTH)
+    colours = cv2.remap(painted, u, v, cv2.INTER_LINEAR)
+    colours = cv2.multiply(colours, cv2.merge([bright * t for t in light.tint]), dtype=cv2.CV_8U)
+    colours = cv2.add(colours, cv2.merge([cv2.convertScaleAbs(gloss, alpha=t) for t in light.tint]))
+    four: npt.NDArray[np.uint32] = cv2.cvtColor(colours, cv2.COLOR_BGR2BGRA).view(np.uint32)
+    return four.reshape(-1)[:count]
 
 
 def _full(premultiplied: Picture) -> Picture:

@@ -1,9 +1,7 @@
-"""The surface of the synthetic head in 3-D, and landmarks that lie on it.
+"""The 68, 54 and 21 landmarks of the synthetic head, which lie on its skin (`skin`), and its mesh.
 
-Head coordinates are millimetres, x image-right when frontal, y up, z toward the viewer. The origin lies
-58 mm behind the tip of the nose, as in the templates of BIWI. A point of the surface has two coordinates: its
-turn about the vertical axis (0 in front, radians, positive toward image-right) and its height on the mean head.
-Every number here is drawn by hand.
+Head coordinates are those of `skin`: millimetres, x image-right when frontal, y up, z toward the viewer. Every number
+here is drawn by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import numpy.typing as npt
 
 from ubhpd.synth.grids import grid_normals, grid_triangles
 from ubhpd.synth.persons import NEUTRAL, Expression, Shape, shape_of
+from ubhpd.synth.skin import COLUMNS, ROWS, grid_surface, half_widths, surface, turn_at
 
 Array = npt.NDArray[np.float64]
 
@@ -36,63 +35,7 @@ CODES_21: tuple[str, ...] = (
     *("LE", "LN", "NC", "RN", "RE", "MLC", "MC", "MRC", "CC"),
 )
 
-BOTTOM_MM, TOP_MM = -89.0, 135.0
 EYE_XY = (32.0, 34.0)  # of the middle of the image-right eye
-
-# Height y, half width, z where it is widest, depth in front of that and behind it.
-_PROFILE = np.array(
-    [
-        (-89.0, 1.0, 4.0, 1.0, 1.0),
-        (-88.6, 10.0, 4.0, 8.0, 14.0),
-        (-87.0, 18.0, 2.0, 15.0, 23.0),
-        (-82.0, 28.0, -4.0, 28.0, 32.0),
-        (-72.0, 40.0, -12.0, 43.0, 40.0),
-        (-58.0, 50.0, -22.0, 56.0, 46.0),
-        (-40.0, 58.0, -33.0, 69.0, 56.0),
-        (-20.0, 63.5, -42.0, 79.0, 66.0),
-        (0.0, 68.0, -48.0, 83.0, 76.0),
-        (20.0, 71.5, -52.0, 85.5, 86.0),
-        (40.0, 74.0, -54.0, 88.5, 92.0),
-        (60.0, 75.5, -55.0, 91.5, 95.0),
-        (80.0, 75.0, -55.0, 89.0, 94.0),
-        (98.0, 70.5, -54.5, 82.0, 88.0),
-        (112.0, 62.5, -54.0, 71.5, 77.0),
-        (122.0, 52.5, -53.5, 59.5, 64.0),
-        (129.0, 40.5, -53.0, 45.5, 49.0),
-        (133.0, 28.0, -52.0, 31.0, 33.0),
-        (134.6, 13.0, -52.0, 14.0, 15.0),
-        (135.0, 1.0, -52.0, 1.0, 1.0),
-    ]
-)
-# Bumps of the front: x, y, their half widths (mm) and how far they stand out; those beside the middle come twice.
-_BUMPS = np.array(
-    [
-        (28.0, 53.0, 21.0, 7.0, 3.6),  # brow ridge
-        (0.0, 51.0, 12.0, 8.0, 1.5),
-        (31.0, 37.0, 16.0, 10.0, -8.0),  # eye socket
-        (15.0, 36.0, 6.0, 9.0, -4.5),
-        (32.0, 34.0, 12.0, 8.0, 6.2),  # eyeball under the lids
-        (48.0, 10.0, 14.0, 14.0, 4.0),  # cheekbone
-        (44.0, -30.0, 13.0, 16.0, -2.5),
-        (21.0, -18.0, 5.0, 9.0, -1.6),  # fold beside the nose
-        (0.0, -23.0, 3.6, 6.0, -1.2),  # philtrum
-        (0.0, -68.0, 15.0, 9.0, 4.0),  # chin
-        (0.0, -53.5, 19.0, 4.5, -3.4),
-        (50.0, 72.0, 20.0, 20.0, 1.5),
-    ]
-)
-_RIDGE_Y = np.array([-19.0, -15.0, -11.0, -7.0, -2.0, 3.0, 10.0, 20.0, 30.0, 37.0, 46.0, 60.0])
-_RIDGE_Z = np.array([0.0, 2.0, 11.5, 17.5, 20.5, 20.0, 16.5, 11.5, 6.5, 3.5, 1.5, 0.0])
-
-
-ROWS, COLUMNS = 84, 81  # of the grid of the skin: finer where the features are
-
-_STEPS = np.linspace(-np.pi, np.pi, 721)
-_TURNS = _STEPS - 0.62 * np.sin(_STEPS)
-_Y = np.linspace(BOTTOM_MM, TOP_MM, 449)
-_SPACING_MM = np.interp(_Y, [-70, -56, -20, -15, 2, 8, 50, 70, 100], [3.0, 2.0, 2.0, 1.3, 1.3, 2.0, 2.0, 4.0, 6.0])
-_RISE = np.concatenate([[0.0], np.cumsum(1.0 / _SPACING_MM)[:-1]])
-_RISE /= _RISE[-1]
 
 
 class Mesh(NamedTuple):
@@ -103,69 +46,21 @@ class Mesh(NamedTuple):
     triangles: npt.NDArray[np.int64]  # (m, 3) indices, counter-clockwise seen from outside
 
 
-def turn_share(turn: npt.ArrayLike) -> Array:
-    """Return where in the grid, from 0 at its first column to 1 at its last, turns in radians lie."""
-    share: Array = (np.interp(np.asarray(turn, dtype=np.float64), _TURNS, _STEPS) + np.pi) / (2 * np.pi)
-    return share
-
-
-def height_share(y: npt.ArrayLike) -> Array:
-    """Return where in the grid, from 0 at its lowest row to 1 at its highest, heights in mm lie."""
-    return np.asarray(np.interp(np.asarray(y, dtype=np.float64), _Y, _RISE))
-
-
-def unshared(turn: Array, height: Array) -> tuple[Array, Array]:
-    """Return the turns (radians) and heights (mm) of shares of the grid."""
-    return np.interp(turn * 2 * np.pi - np.pi, _STEPS, _TURNS), np.interp(height, _RISE, _Y)
-
-
-TURN, HEIGHT = unshared(np.linspace(0.0, 1.0, COLUMNS), np.linspace(0.0, 1.0, ROWS))
-
-
 def head_mesh(subject: int = 0) -> Mesh:
     """Return the surface of a subject's head without hair."""
-    points = surface(TURN[None, :], HEIGHT[:, None], shape_of(subject))
+    points = grid_surface(shape_of(subject))
     normals = grid_normals(points, is_closed=True)
     return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), grid_triangles(ROWS, COLUMNS))
 
 
-def half_widths(y: npt.ArrayLike) -> tuple[Array, Array, Array, Array]:
-    """Return half width, z of the widest place, depth before and behind it (mm) at heights y of the mean head."""
-    at = np.asarray(y, dtype=np.float64)
-    fine, table = _fine_profile()
-    width, centre, front, back = (np.interp(at, fine, column) for column in table.T)
-    return width, centre, front, back
-
-
-def surface(turn: npt.ArrayLike, y: npt.ArrayLike, shape: Shape, expression: Expression = NEUTRAL) -> Array:
-    """Return points (..., 3) of a person's skin in millimetres, at turns (radians) and heights (mm)."""
-    t, height = np.asarray(turn, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    width, centre, front, back = half_widths(height)
-    cosine = np.cos(t)
-    x = width * np.sin(t)
-    relief = _relief(x, height, shape, expression) * np.clip(3.0 * cosine, 0.0, 1.0)
-    z = centre + np.where(cosine > 0, front, back) * cosine + relief
-    return _deformed(x, np.broadcast_to(height, x.shape), z, shape, expression)
-
-
-def turn_at(x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
-    """Return the turn (radians) of the front's point at x and y (mm) on the mean head."""
-    width, *_ = half_widths(y)
-    turn: Array = np.arcsin(np.clip(np.asarray(x) / width, -1.0, 1.0))
-    return turn
-
-
 def front_xy(shape: Shape, expression: Expression = NEUTRAL) -> Array:
     """Return where on the mean head's front the 68 landmarks (68, 2) of a person lie, x and y in millimetres."""
-    jaw = np.linspace(-1.0, 1.0, 17) * np.pi / 2
-    jaw_y = 30.0 - 111.0 * np.cos(jaw) ** 0.8
-    jaw_x = 0.97 * np.sign(np.sin(jaw)) * half_widths(jaw_y)[0] * (np.abs(np.sin(jaw)) > 1e-9)
     ridge = np.stack([np.zeros(4), np.linspace(36, -1, 4)], axis=1)
     nostrils = np.stack([np.linspace(-14, 14, 5), [-11, -13.5, -14.5, -13.5, -11]], axis=1)
     brow = _brow(shape, expression)
     eye = _eye(shape, expression)
     other_eye = (eye * (-1, 1))[[3, 2, 1, 0, 5, 4]]
-    points = [np.stack([jaw_x, jaw_y], axis=1), brow, (brow * (-1, 1))[::-1], ridge, nostrils, eye, other_eye]
+    points = [_jaw(), brow, (brow * (-1, 1))[::-1], ridge, nostrils, eye, other_eye]
     return np.concatenate([*points, _mouth(shape, expression)])
 
 
@@ -214,46 +109,11 @@ def visible21(rotation: npt.ArrayLike, subject: int = 0) -> npt.NDArray[np.bool_
 
 
 @lru_cache(maxsize=1)
-def _fine_profile() -> tuple[Array, Array]:
-    """Return the profile at every millimetre, its corners rounded."""
-    y = np.arange(BOTTOM_MM, TOP_MM + 0.5, 1.0)
-    table = np.stack([np.interp(y, _PROFILE[:, 0], column) for column in _PROFILE[:, 1:].T], axis=1)
-    padded = np.pad(table, ((6, 6), (0, 0)), mode="reflect", reflect_type="odd")
-    kernel = np.exp(-0.5 * (np.arange(-6, 7) / 2.2) ** 2)
-    rounded = np.stack([np.convolve(column, kernel / kernel.sum(), "valid") for column in padded.T], axis=1)
-    return y, np.maximum(rounded, np.where(np.arange(4) == 1, -np.inf, 1.0))
-
-
-def _relief(x: Array, y: Array, shape: Shape, expression: Expression) -> Array:
-    """Return how far nose, lips and eye sockets stand out (mm) at points of the front."""
-    across = np.abs(x)
-    height = np.interp(y, _RIDGE_Y, _RIDGE_Z) * shape.nose
-    breadth = np.interp(y, [-16.0, -4.0, 12.0, 38.0], [11.5, 9.5, 7.5, 8.0]) * shape.nose_width
-    total: Array = height * np.exp(-((across / breadth) ** 2.4))
-    wing = ((across - 12.5 * shape.nose_width) / 5.0) ** 2 + ((y + 8.5) / 5.5) ** 2
-    total += 8.5 * shape.nose * np.exp(-wing)
-    gains = np.array([shape.ridge, 1, 1, 1, 1, shape.cheek, shape.cheek, 1, 1, shape.chin_relief, 1, 1])
-    for (bx, by, sx, sy, amplitude), gain in zip(_BUMPS, gains, strict=True):
-        total += gain * amplitude * np.exp(-(((across - bx) / sx) ** 2)) * np.exp(-(((y - by) / sy) ** 2))
-    fullness = shape.lips * np.exp(-((x / (19.0 * shape.mouth)) ** 4))
-    total += fullness * (4.6 * np.exp(-(((y + 32.8) / 3.6) ** 2)) + 5.4 * np.exp(-(((y + 43.2) / 4.6) ** 2)))
-    slit = (2.8 + 5.0 * expression.mouth_open) * np.exp(-((x / (22.0 * shape.mouth)) ** 4))
-    total -= slit * np.exp(-(((y + 37.8 + expression.mouth_open) / (1.7 + 1.5 * expression.mouth_open)) ** 2))
-    smile = expression.smile * np.exp(-(((across - 34.0) / 12.0) ** 2) - ((y + 12.0) / 14.0) ** 2)
-    return total + 3.5 * smile
-
-
-def _deformed(x: Array, y: Array, z: Array, shape: Shape, expression: Expression) -> Array:
-    """Return points (..., 3) of the mean head moved to where the person has them and the jaw carries them."""
-    low = _step((-5.0 - y) / 45.0)
-    x = x * (1.0 + shape.jaw * low)
-    z = z + shape.jaw_forward * _step((-10.0 - y) / 60.0) * _step((z + 30.0) / 40.0)
-    drop = 17.0 * expression.mouth_open * _step((-36.0 - y) / 7.0)
-    y = y - shape.chin * _step((-45.0 - y) / 35.0) - drop * (0.35 + 0.65 * _step((z + 50.0) / 70.0))
-    z = z - 0.3 * drop
-    y = y + shape.forehead * _step((y - 60.0) / 60.0)
-    z = z + shape.forehead_slope * _step((y - 55.0) / 60.0) * _step((z + 20.0) / 40.0)
-    return np.stack([x, y, z], axis=-1) * shape.stretch
+def _jaw() -> Array:
+    turn = np.linspace(-1.0, 1.0, 17) * np.pi / 2
+    y = 30.0 - 111.0 * np.cos(turn) ** 0.8
+    x = 0.97 * np.sign(np.sin(turn)) * half_widths(y)[0] * (np.abs(np.sin(turn)) > 1e-9)
+    return np.stack([x, y], axis=1)
 
 
 def _brow(shape: Shape, expression: Expression) -> Array:
@@ -287,13 +147,6 @@ def _mouth(shape: Shape, expression: Expression) -> Array:
     points = np.concatenate([upper, lower, np.stack([inner_x, inner_y], axis=1)])
     points[:, 1] += 4.0 * smile * (np.abs(points[:, 0]) / 25.0) ** 2
     return points * (broad, 1.0)
-
-
-def _step(v: Array) -> Array:
-    """Return 0 below 0, 1 above 1 and a smooth way between."""
-    t = np.clip(v, 0.0, 1.0)
-    smooth: Array = t * t * (3.0 - 2.0 * t)
-    return smooth
 
 
 def _read_only(array: Array) -> Array:
