@@ -24,7 +24,7 @@ LARGE = (
     "whenet", "sixdrepnet", "vgg16", "vgg16_rnn",
 )  # fmt: skip
 
-_SMALL_RUN = ("--steps", "900", "--batch-size", "32", "--lr", "0.001", "--schedule", "cosine")
+_SMALL_RUN = ("--steps", "700", "--batch-size", "32", "--lr", "0.001", "--schedule", "cosine")
 _LARGE_RUN = ("--epochs", "10", "--batch-size", "64", "--lr", "0.0003", "--precision", "16")
 
 
