@@ -89,7 +89,9 @@ def test_what_predict_runs_gives_the_same(name, options, tmp_path):
     with torch.inference_mode():
         pose = FromPixels(model.network, model.recipe)(torch.from_numpy(inputs)).double().numpy()
     wanted = pose if pose.ndim == 3 else rotation.matrix_from_euler(pose)
-    assert angles.shape == (18, 3) and np.abs(rotations - wanted).max() < np.radians(1e-3)
+    # Of random weights a matrix is next to degenerate, and the rotation nearest to it moves with the rounding.
+    limit_deg = 1e-2 if pose.ndim == 3 else 1e-3
+    assert angles.shape == (18, 3) and np.abs(rotations - wanted).max() < np.radians(limit_deg)
 
 
 def test_the_file_says_what_it_is_and_its_inputs_are_free_in_number(tmp_path):
