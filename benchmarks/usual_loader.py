@@ -15,6 +15,7 @@ from ubhpd.models.model import Model
 from ubhpd.networks.contract import InputRecipe, Target, TrainingRecipe
 from ubhpd.networks.rotations import matrix_from_euler
 from ubhpd.training.feeding import HeadBatch
+from ubhpd.training.optimisation import optimizer_of, set_learning_rate
 
 WORKERS = 2  # processes, as Hopenet's script has
 ENDLESS = 10**9  # heads
@@ -60,14 +61,8 @@ def usual_batches(heads: UsualHeads, size: int, device: torch.device) -> Generat
 def plain_step(model: Model, recipe: TrainingRecipe, device: torch.device) -> Callable[[HeadBatch], None]:
     """Return the step that the field's scripts take, the optimiser as torch has it by default."""
     network = model.network.to(device).train()
-    groups = [{"params": list(parameters), "lr": recipe.lr * share} for parameters, share in network.learning_rates()]
-    if recipe.optimizer == "sgd":
-        optimizer: torch.optim.Optimizer = torch.optim.SGD(
-            groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay, nesterov=recipe.nesterov
-        )
-    else:
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        optimizer = kind(groups, betas=recipe.betas, eps=recipe.eps, weight_decay=recipe.weight_decay)
+    optimizer = optimizer_of(network, recipe, fused=None)
+    set_learning_rate(optimizer, recipe.lr)
 
     def step(batch: HeadBatch) -> None:
         optimizer.zero_grad()

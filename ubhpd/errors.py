@@ -15,12 +15,12 @@ class UbhpdError(Exception):
     """
 
 
-def disk_fault(error: OSError) -> UbhpdError | None:
+def disk_fault(error: Exception) -> str | None:
     """Return the sentence for a disk that is full or a place that may not be opened; None for any other fault."""
-    if error.errno not in _NO_ENTRY:
+    if not isinstance(error, OSError) or error.errno not in _NO_ENTRY:
         return None
     place = f" {error.filename}" if error.filename else ""
-    return UbhpdError(
+    return (
         f"Cannot open or write{place} ({os.strerror(error.errno)}): make room, or name a folder that may be written; "
         "what was finished is kept."
     )

@@ -47,13 +47,13 @@ def asked(protocol: str, bootstrap: str, over: str) -> Callable[[Command], Comma
     return decorated
 
 
-def evaluation_options(source: str | None, pair: str | None, asked: dict[str, Any]) -> EvaluationOptions:
+def evaluation_options(source: str | None, pair: str | None, chosen: dict[str, Any]) -> EvaluationOptions:
     """Return what the values of the options ask for.
 
     Args:
         source: training set for UBMAE.
         pair: printed pair, see `EvaluationOptions`.
-        asked: values of the options of `asked`, by name.
+        chosen: values of the options of `asked`, by name.
 
     Raises:
         UbhpdError: an option of a metric is unknown or impossible.
@@ -63,9 +63,9 @@ def evaluation_options(source: str | None, pair: str | None, asked: dict[str, An
     from ubhpd.scores.metric_cards import metric_options
     from ubhpd.scores.scoring import ScoreOptions
 
-    over = asked["over"]
+    over = chosen["over"]
     return EvaluationOptions(
-        ScoreOptions(asked["exclude_outside"], metric_options(asked["chosen"])),
-        None if over == NO_INTERVALS else BootstrapOptions(asked["rounds"], asked["level"], over, asked["seed"]),
-        source, pair, asked["protocol"], asked["max_angle"], asked["frames"], asked["protocol_seed"],
+        ScoreOptions(chosen["exclude_outside"], metric_options(chosen["chosen"])),
+        None if over == NO_INTERVALS else BootstrapOptions(chosen["rounds"], chosen["level"], over, chosen["seed"]),
+        source, pair, chosen["protocol"], chosen["max_angle"], chosen["frames"], chosen["protocol_seed"],
     )  # fmt: skip

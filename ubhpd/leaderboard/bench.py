@@ -12,6 +12,7 @@ from ubhpd.leaderboard.plan import BenchRequest, Run, protocol_ids, runs_of
 from ubhpd.leaderboard.sides import Sides, sides_of, write_test_manifest
 from ubhpd.progress import Progress
 from ubhpd.protocol.protocols import protocol
+from ubhpd.training.heads import check_build
 
 Say = Callable[[str], None]
 
@@ -64,8 +65,8 @@ def _one(
         found = runs.result_of(run, sides, test, request, Progress(show=False), say)
         result.write(found, path)
     except Exception as error:  # a night's other runs are worth more than one traceback
-        told = disk_fault(error) if isinstance(error, OSError) else error if isinstance(error, UbhpdError) else None
-        reason = str(told) if told is not None else f"{type(error).__name__}: {error}"
+        sentence = str(error) if isinstance(error, UbhpdError) else disk_fault(error)
+        reason = sentence or f"{type(error).__name__}: {error}"
         failed.append((name, reason))
         say(f"{name} failed: {reason}")
         return
@@ -78,10 +79,7 @@ def _one(
 
 def _check_files(request: BenchRequest) -> None:
     """Raise UbhpdError if there is no build, or a file of weights is not there: no run could do anything then."""
-    if not (request.data / "build.json").is_file():
-        raise UbhpdError(
-            f"{request.data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote."
-        )
+    check_build(request.data)
     named = (*(path for files in request.weights.values() for path in files), request.train.backbone, request.frames)
     for path in filter(None, named):
         if not path.is_file():

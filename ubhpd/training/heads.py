@@ -41,6 +41,12 @@ class Held(NamedTuple):
     grouped_by: str
 
 
+def check_build(data: Path) -> None:
+    """Raise UbhpdError unless the folder is one that a build wrote."""
+    if not (data / "build.json").is_file():
+        raise UbhpdError(f"{data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote.")
+
+
 def training_side(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSide:
     """Return the heads that train, and nothing of those that test.
 
@@ -53,8 +59,7 @@ def training_side(data: Path, protocol: str | None, frame_list: Path | None = No
     Raises:
         UbhpdError: no build, no such protocol or split, or no usable head.
     """
-    if not (data / "build.json").is_file():
-        raise UbhpdError(f"{data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote.")
+    check_build(data)
     if protocol is None:
         path = _manifest(data, "ubhpd")
         table = _read(path, pc.equal, "split", TRAIN)

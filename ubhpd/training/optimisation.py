@@ -49,11 +49,11 @@ def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:
     return recipe.lr
 
 
-def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe) -> torch.optim.Optimizer:
+def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe, fused: bool | None = True) -> torch.optim.Optimizer:
     """Return the optimiser of a network's parameters, in the groups of `PoseNetwork.learning_rates`.
 
-    One pass over all numbers of a parameter instead of one per operation: for small batches on a CPU the optimiser
-    otherwise takes a fifth of the step.
+    Fused, it takes one pass over all numbers of a parameter instead of one per operation: for small batches on a CPU
+    it is otherwise a fifth of the step. None is what torch does by default.
 
     Raises:
         UbhpdError: the network leaves a parameter out of its groups.
@@ -67,9 +67,9 @@ def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe) -> torch.optim.Op
     groups = [g for g in groups if g["params"]]
     lr, decay = recipe.lr, recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True)
+        return torch.optim.SGD(groups, lr, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=fused)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr, recipe.betas, recipe.eps, decay, fused=True)
+    return kind(groups, lr, recipe.betas, recipe.eps, decay, fused=fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
