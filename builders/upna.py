@@ -34,6 +34,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.raw.number_rows import number_rows
+from ubhpd.raw.pictures import quiet_opencv
 from ubhpd.raw.source import Refused, Source
 from ubhpd.records import Drop, Note, Record, Unit
 from ubhpd.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
@@ -195,20 +196,20 @@ def _video(source: Source, path: str) -> tuple[int, int, int]:
 
     with source.local_path(path) as local:
         source.head(path, 1)  # says in plain words what OpenCV would hide: no such file, no permission
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        video = cv2.VideoCapture(local)
-        try:
-            width, height, frames = (
-                int(video.get(p))
-                for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
-            )
-            opened = video.isOpened()
-            if opened and source.thorough:
-                frames = 0
-                while video.grab():
-                    frames += 1
-        finally:
-            video.release()
+        with quiet_opencv():
+            video = cv2.VideoCapture(local)
+            try:
+                width, height, frames = (
+                    int(video.get(p))
+                    for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
+                )
+                opened = video.isOpened()
+                if opened and source.thorough:
+                    frames = 0
+                    while video.grab():
+                        frames += 1
+            finally:
+                video.release()
     if not opened or min(width, height, frames) <= 0 or frames > _MAX_FRAMES:
         raise Refused("bad_image", f"{path}: not a video that OpenCV can open")
     return width, height, frames

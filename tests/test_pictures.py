@@ -17,8 +17,10 @@ from ubhpd.raw.pictures import (
     HeaderTooShort,
     PictureError,
     Size,
+    decode,
     decode_fault,
     has_end,
+    quiet_opencv,
     size_from_header,
 )
 
@@ -128,6 +130,42 @@ def test_a_cut_picture_never_has_a_wrong_size_and_never_an_end(data):
 def test_a_cut_picture_is_always_found_by_decoding(data):
     for length in range(len(data)):
         assert decode_fault(data[:length]), length
+
+
+@small
+def test_a_truncated_image_does_not_decode_with_any_version_of_opencv(data):
+    for length in range(len(data)):
+        assert decode(data[:length]) is None, length
+
+
+@small
+@pytest.mark.parametrize("trailer", [b"\0" * 5000, b"junk", SMALL["baseline"][:40], b"\xff"])
+def test_bytes_after_the_end_of_an_image_do_not_matter(data, trailer):
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(decode(data + trailer), expected)
+    assert expected.shape == (17, 23, 3)
+
+
+def test_an_image_too_large_for_opencv_does_not_decode():
+    assert decode(png(60_000, 60_000)) is None
+
+
+def test_opencv_writes_no_log_messages_while_it_is_quiet(capfd):
+    log = getattr(cv2.utils, "logging", cv2)
+    level = log.getLogLevel()
+    with quiet_opencv():
+        assert log.getLogLevel() == 0
+        assert not cv2.VideoCapture("/nowhere/video.avi").isOpened()
+    assert log.getLogLevel() == level
+    assert capfd.readouterr().err == ""
+
+
+def test_the_log_level_of_opencv_is_restored_after_an_error():
+    log = getattr(cv2.utils, "logging", cv2)
+    level = log.getLogLevel()
+    with pytest.raises(KeyError), quiet_opencv():
+        raise KeyError
+    assert log.getLogLevel() == level
 
 
 @pytest.mark.parametrize("name", ["png", "png palette"])

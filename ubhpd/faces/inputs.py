@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from ubhpd.errors import UbhpdError
 from ubhpd.faces.face import Picture
+from ubhpd.raw.pictures import decode, quiet_opencv
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
@@ -77,7 +77,7 @@ def video(path: str | os.PathLike[str]) -> Pictures:
     place = Path(path)
     if not place.is_file():
         raise UbhpdError(f"There is no video {place}: check the path.")
-    with _silent():
+    with quiet_opencv():
         capture = cv2.VideoCapture(str(place))
     if not capture.isOpened():
         raise UbhpdError(f"{place} does not open as a video: check that it is whole, or convert it with ffmpeg.")
@@ -96,7 +96,7 @@ def camera(index: int) -> Pictures:
     """
     import cv2
 
-    with _silent():
+    with quiet_opencv():
         capture = cv2.VideoCapture(index)
     if not capture.isOpened():
         raise UbhpdError(f"Camera {index} does not open: check that it is connected and no other program uses it.")
@@ -111,21 +111,15 @@ def _picture_names(place: Path) -> Iterator[str]:
 
 
 def _decoded(name: str, path: Path) -> InputPicture:
-    import cv2
-
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         return InputPicture(name, None, None, None, f"{name} cannot be read ({error.strerror}).")
-    try:
-        with _silent():
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            pixels = cv2.imdecode(data, flags) if len(data) else None
-    except cv2.error:  # absurd sizes
-        pixels = None
+    with quiet_opencv():
+        pixels = decode(data)
     if pixels is None:
         return InputPicture(name, None, None, None, f"{name} does not decode as a picture ({len(data)} bytes).")
-    return InputPicture(name, None, None, np.asarray(pixels, dtype=np.uint8), None)
+    return InputPicture(name, None, None, pixels, None)
 
 
 def _frames_of_video(capture: Any, place: Path, stated: float) -> Iterator[InputPicture]:
@@ -152,16 +146,3 @@ def _frames(capture: Any, name: str) -> Iterator[InputPicture]:
             index += 1
     finally:
         capture.release()
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Keep OpenCV from writing warnings of its own to the terminal: the sentence that follows says it."""
-    import cv2
-
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.errors import UbhpdError
+from ubhpd.raw.pictures import decode
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
 Picture = npt.NDArray[np.uint8]
@@ -60,16 +61,12 @@ class Images:
         Raises:
             UbhpdError: as `data`, or the picture does not decode.
         """
-        import cv2
-
         if image_path.lower().endswith(VIDEO_SUFFIXES):
             return self._frame(dataset, image_path, frame_index or 0)
-        data = np.frombuffer(self.data(dataset, image_path), dtype=np.uint8)
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(data, flags) if len(data) else None
+        pixels = decode(self.data(dataset, image_path))
         if pixels is None:
             raise UbhpdError(f"{image_path} in {self._roots[dataset].where} does not decode: see ubhpd validate.")
-        return np.asarray(pixels, dtype=np.uint8)
+        return pixels
 
     def of_heads(self, heads: Iterable[Mapping[str, Any]]) -> Iterator[Picture | UbhpdError]:
         """Yield the picture of each head, or why there is none: see `picture`.

@@ -6,9 +6,16 @@ end-of-image marker and a PNG with its IEND chunk; a JPEG that does not is decod
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 HEAD_BYTES = 512  # holds the frame header of nearly every picture without a large EXIF block
 TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
@@ -16,6 +23,7 @@ TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a fill byte or a restart marker
 _MAX_SIDE = 65_500
 
 
@@ -76,9 +84,6 @@ def has_end(head: bytes, tail: bytes) -> bool:
 
 def decode_fault(data: bytes) -> str | None:
     """Return what is wrong with a picture when all of it is decoded, or None if it decodes."""
-    import cv2
-    import numpy as np
-
     try:
         size = size_from_header(data)
     except HeaderTooShort:
@@ -90,15 +95,59 @@ def decode_fault(data: bytes) -> str | None:
         return fault
     if not is_png and b"\xff\xd9" not in data[-4096:]:
         return "truncated: a JPEG without its end marker"
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # a size that OpenCV refuses to allocate
-        return "does not decode"
+    pixels = decode(data)
     if pixels is None:
         return "does not decode"
     if pixels.shape[:2] != (size.height, size.width):
         return f"decodes to {pixels.shape[1]}x{pixels.shape[0]}, its header says {size.width}x{size.height}"
     return None
+
+
+def decode(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """Return the image (height, width, 3), BGR, with any EXIF orientation ignored, or None if it does not decode.
+
+    A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
+    baseline JPEG that is cut off with its lower part grey.
+    """
+    import cv2
+    import numpy as np
+
+    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)):
+        return None
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:  # a size that OpenCV refuses to allocate
+        return None
+    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing log messages to the terminal, for places that report the problem themselves."""
+    import cv2
+
+    log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.13 moved the two functions from cv2 to cv2.utils.logging
+    level = log.getLogLevel()
+    log.setLogLevel(0)  # silent
+    try:
+        yield
+    finally:
+        log.setLogLevel(level)
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Return True if the end marker follows the scans of a JPEG; an end marker inside a thumbnail does not count."""
+    if data[-2:] == b"\xff\xd9":
+        return True
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        marker, position = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            return True
+        if marker not in (0x01, 0xD8):  # markers without a length
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
 
 
 def _jpeg_size(head: bytes) -> Size:
