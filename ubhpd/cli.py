@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from typing import Any
@@ -36,6 +37,8 @@ def root() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 interrupted."""
+    if "_UBHPD_COMPLETE" in os.environ:  # a shell asks for its completion script, or for the words that fit
+        importlib.import_module("ubhpd.commands._completion")
     try:
         code: Any = root.main(arguments, prog_name="ubhpd", standalone_mode=False)
     except click.exceptions.Exit as stop:

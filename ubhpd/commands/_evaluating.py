@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ubhpd.commands._completion import complete_protocol
+
 if TYPE_CHECKING:
     from ubhpd.scores.evaluate import EvaluationOptions
 
@@ -25,7 +27,7 @@ def asked(protocol: str, bootstrap: str, over: str) -> Callable[[Command], Comma
     """
     choices = ["samples", "subjects", "sequences", *([NO_INTERVALS] if over == NO_INTERVALS else [])]
     options = (
-        click.option("--protocol", metavar="ID", help=protocol),
+        click.option("--protocol", metavar="ID", shell_complete=complete_protocol, help=protocol),
         click.option("--frames", metavar="FILE", help="List of frames, for a protocol that needs one."),
         click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset."),
         click.option("--exclude-outside", is_flag=True, help="Leave out heads with a true angle beyond 90 degrees."),

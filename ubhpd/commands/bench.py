@@ -7,14 +7,17 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_protocols, complete_runnable_models
 from ubhpd.errors import UbhpdError
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--models", required=True, metavar="A,B,...", help="See: ubhpd models.")
-@click.option("--protocols", required=True, metavar="A,B,...",
+@click.option(
+    "--models", required=True, metavar="A,B,...", shell_complete=complete_runnable_models, help="See: ubhpd models."
+)
+@click.option("--protocols", required=True, metavar="A,B,...", shell_complete=complete_protocols,
               help="1, 2, 3 or cross as papers call them, or ids: see ubhpd protocols.")  # fmt: skip
 @click.option("--seeds", default="0", show_default=True, metavar="0,1,...", help="A run for each, of what is trained.")
 @click.option("--data", type=PATH, required=True, metavar="OUT", help="The folder that ubhpd build wrote to.")

@@ -7,11 +7,18 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_datasets
 from ubhpd.errors import UbhpdError
 
 
 @click.command()
-@click.option("--sources", required=True, metavar="A,B,...", help="Datasets to read; see: ubhpd sources.")
+@click.option(
+    "--sources",
+    required=True,
+    metavar="A,B,...",
+    shell_complete=complete_datasets,
+    help="Datasets to read; see: ubhpd sources.",
+)
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
 @click.option("--root", "roots", multiple=True, metavar="NAME=PATH", help="Where one dataset is; may be repeated.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
@@ -43,7 +50,12 @@ from ubhpd.errors import UbhpdError
     type=click.Choice(["random", "sequence", "subject"]),
     help="What stays on one side of the 70/30 split: nothing, a recording, a person.",
 )
-@click.option("--exclude", metavar="A,B,...", help="Datasets of the pool to leave out, to test on them.")
+@click.option(
+    "--exclude",
+    metavar="A,B,...",
+    shell_complete=complete_datasets,
+    help="Datasets of the pool to leave out, to test on them.",
+)
 @click.option(
     "--drop-flagged", is_flag=True, help="Leave out heads that automatic checks flag, unless decided to keep."
 )

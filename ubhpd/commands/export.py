@@ -7,13 +7,26 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_format, complete_recipe
+
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("out", type=PATH, required=False)
-@click.option("--format", "form", metavar="NAME", help="h5, fsanet, 6drepnet, coco, hf, csv; see --list.")
-@click.option("--recipe", metavar="NAME", help="How faces are cropped; see --list. Default: the format's own.")
+@click.option(
+    "--format",
+    "form",
+    metavar="NAME",
+    shell_complete=complete_format,
+    help="h5, fsanet, 6drepnet, coco, hf, csv; see --list.",
+)
+@click.option(
+    "--recipe",
+    metavar="NAME",
+    shell_complete=complete_recipe,
+    help="How faces are cropped; see --list. Default: the format's own.",
+)
 @click.option("--size", type=int, metavar="PX", help="Side of the crops. Default: the recipe's own.")
 @click.option("--split", metavar="NAME", help="Only this split, as train or test.")
 @click.option("--out", "to", type=PATH, help="Folder to write. Default: OUT/exports/...")

@@ -7,9 +7,11 @@ import json
 
 import click
 
+from ubhpd.commands._completion import complete_model
+
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List the models; with NAME, all that is known of one of them: options, input, training, printed results."""

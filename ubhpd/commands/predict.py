@@ -6,11 +6,18 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_runnable_model
+
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--model", metavar="NAME", help="See: ubhpd models. Default: the model of the weights.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=complete_runnable_model,
+    help="See: ubhpd models. Default: the model of the weights.",
+)
 @click.option("--weights", type=PATH, required=True, help="A checkpoint of ubhpd; see: ubhpd weights.")
 @click.option("--manifest", type=PATH, help="Judge the heads of this manifest, with build.json beside it.")
 @click.option("--split", metavar="NAME", help="Of the manifest only this split, as test.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ubhpd.commands._completion import complete_protocol
 from ubhpd.errors import UbhpdError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("protocol_id", metavar="[ID]", required=False)
+@click.argument("protocol_id", metavar="[ID]", required=False, shell_complete=complete_protocol)
 @click.option("--manifest", type=PATH, metavar="OUT", help="A build's folder, or a manifest: which heads are it there?")
 @click.option("--list", "list_out", type=PATH, metavar="FILE", help="Write the heads with their side, as CSV.")
 @click.option("--frames", type=PATH, help="List of frames, for protocols that need one: lines as 01/frame_00003.")

@@ -6,9 +6,11 @@ import json
 
 import click
 
+from ubhpd.commands._completion import complete_dataset
+
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete_dataset)
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, data_root: str | None, as_json: bool) -> None:

@@ -6,12 +6,18 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_datasets
 from ubhpd.errors import UbhpdError
 
 
 @click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to: new, or begun before.")
-@click.option("--sources", metavar="A,B,...", help="Datasets whose layout to write: biwi, aflw, aflw2000, 300wlp, ...")
+@click.option(
+    "--sources",
+    metavar="A,B,...",
+    shell_complete=complete_datasets,
+    help="Datasets whose layout to write: biwi, aflw, aflw2000, 300wlp, ...",
+)
 @click.option(
     "--heads", type=int, default=100, show_default=True, help="Pictures of each; 300W-LP mirrors them besides."
 )

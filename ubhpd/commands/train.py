@@ -6,16 +6,24 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_protocol, complete_runnable_model
 from ubhpd.training.request import BALANCES, OPTIMIZERS, PRECISIONS, SCHEDULES, SELECTIONS
 
 PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--model", required=True, metavar="NAME", help="See: ubhpd models.")
+@click.option(
+    "--model", required=True, metavar="NAME", shell_complete=complete_runnable_model, help="See: ubhpd models."
+)
 @click.option("--data", type=PATH, required=True, metavar="OUT", help="Folder that ubhpd build --out wrote.")
 @click.option("--out", type=PATH, required=True, metavar="RUN", help="Folder of this run: weights, log, report.")
-@click.option("--protocol", metavar="ID", help="Train on its training side. Default: the split train of UBHPD.")
+@click.option(
+    "--protocol",
+    metavar="ID",
+    shell_complete=complete_protocol,
+    help="Train on its training side. Default: the split train of UBHPD.",
+)
 @click.option("--frames", "frame_list", type=PATH, metavar="FILE", help="Frame list, for protocols that need one.")
 @click.option("--protocol-seed", default=0, help="Of a protocol that divides one set of heads.")
 @click.option("-O", "chosen", multiple=True, metavar="KEY=VALUE", help="Option of the model, as size=64.")

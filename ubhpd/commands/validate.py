@@ -7,13 +7,19 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._completion import complete_datasets
 from ubhpd.errors import UbhpdError
 
 
 @click.command()
 @click.argument("out", required=False, type=click.Path(path_type=Path))
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Read the raw data here, instead of OUT.")
-@click.option("--sources", metavar="A,B,...", help="Datasets to read; default: all that are found.")
+@click.option(
+    "--sources",
+    metavar="A,B,...",
+    shell_complete=complete_datasets,
+    help="Datasets to read; default: all that are found.",
+)
 @click.option("--check-images", is_flag=True, help="Decode every picture.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code tells.")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ubhpd.commands._completion import complete_runnable_model
+
 if TYPE_CHECKING:
     from ubhpd.models.checkpoint import About
 
@@ -21,7 +23,13 @@ def _of_a_model(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("-O", "chosen", multiple=True, metavar="KEY=VALUE", help="Option of the model, as size=64."),
         click.option("--out", type=PATH, required=True, help="Checkpoint to write, FILE.safetensors."),
-        click.option("--model", required=True, metavar="NAME", help="See: ubhpd models."),
+        click.option(
+            "--model",
+            required=True,
+            metavar="NAME",
+            shell_complete=complete_runnable_model,
+            help="See: ubhpd models.",
+        ),
     ):
         command = option(command)
     return command
