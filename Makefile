@@ -3,16 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
+# make test-lowest: a Python 3.10 that is on the PATH or that pyenv has; otherwise uv looks for one and may download it.
+LOWEST := .venv-lowest
+LOWEST_PYTHON ?= $(firstword $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null) \
+	$(lastword $(wildcard $(PYENV_ROOT)/versions/3.10.*/bin/python)) 3.10)
 # One thread per library: the tests and the builds bring their own processes.
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install test test-slow demo demo-gpu lint types wheel docs benchmark clean
+.PHONY: help install hooks test test-slow test-lowest demo demo-gpu lint types wheel docs benchmark clean
 
 help:
 	@echo "make demo       raw datasets, UBHPD, three trained networks, their leaderboard"
 	@echo "make demo-gpu   the same with a network of every kind"
 	@echo "make test       run the tests"
+	@echo "make test-lowest   run the tests with the lowest versions of all dependencies, on Python 3.10"
 	@echo "make lint types wheel   what the continuous integration checks besides"
 	@echo "make docs       build the documents as a site, site/index.html; runs the notebooks (minutes)"
 	@echo "make benchmark  time the builders against the usual loop"
@@ -25,11 +30,27 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+hooks: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pre-commit
+	$(BIN)/python -m pre_commit install
+
 test: install
 	$(BIN)/python -m pytest -n 2
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/python -m pytest -n 2
+
+# uv is the only installer that can choose the lowest versions. UV_TORCH_BACKEND=cpu makes it take the CPU build of torch.
+$(LOWEST)/.installed: pyproject.toml
+	rm -rf $(LOWEST) $(LOWEST)-uv
+	$(PYTHON) -m venv $(LOWEST)-uv
+	$(LOWEST)-uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)-uv/bin/uv venv --quiet --python $(LOWEST_PYTHON) $(LOWEST)
+	$(LOWEST)-uv/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct -e '.[all,dlib,test]'
+	@touch $@
 
 demo: install
 	$(BIN)/python -m ubhpd.demo --out $(OUT)
@@ -61,4 +82,4 @@ benchmark: install
 	$(BIN)/python benchmarks/build.py
 
 clean:
-	rm -rf $(VENV) .view build dist *.egg-info demo-out
+	rm -rf $(VENV) $(LOWEST) $(LOWEST)-uv .view build dist *.egg-info demo-out

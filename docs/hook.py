@@ -1,4 +1,4 @@
-"""What the site has besides the pages of docs/: README.md as its start, and the notebooks with what their cells show.
+"""What the site has besides the pages of docs/: README.md as its start, two more pages, and the executed notebooks.
 
 Links are written for readers of the repository and turned here to where the site has the page. MkDocs calls `on_files`
 and `on_page_markdown`, see mkdocs.yml.
@@ -25,8 +25,9 @@ _STYLE = re.compile(r"<style.*?</style>\s*", re.DOTALL)
 
 def on_files(files: Any, config: Any, **_: Any) -> Any:
     """Return the files of docs/ with those that are made here."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "index.md", content=readme.replace("](docs/", "](")))
+    for source, page in (("README.md", "index.md"), ("CONTRIBUTING.md",) * 2, ("CHANGELOG.md",) * 2):
+        text = (ROOT / source).read_text(encoding="utf-8")
+        files.append(File.generated(config, page, content=text.replace("](docs/", "](")))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         for name, content in _pages(path, path.read_bytes()).items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))

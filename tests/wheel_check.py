@@ -5,6 +5,7 @@ python tests/wheel_check.py dist
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from pathlib import Path
@@ -22,10 +23,14 @@ def code_files() -> set[str]:
 
 def faults(wheel: Path) -> list[str]:
     """Return what is wrong with a wheel."""
+    source = (REPOSITORY / "ubhpd" / "__init__.py").read_text(encoding="utf-8")
+    version = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     found = [f"{name} lies outside ubhpd/" for name in sorted(names) if not name.startswith("ubhpd/")]
     found += [f"{name} is not in the wheel: list its folder in pyproject.toml" for name in sorted(code_files() - names)]
+    if version is None or not wheel.name.startswith(f"ubhpd-{version[1]}-"):
+        found.append(f"{wheel.name} does not have the version of ubhpd/__init__.py in its name")
     if "ubhpd/py.typed" not in names:
         found.append("ubhpd/py.typed is not in the wheel")
     return found
