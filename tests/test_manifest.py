@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubhpd import hdf5, manifest
+from ubhpd import manifest
 from ubhpd.errors import UbhpdError
 from ubhpd.files import replacing
 from ubhpd.records import Record
@@ -68,7 +68,7 @@ def test_parquet_gives_back_what_was_written(pool):
 
 
 def test_hdf5_gives_back_what_parquet_holds(pool, tmp_path):
-    hdf5.write(pool, tmp_path / "pool.h5")
+    manifest.write_hdf5(pool, tmp_path / "pool.h5")
     found = manifest.read(tmp_path / "pool.h5")
     assert equal(found, manifest.read(pool))
     assert found.schema.types == schema().types
@@ -78,7 +78,7 @@ def test_hdf5_gives_back_what_parquet_holds(pool, tmp_path):
 
 
 def test_hdf5_is_readable_without_this_package(pool, tmp_path):
-    hdf5.write(pool, tmp_path / "pool.h5")
+    manifest.write_hdf5(pool, tmp_path / "pool.h5")
     with h5py.File(tmp_path / "pool.h5") as file:
         assert file["sample_id"].asstr()[1] == "300wlp/AFW/é 00001"
         assert file["rotation"].shape == (100, 9)
@@ -93,8 +93,8 @@ def test_same_rows_same_bytes_whatever_the_cut(tmp_path):
     two = manifest.write_parquet([table.slice(0, 7), table.slice(7, 0), table.slice(7)], tmp_path / "b.parquet")
     assert one == two
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    hdf5.write(tmp_path / "a.parquet", tmp_path / "a.h5")
-    hdf5.write(tmp_path / "b.parquet", tmp_path / "b.h5")
+    manifest.write_hdf5(tmp_path / "a.parquet", tmp_path / "a.h5")
+    manifest.write_hdf5(tmp_path / "b.parquet", tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
@@ -139,20 +139,20 @@ def test_a_manifest_may_have_further_columns(tmp_path):
     more = (*COLUMNS, Column("split", pa.string(), "", "", "train or test"))
     table = heads(5).append_column("split", pa.array(["train"] * 5))
     manifest.write_parquet([table], tmp_path / "x.parquet", more)
-    hdf5.write(tmp_path / "x.parquet", tmp_path / "x.h5")
+    manifest.write_hdf5(tmp_path / "x.parquet", tmp_path / "x.h5")
     for name in ("x.parquet", "x.h5"):
         assert manifest.read(tmp_path / name, ["split", "sample_id"]).column("split").to_pylist() == ["train"] * 5
 
 
 def test_only_the_wanted_columns_are_read_in_the_wanted_order(pool, tmp_path):
-    hdf5.write(pool, tmp_path / "pool.h5")
+    manifest.write_hdf5(pool, tmp_path / "pool.h5")
     for path in (pool, tmp_path / "pool.h5"):
         assert manifest.read(path, ["yaw_deg", "sample_id"]).schema.names == ["yaw_deg", "sample_id"]
 
 
 def test_an_empty_pool_is_a_pool(tmp_path):
     manifest.write_parquet([table_from_records("x", [])], tmp_path / "e.parquet")
-    hdf5.write(tmp_path / "e.parquet", tmp_path / "e.h5")
+    manifest.write_hdf5(tmp_path / "e.parquet", tmp_path / "e.h5")
     for name in ("e.parquet", "e.h5"):
         assert manifest.read(tmp_path / name).num_rows == 0
 

@@ -13,6 +13,7 @@ import torch
 from ubhpd import manifest, rotation
 from ubhpd.crops import RECIPES, crop, crop_box, placed
 from ubhpd.errors import UbhpdError
+from ubhpd.models.heads_table import heads_of
 from ubhpd.models.model import Model
 from ubhpd.models.solver import Solver
 from ubhpd.pool.build import BuildConfig, build
@@ -24,7 +25,6 @@ from ubhpd.prediction.speed import Speed
 from ubhpd.progress import Progress
 from ubhpd.raw.images import Images
 from ubhpd.schema import COLUMNS
-from ubhpd.solving import heads_of
 from ubhpd.synth import biwi, upna, w300lp
 
 MODEL = "fsanet_metric_wo"

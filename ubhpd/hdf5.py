@@ -8,7 +8,7 @@ Attributes of the file and of each dataset hold the schema's metadata.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,37 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from ubhpd import manifest
-from ubhpd.files import replacing
 from ubhpd.schema import list_length, lists, matrix
+
+Batches = Callable[[list[str]], Iterator[pa.RecordBatch]]
 
 _CHUNK_BYTES = 256 << 10
 _MASKS = "valid"
 
 
-def write(source: Path, path: Path) -> None:
-    """Write the Parquet manifest `source` as HDF5 at `path`, batch by batch."""
-    found = manifest.header(source)
-    widths, with_nulls = _widths_and_nulls(source, found.schema)
-    with replacing(path) as part, h5py.File(part, "w", libver="latest", track_order=True) as file:
-        file.attrs.update({k.decode(): v.decode() for k, v in found.schema.metadata.items()})
-        for field in found.schema:
+def write(schema: pa.Schema, rows: int, batches: Batches, path: Path) -> None:
+    """Write a manifest as HDF5, batch by batch.
+
+    Args:
+        schema: of the manifest, with its metadata.
+        rows: number of heads.
+        batches: gives the named columns in batches; called twice.
+        path: the file to write.
+    """
+    widths, with_nulls = _widths_and_nulls(schema, batches)
+    with h5py.File(path, "w", libver="latest", track_order=True) as file:
+        file.attrs.update({k.decode(): v.decode() for k, v in schema.metadata.items()})
+        for field in schema:
             dtype, shape = _layout(field, widths.get(field.name, 1))
-            dataset = _create(file, field.name, (found.rows, *shape), dtype)
+            dataset = _create(file, field.name, (rows, *shape), dtype)
             dataset.attrs.update({k.decode(): v.decode() for k, v in (field.metadata or {}).items()})
         for name in with_nulls:
-            _create(file, f"{_MASKS}/{name}", (found.rows,), np.dtype(bool))
+            _create(file, f"{_MASKS}/{name}", (rows,), np.dtype(bool))
         start = 0
-        for batch in pq.ParquetFile(source).iter_batches(manifest.ROW_GROUP):
+        for batch in batches(schema.names):
             span = slice(start, start := start + batch.num_rows)
-            for field in found.schema:
+            for field in schema:
                 values, valid = _numpy(batch.column(field.name), field)
                 file[field.name][span] = values.astype(file[field.name].dtype)
                 if field.name in with_nulls:
@@ -70,12 +75,12 @@ def read_schema(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
         return pa.schema(fields, _texts(file.attrs)), rows.pop()
 
 
-def _widths_and_nulls(source: Path, found: pa.Schema) -> tuple[dict[str, int], list[str]]:
+def _widths_and_nulls(schema: pa.Schema, batches: Batches) -> tuple[dict[str, int], list[str]]:
     widths: dict[str, int] = {}
     with_nulls = []
-    for field in found:
+    for field in schema:
         has_null = False
-        for batch in manifest.iterate(source, [field.name]):
+        for batch in batches([field.name]):
             values = batch.column(0)
             has_null |= values.null_count > 0
             if pa.types.is_string(field.type):

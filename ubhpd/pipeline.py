@@ -48,10 +48,8 @@ def run(config: BuildConfig, unbiased: UnbiasedConfig | None, engine: Engine, pr
     with progress.step("sampling"):
         made.unbiased = make(config.out, unbiased)
     if config.hdf5:
-        from ubhpd import hdf5
-
         with progress.step("writing ubhpd.h5"):
-            hdf5.write(config.out / "ubhpd.parquet", config.out / "ubhpd.h5")
+            manifest.write_hdf5(config.out / "ubhpd.parquet", config.out / "ubhpd.h5")
     made.audit = audit(manifest.read(config.out / "ubhpd.parquet", _AUDITED))
     write_json(made.as_dict(), config.out / "build.json")
     _illustrate(config, progress)

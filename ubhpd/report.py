@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ubhpd.text import table
+
 if TYPE_CHECKING:
     from ubhpd.pool.build import BuildReport
     from ubhpd.pool.validate import Finding
@@ -93,21 +95,6 @@ def findings_text(findings: Sequence[Finding]) -> str:
 def published_heads(published: dict[str, int]) -> int:
     """Return the published size of a dataset: prefixes inside another prefix are not counted twice."""
     return sum(n for p, n in published.items() if not any(p != q and p.startswith(q) for q in published))
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as aligned columns, numbers to the right; the first row is the header."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    numeric = [all(_is_number(row[i]) for row in rows[1:]) for i in range(len(widths))]
-    lines = []
-    for row in rows:
-        cells = (c.rjust(w) if n else c.ljust(w) for c, w, n in zip(row, widths, numeric, strict=True))
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(",", "").isdigit() or not text
 
 
 def _range(spread: dict[str, float] | None) -> str:

@@ -222,7 +222,7 @@ def write_list(report: AuditReport, path: Path) -> None:
 
 def audit_text(report: AuditReport, limit: int = 0) -> str:
     """Return the report as a table, with up to `limit` pairs of each kind."""
-    from ubhpd.report import table
+    from ubhpd.text import table
 
     rows = [["leakage", "test heads", "train heads", "pairs", "meaning"]]
     for kind, own in report.counts().items():

@@ -26,7 +26,7 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     from ubhpd.leaderboard.columns import entrant_cells
     from ubhpd.leaderboard.publish import publish
     from ubhpd.leaderboard.standings import one_line
-    from ubhpd.report import table
+    from ubhpd.text import table
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
     wanted = [f.strip() for f in formats.split(",") if f.strip()]

@@ -77,7 +77,7 @@ def _listed(protocols: list[Protocol], manifest: Path | None) -> list[dict[str, 
 
 
 def _list_text(rows: list[dict[str, Any]]) -> str:
-    from ubhpd.report import table
+    from ubhpd.text import table
 
     cells = [["id", "series", "version", "definition", ""]]
     cells += [[r["id"], r["series"], str(r["version"]), r["definition_hash"][:12], r["sentence"]] for r in rows]
@@ -85,7 +85,7 @@ def _list_text(rows: list[dict[str, Any]]) -> str:
 
 
 def _found_text(rows: list[dict[str, Any]]) -> str:
-    from ubhpd.report import table
+    from ubhpd.text import table
 
     cells = [["id", "train", "test", "list", "as published"]]
     for row in (r for r in rows if "resolution" in r):
@@ -118,7 +118,7 @@ def _definition_text(own: Protocol) -> str:
 
 
 def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
-    from ubhpd.report import table
+    from ubhpd.text import table
 
     own = resolution.protocol
     rows = [["side", "heads", "published", "refused", "beyond angle", "shared", "sha256"]]

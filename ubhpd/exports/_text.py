@@ -8,7 +8,7 @@ from typing import Any
 from ubhpd.export import formats
 from ubhpd.exports._job import ExportReport
 from ubhpd.recipes import FACE_SOURCES, RECIPES
-from ubhpd.report import table
+from ubhpd.text import table
 
 _LISTED = 5
 

@@ -75,8 +75,8 @@ def _kept(path: Path, record: Path) -> Training | None:
 
 
 def _fitted(run: Run, sides: Sides, path: Path) -> Training:
+    from ubhpd.models.heads_table import heads_of
     from ubhpd.models.solver import Solver
-    from ubhpd.solving import heads_of
 
     origin = {"protocol": run.protocol_id, "list": sides.resolution.hashes["train"]}
     about = Solver.fitted(run.model, run.chosen, heads_of(sides.train_rows), origin).save(path)

@@ -8,8 +8,8 @@ from typing import Any
 
 from ubhpd.models.catalogue import NETWORKS, ModelCard
 from ubhpd.models.configure import configured, options_listed
-from ubhpd.report import table
 from ubhpd.scores.published import Printed, results
+from ubhpd.text import table
 
 
 def list_content(cards: Iterable[ModelCard]) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ from ubhpd.errors import UbhpdError
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import ModelCard, card
 from ubhpd.models.configure import config_of, configured, module_of
-from ubhpd.solving import COLUMNS, Array, Heads, Parameters, heads_of
+from ubhpd.models.heads_table import COLUMNS, heads_of
+from ubhpd.solving import Array, Heads, Parameters
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import platform
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
@@ -21,17 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ubhpd import __version__, manifest, registry, workers
+from ubhpd import __version__, manifest, registry
 from ubhpd.errors import UbhpdError
 from ubhpd.files import write_json
 from ubhpd.pool import parts
+from ubhpd.pool.tasks import Task, run_task, sweep, without_cycle_search
 from ubhpd.progress import Progress
 from ubhpd.raw.discover import discover, missing_message
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
 from ubhpd.records import Note
 from ubhpd.schema import SCHEMA_VERSION
-from ubhpd.workers import Engine, Task
+from ubhpd.workers import Engine
 
 MAX_ANGLE_DEG = 99.0  # the literature's limit on each of yaw, pitch and roll, inclusive
 WORK = "work"  # folder in OUT with the parts and what was unpacked from compressed tars
@@ -122,7 +124,7 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     first, step = (config.shard[0] - 1, config.shard[1]) if config.shard else (0, 1)
     mine = [task for task, is_fresh in tasks[first::step] if not is_fresh]
     with progress.bar("reading heads", sum(t.unit.size for t in mine)) as advance:
-        for size in engine.run(mine):
+        for size in engine.map(partial(run_task, session=uuid.uuid4().hex), mine):
             advance(size)
     report = BuildReport(
         __version__, SCHEMA_VERSION, None, config.max_angle_deg, config.check_images, reports, _versions(),
@@ -162,7 +164,7 @@ def _tasks(
 ) -> list[tuple[Task, bool]]:
     """Return the tasks of a dataset, each with whether its part is there and still good."""
     found = []
-    with workers.without_cycle_search():
+    with without_cycle_search():
         units = builder.units(source, options)
     for i, unit in enumerate(units):
         digest = parts.digest_of(name, spec, unit, options, thorough)
@@ -184,13 +186,11 @@ def _merge(config: BuildConfig, tasks: list[Task], report: BuildReport, progress
     with progress.bar("writing pool", len(tasks)) as advance:
         report.fingerprint = manifest.write_parquet(_tables(config, tasks, report, advance), pool)
     if config.hdf5:
-        from ubhpd import hdf5
-
         with progress.step("writing pool.h5"):
-            hdf5.write(pool, config.out / "pool.h5")
+            manifest.write_hdf5(pool, config.out / "pool.h5")
     _cross_check(config, report, pool)
     write_json(report.as_dict(), config.out / "build.json")
-    workers.sweep(config.out / WORK, {t.part for t in tasks}, set(report.datasets))
+    sweep(config.out / WORK, {t.part for t in tasks}, set(report.datasets))
 
 
 def _tables(config: BuildConfig, tasks: list[Task], report: BuildReport, advance: Any) -> Iterator[pa.Table]:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ubhpd.crops import Picture, crop, placed, recipe_named
 from ubhpd.errors import UbhpdError
+from ubhpd.models.heads_table import heads_of
 from ubhpd.prediction.batches import BATCH_HEADS, Batch, Drawable, cores, in_order, stacked
 from ubhpd.prediction.plan import Plan
 from ubhpd.raw.images import VIDEO_SUFFIXES, Images
-from ubhpd.solving import heads_of
 
 if TYPE_CHECKING:
     from ubhpd.networks.contract import InputRecipe

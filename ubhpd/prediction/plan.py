@@ -14,8 +14,8 @@ import pyarrow as pa
 from ubhpd import manifest
 from ubhpd.crops import FIELDS, Floats, crop_boxes, recipe_named
 from ubhpd.errors import UbhpdError
+from ubhpd.models.heads_table import own_landmarks
 from ubhpd.schema import matrix
-from ubhpd.solving import own_landmarks
 
 if TYPE_CHECKING:
     from ubhpd.networks.contract import InputRecipe

@@ -8,8 +8,8 @@ import numpy as np
 
 from ubhpd.bins import ANGLES
 from ubhpd.checking.audit import AuditReport, audit_text
-from ubhpd.report import table
 from ubhpd.sampler.unbiased import UnbiasedReport
+from ubhpd.text import table
 
 
 def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:

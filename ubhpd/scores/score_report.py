@@ -7,8 +7,8 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ubhpd.report import table
 from ubhpd.scores.metric_cards import all_scores
+from ubhpd.text import table
 
 if TYPE_CHECKING:
     from ubhpd.scores.doctor import Diagnosis

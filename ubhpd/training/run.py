@@ -18,13 +18,13 @@ from ubhpd.errors import UbhpdError
 from ubhpd.files import clear_parts, write_json
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
+from ubhpd.models.heads_table import heads_of
 from ubhpd.models.importing import with_backbone
 from ubhpd.models.model import Model
 from ubhpd.models.solver import Solver
 from ubhpd.networks.contract import PoseNetwork
 from ubhpd.prediction.measuring import device_title
 from ubhpd.progress import Progress
-from ubhpd.solving import heads_of
 from ubhpd.training import state
 from ubhpd.training.assembling import Assembled, assembled
 from ubhpd.training.balance import loss_weights, sampling_weights

@@ -59,6 +59,14 @@ def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column,
     return mark.hexdigest()
 
 
+def write_hdf5(source: Path, path: Path) -> None:
+    """Write the Parquet manifest `source` as HDF5 at `path`, batch by batch."""
+    from ubhpd import hdf5
+
+    with replacing(path) as part:
+        hdf5.write(header(source).schema, header(source).rows, lambda names: iterate(source, names), part)
+
+
 def read(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
     """Return a manifest, Parquet or HDF5 by its content, as an Arrow table (`.to_pandas()` for a data frame).
 
