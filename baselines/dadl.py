@@ -32,17 +32,10 @@ from math import isfinite
 import torch
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.backbones import backbone
-from ubhpd.networks.binned import HOPENET_BINS, AngleHeads, cross_entropy
-from ubhpd.networks.contract import (
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
-)
-from ubhpd.networks.hopenet_crops import hopenet_pictures
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbones import backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.outputs import HOPENET_BINS, AngleHeads, cross_entropy
 
 TITLE = "DADL"
 PAPER = "DADL, 2023"

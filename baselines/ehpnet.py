@@ -41,12 +41,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.backbones import backbone
-from ubhpd.networks.binned import AngleHeads, Bins, cross_entropy
-from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.distillation import divergence
-from ubhpd.networks.published import fit
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbones import backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.distillation import divergence
+from ubhpd.nn.outputs import AngleHeads, Bins, cross_entropy
+from ubhpd.nn.weight_files import fit
 
 TITLE = "EHPNet"
 PAPER = (

@@ -33,10 +33,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.graph_blocks import GraphPose
-from ubhpd.networks.landmark_sets import LANDMARK_SETS, mirror_of
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.graphs import GraphPose
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, mirror_of
 
 TITLE = "EVA-GCN"
 PAPER = "Xin, Mo and Lin, EVA-GCN: Head Pose Estimation Based on Graph Convolutional Networks, CVPR Workshops 2021"

@@ -4,7 +4,7 @@ Two streams of small separable convolutions give maps G of 64 channels at three 
 by a 1x1 convolution ("1x1"), by the variance over the channels ("var"), or not at all ("wo"). Of the scores come 7
 weighted means of all places for each depth, 21 primary capsules; without scores the 192 places themselves are. They
 are aggregated to three vectors of 16 numbers by capsules with routing ("capsule"), by NetVLAD ("netvlad"), or by two
-plain matrices ("metric"), and each vector is a stage of `ubhpd.networks.stagewise`. A fusion is the mean of the
+plain matrices ("metric"), and each vector is a stage of `ubhpd.nn.stagewise`. A fusion is the mean of the
 answers of the three scorings of one aggregation: one network here, whose members learn side by side, each from its
 own error. They share no parameter, so that is the same as training them apart on the same batches.
 
@@ -31,12 +31,24 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks import stagewise
-from ubhpd.networks.aggregation import AGGREGATIONS, CAPSULES, VECTOR, Structure, aggregation_names
-from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.published import fit
-from ubhpd.networks.stagewise import ANGLES, BINS, STAGES, Shifts, StageDense, TwoStreams, stagewise_deg
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn import stagewise
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.stagewise import (
+    AGGREGATIONS,
+    ANGLES,
+    BINS,
+    CAPSULES,
+    STAGES,
+    VECTOR,
+    Shifts,
+    StageDense,
+    Structure,
+    TwoStreams,
+    aggregation_names,
+    stagewise_deg,
+)
+from ubhpd.nn.weight_files import fit
 
 TITLE = "FSA-Net"
 PAPER = (

@@ -38,20 +38,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.alexnet import AlexNet
-from ubhpd.networks.backbone import Backbone
-from ubhpd.networks.binned import HOPENET_BINS, AngleHeads, cross_entropy
-from ubhpd.networks.contract import (
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
-)
-from ubhpd.networks.hopenet_crops import hopenet_pictures
-from ubhpd.networks.published import fit
-from ubhpd.networks.resnet import LAYOUTS, resnet
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbone import Backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.outputs import HOPENET_BINS, AngleHeads, cross_entropy
+from ubhpd.nn.resnets import LAYOUTS, resnet
+from ubhpd.nn.vggs import AlexNet
+from ubhpd.nn.weight_files import fit
 
 TITLE = "Hopenet"
 PAPER = "Ruiz, Chong and Rehg, Fine-Grained Head Pose Estimation Without Keypoints, CVPRW 2018"

@@ -42,10 +42,10 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.landmark_sets import mirror_of
-from ubhpd.rotation import camera_to_canonical
-from ubhpd.solving import Array, Heads, Parameters
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import camera_to_canonical
+from ubhpd.nn.geometric import Array, Heads, Parameters
+from ubhpd.nn.landmark_sets import mirror_of
 
 TITLE = "Landmarks + solvePnP"
 PAPER = (

@@ -14,9 +14,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ubhpd.errors import UbhpdError
-from ubhpd.rotation import euler_from_matrix
-from ubhpd.solving import Array, Heads, Parameters
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.nn.geometric import Array, Heads, Parameters
 
 TITLE = "Mean pose"
 PAPER = "none: the constant answer"

@@ -40,22 +40,22 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks import landmark_graph
-from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn import graphs
+from ubhpd.nn.contract import IMAGENET_MEAN, IMAGENET_STD, InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.graphs import (
+    LANDMARK_BACKBONES,
+    ClipReading,
+    GraphPose,
+    IndexReading,
+    LandmarkNetwork,
+    MapReading,
+    MaskReading,
+    SumReading,
+    soft_argmax,
+    softmax_maps,
 )
-from ubhpd.networks.graph_blocks import GraphPose
-from ubhpd.networks.landmark_graph import ClipReading, IndexReading, MapReading, MaskReading, SumReading
-from ubhpd.networks.landmark_network import LANDMARK_BACKBONES, LandmarkNetwork
-from ubhpd.networks.landmark_sets import LANDMARK_SETS, neighbours
-from ubhpd.networks.soft_argmax import soft_argmax, softmax_maps
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, neighbours
 
 TITLE = "OsGG-Net"
 PAPER = "Mo and Miao, OsGG-Net: One-step Graph Generation Network for Unbiased Head Pose Estimation, ACM MM 2021"
@@ -262,9 +262,9 @@ class Network(PoseNetwork):
         logits = self.landmark_network(pictures)
         landmarks = soft_argmax(softmax_maps(logits))
         nodes = (landmarks + 0.5) * logits.shape[-1] - 0.5 if c.node_unit == "cells" else landmarks
-        affinity = landmark_graph.affinities(logits, landmarks, c.map_reading, c.index_reading)
-        graph = landmark_graph.adjacency(affinity, self.allowed, c.mask_reading, c.sum_reading)
-        graph = landmark_graph.clipped(graph, c.clip, c.clip_reading)
+        affinity = graphs.affinities(logits, landmarks, c.map_reading, c.index_reading)
+        graph = graphs.adjacency(affinity, self.allowed, c.mask_reading, c.sum_reading)
+        graph = graphs.clipped(graph, c.clip, c.clip_reading)
         seen = graph + torch.eye(c.landmarks, device=graph.device) if c.self_loops else graph
         pose = self.graph_pose(nodes, seen.unsqueeze(1))
         return {"logits": logits, "landmarks": landmarks, "nodes": nodes, "graph": graph, "pose": pose}
@@ -301,9 +301,9 @@ class Network(PoseNetwork):
         """Return beta_s sparse + beta_d dense (equation 11), the mean over the heads."""
         sparse, dense = self.config.sparse_weight, self.config.dense_weight
         if self.config.graph_loss == "released":
-            return landmark_graph.released_graph_loss(graph, sparse, dense).mean()
-        entries = landmark_graph.entries(graph)
-        second = entries if self.config.graph_loss == "literal" else landmark_graph.missing_degree(graph)
+            return graphs.released_graph_loss(graph, sparse, dense).mean()
+        entries = graphs.entries(graph)
+        second = entries if self.config.graph_loss == "literal" else graphs.missing_degree(graph)
         return (sparse * entries + dense * second).mean()
 
     def _pose_loss(self, pose: torch.Tensor, truth_deg: torch.Tensor) -> torch.Tensor:

@@ -33,18 +33,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.backbones import backbone
-from ubhpd.networks.contract import (
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
-)
-from ubhpd.networks.hopenet_crops import hopenet_pictures
-from ubhpd.networks.published import fit
-from ubhpd.networks.rotations import geodesic_rad, orthonormal_columns
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbones import backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.outputs import geodesic_rad, orthonormal_columns
+from ubhpd.nn.weight_files import fit
 
 TITLE = "6DRepNet"
 PAPER = (

@@ -1,7 +1,7 @@
 """SSR-Net-MD: soft stage-wise regression of three angles at once, the network that FSA-Net grew from.
 
 Two streams of small separable convolutions give features at three depths, pooled and multiplied; each depth is a
-stage of `ubhpd.networks.stagewise`. Published as a comparison in the FSA-Net paper and released with it, as
+stage of `ubhpd.nn.stagewise`. Published as a comparison in the FSA-Net paper and released with it, as
 `SSR_net_MT`; the older `SSR_net_ori_MT` with plain convolutions is not the one in the tables.
 
 The input is BGR of 0 to 255 as it is, the picture stretched to a square.
@@ -22,10 +22,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.networks import stagewise
-from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.published import fit
-from ubhpd.networks.stagewise import ANGLES, BINS, FEATURES, STAGES, Shifts, TwoStreams, stagewise_deg
+from ubhpd.nn import stagewise
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.stagewise import ANGLES, BINS, FEATURES, STAGES, Shifts, TwoStreams, stagewise_deg
+from ubhpd.nn.weight_files import fit
 
 TITLE = "SSR-Net-MD"
 PAPER = (

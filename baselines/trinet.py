@@ -40,11 +40,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.backbones import backbone
-from ubhpd.networks.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.published import fit
-from ubhpd.networks.rotations import nearest_rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbones import backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.outputs import nearest_rotation
+from ubhpd.nn.weight_files import fit
 
 TITLE = "TriNet"
 PAPER = "Cao, Chu, Liu and Chen, A Vector-based Representation to Enhance Head Pose Estimation, WACV 2021"

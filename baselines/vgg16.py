@@ -16,17 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
-)
-from ubhpd.networks.vgg import VGG16
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.contract import IMAGENET_MEAN, IMAGENET_STD, InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.vggs import VGG16
 
 TITLE = "VGG16 regression (ours)"
 PAPER = (

@@ -31,18 +31,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.backbones import backbone
-from ubhpd.networks.binned import HOPENET_BINS, Bins
-from ubhpd.networks.contract import (
-    InputRecipe,
-    Output,
-    PoseNetwork,
-    Target,
-    TrainingRecipe,
-)
-from ubhpd.networks.hopenet_crops import hopenet_pictures
-from ubhpd.networks.published import fit
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbones import backbone
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.outputs import HOPENET_BINS, Bins
+from ubhpd.nn.weight_files import fit
 
 TITLE = "WHENet"
 PAPER = "Zhou and Gregson, WHENet: Real-time Fine-Grained Estimation for Wide Range Head Pose, BMVC 2020"

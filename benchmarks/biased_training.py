@@ -19,15 +19,15 @@ import numpy as np
 import pyarrow as pa
 
 from ubhpd import manifest
-from ubhpd.sampler import groups, heads
-from ubhpd.sampler.unbiased import UBHPD_COLUMNS
-from ubhpd.schema import COLUMNS
+from ubhpd.manifest.schema import COLUMNS
+from ubhpd.sampling import heads, splits
+from ubhpd.sampling.ubhpd import UBHPD_COLUMNS
 
 
 def biased(pool: pa.Table, ubhpd: pa.Table, seed: int) -> pa.Table:
     """Return UBHPD's test side and a training side of the pool's own densities, as large as UBHPD's."""
     pool = pool.filter(pool.column("drop_reason").is_null())
-    group = groups.by_person(heads.from_table(pool))
+    group = splits.by_person(heads.from_table(pool))
     ids = np.array(pool.column("sample_id").to_pylist())
     split = np.array(ubhpd.column("split").to_pylist())
     chosen = np.array(ubhpd.column("sample_id").to_pylist())

@@ -29,13 +29,13 @@ import scipy.io
 from machine import describe_machine, show
 from PIL import Image
 
+from ubhpd.core.parallel import Engine
+from ubhpd.core.records import Record
+from ubhpd.manifest.schema import schema
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.pool.parts import collect
-from ubhpd.records import Record
-from ubhpd.schema import schema
-from ubhpd.synth import biwi as synth_biwi
-from ubhpd.synth import w300lp as synth_300wlp
-from ubhpd.workers import Engine
+from ubhpd.synth.writers import biwi_writer as synth_biwi
+from ubhpd.synth.writers import w300lp_writer as synth_300wlp
 
 
 @dataclass

@@ -33,12 +33,12 @@ from PIL import Image
 from usual_crops import hopenet_box
 
 from ubhpd import manifest
-from ubhpd.crops import RECIPES, crop, crop_box
-from ubhpd.export import ExportConfig, export
+from ubhpd.core.parallel import Engine
+from ubhpd.exports._runner import ExportConfig, export
+from ubhpd.images.crops import RECIPES, crop, crop_box
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.images import Images
-from ubhpd.synth import w300lp
-from ubhpd.workers import Engine
+from ubhpd.raw.image_files import Images
+from ubhpd.synth.writers import w300lp_writer
 
 Run = Callable[[], int]
 
@@ -174,7 +174,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         data, built = Path(folder), Path(folder, "built")
-        w300lp.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_pictures=64)
+        w300lp_writer.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_pictures=64)
         root = data / "300W_LP"
         build(BuildConfig(("300wlp",), built, roots={"300wlp": str(root)}))
         folders = sorted(p for p in root.iterdir() if p.name != "Code")

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from machine import show
 
-from ubhpd.sampler import heads, splits
-from ubhpd.sampler.sampling import SamplingConfig, SamplingResult, sample
+from ubhpd.sampling import heads, splits
+from ubhpd.sampling.sampler import SamplingConfig, SamplingResult, sample
 
 CASES: tuple[dict[str, object], ...] = (
     *({"size": 2000, "sigma_deg": s} for s in (15.0, 20.0, 25.0, 30.0)),

@@ -35,16 +35,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from ubhpd import manifest
-from ubhpd.files import replacing, write_json
+from ubhpd.core.files import replacing, write_json
+from ubhpd.core.progress import Progress
+from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
+from ubhpd.inference.onnx_export import export_onnx, random_inputs
+from ubhpd.inference.predicting import Request, predict_request
 from ubhpd.models.catalogue import NETWORKS, catalogue
 from ubhpd.models.model import Model
-from ubhpd.models.onnx_export import export_onnx, random_inputs
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.prediction.network_predictor import FromPixels, NetworkPredictor
-from ubhpd.prediction.predicting import Request, predict_request
-from ubhpd.prediction.speed import Speed
-from ubhpd.progress import Progress
-from ubhpd.synth import w300lp
+from ubhpd.synth.writers import w300lp_writer
 
 FSANET = ("fsanet_capsule_1x1", "fsanet_capsule_fusion")
 PARTS = ("networks", "onnx", "manifest")
@@ -195,7 +194,7 @@ def time_manifest(heads: int, rounds: int) -> Iterator[Row]:
     """Yield a row for each FSA-Net on generated pictures."""
     with tempfile.TemporaryDirectory() as folder:
         data, built = Path(folder), Path(folder, "built")
-        w300lp.write(data, heads // 2, views=8, landmarks=False, distinct_pictures=64)
+        w300lp_writer.write(data, heads // 2, views=8, landmarks=False, distinct_pictures=64)
         build(BuildConfig(("300wlp",), built, roots={"300wlp": str(data / "300W_LP")}))
         path = built / "pool.parquet"
         rows = manifest.read(path).to_pylist()

@@ -18,11 +18,9 @@ import torch
 from machine import describe_machine, show
 from torch.nn import functional
 
-from ubhpd.networks.graph_blocks import GraphPose
-from ubhpd.networks.landmark_graph import adjacency, affinities, clipped
-from ubhpd.networks.landmark_sets import LANDMARK_SETS, mean_face_mm, neighbours
-from ubhpd.networks.soft_argmax import middles
-from ubhpd.rotation import matrix_from_euler
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.nn.graphs import GraphPose, adjacency, affinities, clipped, middles
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, mean_face_mm, neighbours
 
 LIMITS_DEG = (75.0, 45.0, 45.0)
 TRAIN, TEST, BATCH, LEARNING_RATE = 4096, 1024, 64, 2e-3

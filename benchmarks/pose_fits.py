@@ -1,4 +1,4 @@
-"""Fits the table of `ubhpd.synth.poses` to label files and says how near it comes.
+"""Fits the table of `ubhpd.synth.rendered_heads` to label files and says how near it comes.
 
     python benchmarks/pose_fits.py LABELS
 
@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ubhpd.bins import ANGLES, EDGES_DEG
-from ubhpd.synth.poses import Mixture, bin_shares
+from ubhpd.core.bins import ANGLES, EDGES_DEG
+from ubhpd.synth.rendered_heads import Mixture, bin_shares
 
 _COMPONENTS = {"yaw": 4, "pitch": 3, "roll": 3}
 _ROUNDS = 2000

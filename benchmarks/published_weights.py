@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ubhpd.core.progress import Progress
+from ubhpd.evaluation import printed_results
+from ubhpd.evaluation.evaluate import EvaluationOptions, evaluate
+from ubhpd.evaluation.intervals import BootstrapOptions
+from ubhpd.inference.predicting import Request, predict_request
 from ubhpd.models.importing import imported
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.prediction.predicting import Request, predict_request
-from ubhpd.progress import Progress
-from ubhpd.scores import published
-from ubhpd.scores.evaluate import EvaluationOptions, evaluate
-from ubhpd.scores.intervals import BootstrapOptions
 
 CAPSULE = ("fsanet_capsule_3_16_2_21_5", "fsanet_var_capsule_3_16_2_21_5", "fsanet_noS_capsule_3_16_2_192_5")
 METRIC = ("fsanet_metric_3_16_2_21_5", "fsanet_var_metric_3_16_2_21_5", "fsanet_noS_metric_3_16_2_192_5")
@@ -73,7 +73,7 @@ ubhpd score fusion.csv --manifest OUT/pool.parquet --bootstrap samples --rounds 
 
 def printed_mae(model: str) -> str:
     """Return the mean absolute error that FSA-Net's paper prints for a model on AFLW2000."""
-    rows = [r for r in published.results() if r.paper == "FSA-Net 2019" and r.method == PRINTED[model]]
+    rows = [r for r in printed_results.results() if r.paper == "FSA-Net 2019" and r.method == PRINTED[model]]
     return next((f"{r.mae:g}" for r in rows if r.train == "300W-LP" and r.test == "AFLW2000"), "-")
 
 

@@ -20,14 +20,12 @@ import cv2
 import numpy as np
 from machine import describe_machine, show
 
-from ubhpd.synth.features import texture
-from ubhpd.synth.heads import Head, draw_heads
-from ubhpd.synth.paint import bare_texture
-from ubhpd.synth.persons import expression_of
-from ubhpd.synth.picture import face_view, picture
-from ubhpd.synth.poses import draw_poses
-from ubhpd.synth.render import person_of
-from ubhpd.synth.shape import landmarks68
+from ubhpd.synth.rendered_heads import Head, draw_heads, draw_poses
+from ubhpd.synth.renderer.paint import bare_texture
+from ubhpd.synth.renderer.persons import expression_of
+from ubhpd.synth.renderer.render import person_of, texture
+from ubhpd.synth.renderer.shape import landmarks68
+from ubhpd.synth.writers.writer_files import face_view, picture
 
 _SHEET_POSES = (
     (0, 0, 0), (-35, 5, 0), (40, -10, 5), (-65, 0, -5), (70, 10, 8), (88, 0, 0), (0, 35, 0), (10, -40, 0),

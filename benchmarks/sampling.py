@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ubhpd.bins import EDGES_DEG
-from ubhpd.sampler import heads, splits
-from ubhpd.sampler.sampling import SamplingConfig, sample, sample_stream
-from ubhpd.sampler.targets import gaussian
+from ubhpd.core.bins import EDGES_DEG
+from ubhpd.sampling import heads, splits
+from ubhpd.sampling.sampler import SamplingConfig, sample, sample_stream
+from ubhpd.sampling.targets import gaussian
 
 SIZES = (100_000, 300_000, 1_000_000)
 SIGMA_DEG = 20.0

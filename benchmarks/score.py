@@ -3,7 +3,7 @@
     python benchmarks/score.py [--rows 1000000] [--rounds 5] [--out docs/benchmarks/score.md]
 
 * read: `pyarrow.csv.read_csv` of the same file and nothing else.
-* score: `ubhpd.scores.predictions.read` with its checks, and every metric without intervals.
+* score: `ubhpd.evaluation.predictions.read` with its checks, and every metric without intervals.
 * loops over rows: `csv.DictReader` and the metrics of one head after the other, once with numpy as the evaluation
   scripts of the field do it, once with `math` alone; timed on fewer rows and scaled, since they are linear.
 * resampling: 1,000 resamples of 100,000 heads, against drawing rows and recomputing all metrics with the same fast
@@ -31,13 +31,12 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from machine import describe_machine
 
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.evaluation import predictions
+from ubhpd.evaluation.intervals import BootstrapOptions, intervals
+from ubhpd.evaluation.pairing import known, pair
+from ubhpd.evaluation.scoring import Pairs, ScoreOptions, score
 from ubhpd.metrics.aligned import nearest_rotation
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.scores import predictions
-from ubhpd.scores.intervals import BootstrapOptions, intervals
-from ubhpd.scores.pairing import pair
-from ubhpd.scores.scoring import Pairs, ScoreOptions, score
-from ubhpd.scores.training_sets import known
 
 SOURCE = known()["300W-LP"].counts
 ANGLES = ("yaw", "pitch", "roll")

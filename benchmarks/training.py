@@ -36,20 +36,20 @@ from machine import describe_machine
 from usual_loader import UsualHeads, plain_step, usual_batches
 
 from ubhpd import manifest
-from ubhpd.files import replacing
+from ubhpd.core.files import replacing
+from ubhpd.core.progress import Progress
+from ubhpd.inference.network_predictor import device_title
 from ubhpd.models.catalogue import catalogue
 from ubhpd.models.model import Model
-from ubhpd.networks.contract import InputRecipe
+from ubhpd.nn.contract import InputRecipe
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.prediction.measuring import device_title
-from ubhpd.progress import Progress
-from ubhpd.synth import w300lp
-from ubhpd.training.assembling import Assembled, assembled
+from ubhpd.synth.writers import w300lp_writer
 from ubhpd.training.distributed import Team
 from ubhpd.training.feeding import Feed, HeadBatch, Order, normalised
-from ubhpd.training.logs import Waits
 from ubhpd.training.loop import Loop, Work, fast
 from ubhpd.training.request import TrainRequest
+from ubhpd.training.run import Assembled, assembled
+from ubhpd.training.state import Waits
 
 SMALL = ("ssrnet_md", "fsanet_capsule_1x1", "fsanet_metric_wo", "osgg_small")
 WAYS: dict[str, dict[str, Any]] = {
@@ -146,7 +146,7 @@ class Data(NamedTuple):
 
 def generated(folder: Path, heads: int) -> Data:
     """Write 300W-LP and build it."""
-    w300lp.write(folder, heads // 2, views=8, distinct_pictures=64)
+    w300lp_writer.write(folder, heads // 2, views=8, distinct_pictures=64)
     data = Data(folder / "300W_LP", folder / "built", folder / "runs")
     build(BuildConfig(("300wlp",), data.built, roots={"300wlp": str(data.raw)}))
     return data

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from usual_crops import hopenet_box
 
 from ubhpd.models.model import Model
-from ubhpd.networks.contract import InputRecipe, Target, TrainingRecipe
-from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.nn.contract import InputRecipe, Target, TrainingRecipe
+from ubhpd.nn.outputs import matrix_from_euler
 from ubhpd.training.feeding import HeadBatch
 from ubhpd.training.optimisation import optimizer_of, set_learning_rate
 

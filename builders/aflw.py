@@ -27,10 +27,10 @@ from urllib.parse import quote
 
 import numpy as np
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.core.rotation import canonical_from_angles
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import Drop, Note, Record, Unit
-from ubhpd.rotation import canonical_from_angles
 
 NAME = "aflw"
 TITLE = "AFLW: Annotated Facial Landmarks in the Wild"

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.core.rotation import camera_to_canonical, euler_from_matrix, matrix_from_angles, orthonormality_error
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import Drop, Note, Record, Unit
-from ubhpd.rotation import camera_to_canonical, euler_from_matrix, matrix_from_angles, orthonormality_error
 
 NAME = "biwi"
 TITLE = "BIWI Kinect Head Pose Database"

@@ -25,10 +25,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.raw.number_rows import number_rows
+from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.core.rotation import Convention, canonical_from_angles
+from ubhpd.raw.label_files import number_rows
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import Drop, Note, Record, Unit
-from ubhpd.rotation import Convention, canonical_from_angles
 
 NAME = "synhead"
 TITLE = "NVIDIA Synthetic Head (SynHead)"

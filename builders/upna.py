@@ -33,11 +33,11 @@ from itertools import permutations, product
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.raw.number_rows import number_rows
-from ubhpd.raw.pictures import quiet_opencv
+from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.core.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
+from ubhpd.raw.image_files import quiet_opencv
+from ubhpd.raw.label_files import number_rows
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import Drop, Note, Record, Unit
-from ubhpd.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
 
 NAME = "upna"
 TITLE = "UPNA Head Pose Database"

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from ubhpd.raw.matfile import MatError, MatReader
+from ubhpd.core.records import OF_SOURCE_PHOTO, Drop, Note, Record, Unit
+from ubhpd.core.rotation import canonical_from_angles
+from ubhpd.raw.label_files import MatError, MatReader
 from ubhpd.raw.source import Refused, Source
-from ubhpd.records import OF_SOURCE_PHOTO, Drop, Note, Record, Unit
-from ubhpd.rotation import canonical_from_angles
 
 NAME = "300wlp"
 TITLE = "300W-LP"

@@ -11,7 +11,7 @@ along leading axes (...):
     geodesic         (...)         sum of the rotation angle between prediction and truth, degrees
     axis_error       (...)         sum of the mean angle between the three axes, degrees
     aligned          (...)         sum of the rotation angle after the mean rotation is removed, degrees
-    bin_n            (..., 3, 15)  samples whose true angle lies in each bin of `ubhpd.bins`
+    bin_n            (..., 3, 15)  samples whose true angle lies in each bin of `ubhpd.core.bins`
     bin_abs_error    (..., 3, 15)  sum of |predicted - true| over them
     ring_n           (..., 15)     samples per 5 degrees of the true head's angle from frontal, 0 to 75
     ring_geodesic    (..., 15)     sum of the rotation angle over them
@@ -20,8 +20,9 @@ along leading axes (...):
 
 A file that measures single samples also has `INPUT` ("angles": predicted and true (n, 3) in degrees, "relative":
 their relative rotations (n, 3, 3), "aligned": the same after alignment), `COLUMNS`, the names of its per-sample
-errors, and `per_sample`. `ubhpd.scores.metric_cards` finds the files and checks all this; a file whose name begins with
-an underscore is no metric.
+errors, and `per_sample`. `ubhpd.evaluation.metric_cards` finds the files and checks all this; a file whose name begins
+with an underscore is no metric.
 
-The room imports `ubhpd.rotation`, `ubhpd.bins`, `ubhpd.errors` and itself: no files, no printing, no torch.
+The room imports `ubhpd.core.rotation`, `ubhpd.core.bins`, `ubhpd.core.errors` and itself: no files, no printing, no
+torch.
 """

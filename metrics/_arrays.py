@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.bins import ANGLES, N_BINS
-from ubhpd.errors import UbhpdError
+from ubhpd.core.bins import ANGLES, N_BINS
+from ubhpd.core.errors import UbhpdError
 
 Array = npt.NDArray[np.float64]
 Statistics = Mapping[str, npt.NDArray[Any]]

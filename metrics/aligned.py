@@ -22,10 +22,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import geodesic_deg
 from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
 from ubhpd.metrics.geodesic import angle_deg
-from ubhpd.rotation import geodesic_deg
 
 NAME = "aligned"
 TITLE = "Aligned geodesic error"

@@ -10,7 +10,7 @@
   yaw, pitch and roll pooled. A bin with none at all is few-shot.
 * `worst_bin`: the largest per-bin MAE among bins of at least `min_count` samples.
 
-Units: degrees. Bins are those of `ubhpd.bins`; empty ones are left out of every mean; a truth outside [-90, 90]
+Units: degrees. Bins are those of `ubhpd.core.bins`; empty ones are left out of every mean; a truth outside [-90, 90]
 is in no bin. Nothing to average: NaN.
 """
 
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import geodesic_deg
 from ubhpd.metrics import mae
 from ubhpd.metrics._arrays import Array, Statistics, bin_tables, binned, divide, mean_where, rotation_pair
-from ubhpd.rotation import geodesic_deg
 
 NAME = "balanced"
 TITLE = "Balanced errors"

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.bins import ANGLES, EDGES_DEG, bin_index, densities
-from ubhpd.errors import UbhpdError
+from ubhpd.core.bins import ANGLES, EDGES_DEG, bin_index, densities
+from ubhpd.core.errors import UbhpdError
 from ubhpd.metrics._arrays import Array, Statistics, bin_tables
 
 NAME = "density_weights"

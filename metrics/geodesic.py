@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.core.rotation import geodesic_deg
 from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
-from ubhpd.rotation import geodesic_deg
 
 NAME = "geodesic"
 TITLE = "Geodesic error"

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.bins import ANGLES, N_BINS, bin_index
+from ubhpd.core.bins import ANGLES, N_BINS, bin_index
+from ubhpd.core.rotation import wrap_deg
 from ubhpd.metrics._arrays import Array, Statistics, angle_pair, binned, divide
-from ubhpd.rotation import wrap_deg
 
 NAME = "mae"
 TITLE = "Mean absolute error"

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.bins import ANGLES, N_BINS
+from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.metrics import density_weights, mae
 from ubhpd.metrics._arrays import Array, Statistics, bin_tables, divide
 

@@ -5,8 +5,8 @@
 69 of the 70 distinct values in Tables 1 to 9 of the paper (ACM MM 2021) follow this rule within 0.0043, the
 rounding of the tables, with one set of constants per pair. It is what eq. 14 becomes if the error is not binned;
 k_j would then be the mean of d_ij / s_ij over the bins i. The constants do not follow from the real label
-distributions, so they hold for the printed pairs alone: `ubhpd.scores.published.printed_constants` gives them, and
-refuses any other pair. See docs/what-is-ubmae.md, and ubmae for eq. 14 itself.
+distributions, so they hold for the printed pairs alone: `ubhpd.evaluation.printed_results.printed_constants` gives
+them, and refuses any other pair. See docs/what-is-ubmae.md, and ubmae for eq. 14 itself.
 
 Units: degrees. Bins play no part: neither empty bins nor angles outside them are seen. No sample: NaN.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.metrics._arrays import Array, Statistics, divide
 
 NAME = "ubmae_printed"

@@ -3,13 +3,14 @@
 import numpy as np
 import pyarrow as pa
 
-from ubhpd import export, manifest
-from ubhpd.crops import RECIPES, crop, crop_box
-from ubhpd.export import ExportConfig, formats
+from ubhpd import manifest
+from ubhpd.exports import _runner
+from ubhpd.exports._runner import ExportConfig, formats
+from ubhpd.images.crops import RECIPES, crop, crop_box
+from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.images import Images
-from ubhpd.schema import COLUMNS, Column
-from ubhpd.synth import aflw, aflw2000, biwi, upna, w300lp
+from ubhpd.raw.image_files import Images
+from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, upna_writer, w300lp_writer
 
 FORMATS = tuple(formats())
 SPACE = "IBUG_image_092 _01"
@@ -26,11 +27,11 @@ def built_once(factory):
 
 
 def _build(root):
-    w300lp.write(root / "raw", 12, views=3, landmarks=False, distinct_pictures=6, bad_flips=1)
-    aflw.write(root / "raw", 10, seed=2)
-    aflw2000.write(root / "raw", 8, distinct_pictures=4)
-    biwi.write(root / "raw", (1,), frames=4, with_depth=False)
-    upna.write(root / "raw", (1, 2), (1,), frames=5)
+    w300lp_writer.write(root / "raw", 12, views=3, landmarks=False, distinct_pictures=6, bad_flips=1)
+    aflw_writer.write(root / "raw", 10, seed=2)
+    aflw2000_writer.write(root / "raw", 8, distinct_pictures=4)
+    biwi_writer.write(root / "raw", (1,), frames=4, with_depth=False)
+    upna_writer.write(root / "raw", (1, 2), (1,), frames=5)
     sources = ("300wlp", "aflw", "aflw2000", "biwi", "upna")
     build(BuildConfig(sources, root / "out", str(root / "raw")))
     (root / "bare.txt").write_text(sampled(root / "out"))
@@ -60,7 +61,7 @@ def usable(built):
 
 def run(built, form, out, engine=None, **kwargs):
     kwargs.setdefault("unit_heads", 7)
-    return export.export(ExportConfig(built, form, out=out, **kwargs), engine)
+    return _runner.export(ExportConfig(built, form, out=out, **kwargs), engine)
 
 
 def wanted_crop(built, row, recipe, size, colour=None):

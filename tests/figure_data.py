@@ -3,8 +3,8 @@
 import pyarrow as pa
 
 from ubhpd import manifest
-from ubhpd.records import Record
-from ubhpd.schema import COLUMNS, Column, schema, table_from_records
+from ubhpd.core.records import Record
+from ubhpd.manifest.schema import COLUMNS, Column, schema, table_from_records
 
 SPLIT = Column("split", pa.string(), "", "", "train or test")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ubhpd.bins import ANGLES, CENTRES_DEG
+from ubhpd.core.bins import ANGLES, CENTRES_DEG
 from ubhpd.leaderboard.result import (
     Floor,
     Input,
@@ -18,7 +18,7 @@ from ubhpd.leaderboard.result import (
     Training,
     canonical_hash,
 )
-from ubhpd.protocol.protocols import PROTOCOLS
+from ubhpd.protocols.resolve import PROTOCOLS
 
 RECIPE = Input("square", 224, "RGB", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (("biwi", "tight"),), 1)
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.io
 from numpy.testing import assert_array_equal
 
-from ubhpd.raw.matfile import MatError, MatReader
+from ubhpd.raw.label_files import MatError, MatReader
 
 WANTED = ("Pose_Para", "pt2d", "roi")
 CLASSES = {"f8": 6, "f4": 7, "i1": 8, "u1": 9, "i2": 10, "u2": 11, "i4": 12, "u4": 13}

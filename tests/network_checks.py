@@ -2,8 +2,8 @@
 
 import torch
 
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import matrix_from_euler
 
 
 def batch(network, recipe, n=16, seed=0, spread_deg=60.0):

@@ -4,9 +4,9 @@ import numpy as np
 from realdata import REAL
 
 from ubhpd import manifest
-from ubhpd.records import Record
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.schema import table_from_records
+from ubhpd.core.records import Record
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.manifest.schema import table_from_records
 
 HOPENET = REAL / "predictions/hopenet_aflw2000.csv"
 LP_HISTOGRAM = REAL / "labels/300wlp_histogram_3deg.csv"

@@ -13,13 +13,13 @@ import pytest
 from trees_for_tests import angles_of, copied, plain_all, read_all, read_items, replace_file, tree_at, tree_of
 
 from ubhpd.builders import aflw as builder
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
-from ubhpd.rotation import geodesic_deg, matrix_from_euler
-from ubhpd.synth import aflw
-from ubhpd.synth.heads import Head
-from ubhpd.synth.shape import CODES_21
+from ubhpd.synth.rendered_heads import Head
+from ubhpd.synth.renderer.shape import CODES_21
+from ubhpd.synth.writers import aflw_writer
 
 # In the tree: 39341 alone, 39342 and 39343 in one picture, 39344 alone, 39345 to 39347 together, 39348 and 39349
 # without a pose; 39347 has no rectangle.
@@ -97,7 +97,7 @@ def test_exact_and_roll_flip_by_hand(tree: Path) -> None:
 
 @pytest.mark.parametrize("pose", [(40.0, 0.0, 20.0), (0.0, -30.0, 15.0)])
 def test_exact_and_roll_flip_agree_without_pitch_or_yaw(tmp_path: Path, pose: tuple[float, float, float]) -> None:
-    aflw.write(tmp_path, [Head(*pose)], undefined_poses=0, without_rect=0)
+    aflw_writer.write(tmp_path, [Head(*pose)], undefined_poses=0, without_rect=0)
     for angles in ("exact", "roll-flip"):
         record = read_all("aflw", tmp_path / "aflw", angles=angles).records[FIRST]
         np.testing.assert_allclose(angles_of(record), pose, atol=1e-9)

@@ -11,9 +11,9 @@ import scipy.io
 from trees_for_tests import angles_of, copied, plain, read_all, replace_file, tree_at, tree_of
 
 from ubhpd.builders import aflw2000 as builder
+from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.raw.source import Source
-from ubhpd.rotation import geodesic_deg, matrix_from_euler
-from ubhpd.synth.morphable import mat_bytes
+from ubhpd.synth.writers.writer_files import mat_bytes
 
 
 @pytest.fixture

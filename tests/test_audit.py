@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ubhpd import cli, manifest
-from ubhpd.checking import near_hashes, similar
-from ubhpd.checking.audit import KINDS, AuditOptions, audit, audit_places, audit_text, write_list
-from ubhpd.checking.near_hashes import nearest
-from ubhpd.checking.similar import PictureHashes, hash_patches, patch_of, picture_hashes
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.schema import COLUMNS, Column
-from ubhpd.synth import biwi
+from ubhpd.quality import duplicates
+from ubhpd.quality.audit import KINDS, AuditOptions, audit, audit_places, audit_text, write_list
+from ubhpd.quality.duplicates import PictureHashes, hash_patches, nearest, patch_of, picture_hashes
+from ubhpd.synth.writers import biwi_writer
 
 NAMES = ("sample_id", "dataset", "subject_id", "sequence_id", "frame_index", "flip_of", "source_photo", "split")
 
@@ -222,7 +221,7 @@ def test_flip_pairs_of_170_000_heads_are_counted():
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 200), st.integers(1, 200), st.integers(0, 8), st.integers(0, 3))
 def test_near_hashes_are_those_of_looking_at_every_pair(few, seed, n, m, high, low):
-    with mock.patch.object(near_hashes, "_FEW", few):
+    with mock.patch.object(duplicates, "_FEW", few):
         look_at_every_pair(seed, n, m, high, low)
 
 
@@ -252,7 +251,7 @@ def look_at_every_pair(seed, n, m, high, low):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    biwi.write(root, (1, 2, 3), frames=6, with_depth=False)
+    biwi_writer.write(root, (1, 2, 3), frames=6, with_depth=False)
     return root
 
 
@@ -323,14 +322,14 @@ def test_a_copied_picture_is_found_and_a_clean_split_stays_clean(out, tmp_path):
 
 def test_an_interrupted_run_goes_on_and_gives_the_same(out, monkeypatch):
     table = manifest.read(out / "ubhpd.parquet")
-    monkeypatch.setattr(similar, "_CHUNK", 5)
+    monkeypatch.setattr(duplicates, "_CHUNK", 5)
     whole = picture_hashes(table, out)
     parts = sorted((out / "work" / "hashes").iterdir())
     assert len(parts) > 2
     parts[1].unlink()
     read = []
-    picture = similar.Images.picture
-    monkeypatch.setattr(similar.Images, "picture", lambda self, *a: read.append(a) or picture(self, *a))
+    picture = duplicates.Images.picture
+    monkeypatch.setattr(duplicates.Images, "picture", lambda self, *a: read.append(a) or picture(self, *a))
     again = picture_hashes(table, out)
     assert 0 < len(read) <= 6
     assert again.hash.tolist() == whole.hash.tolist() and again.known.all()
@@ -349,7 +348,7 @@ def test_a_changed_picture_is_looked_at_again(out, tmp_path):
 
 def test_two_processes_give_the_same(out, monkeypatch):
     table = manifest.read(out / "ubhpd.parquet")
-    monkeypatch.setattr(similar, "_CHUNK", 5)
+    monkeypatch.setattr(duplicates, "_CHUNK", 5)
     one = picture_hashes(table, out)
     shutil.rmtree(out / "work" / "hashes")
     assert picture_hashes(table, out, jobs=2).hash.tolist() == one.hash.tolist()

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from wheel_check import REPOSITORY
 
-from ubhpd.crops import RECIPES, crop
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.landmark_sets import mean_face_mm
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.training import augment_ehpnet, augment_geometry, augment_pixels
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.images.crops import RECIPES, crop
+from ubhpd.nn.landmark_sets import mean_face_mm
+from ubhpd.training import augmentations
 from ubhpd.training.augmentations import AUGMENTATIONS, Sample, augmentation
 
 GEOMETRY = (
@@ -165,7 +165,7 @@ def test_coarse_pixels_show_the_middle_of_what_they_cover():
 
 def test_a_flip_twice_is_nothing():
     sample = noise(64)
-    twice = augment_geometry.mirrored(augment_geometry.mirrored(sample))
+    twice = augmentations.mirrored(augmentations.mirrored(sample))
     assert np.array_equal(twice.pixels, sample.pixels) and np.array_equal(twice.angles_deg, sample.angles_deg)
     np.testing.assert_allclose(twice.landmarks68, sample.landmarks68, rtol=0, atol=1e-12)
 
@@ -180,7 +180,7 @@ def test_a_flip_is_a_mirrored_head():
 
     angles = np.array([25.0, -12.0, 17.0])
     head = Sample(noise(64).pixels, angles, landmarks(angles))
-    out = augment_geometry.mirrored(head)
+    out = augmentations.mirrored(head)
     assert out.angles_deg.tolist() == [-25.0, -12.0, -17.0]
     np.testing.assert_allclose(out.landmarks68, landmarks(out.angles_deg), atol=1e-9)
     assert np.array_equal(out.pixels, head.pixels[:, ::-1])
@@ -200,7 +200,7 @@ def test_how_often(name, p):
     sample = noise(64)
     pixels = cv2.GaussianBlur(sample.pixels, (5, 5), 0) + np.arange(64, dtype=np.uint8)[:, None]
     sample = sample._replace(pixels=pixels)
-    assert augment_ehpnet.is_sharp(sample)
+    assert augmentations.is_sharp(sample)
     share = shares(name, sample, lambda out: not np.array_equal(out.pixels, sample.pixels))
     assert share == 1 if p == 1 else within(share, p)
 
@@ -208,14 +208,14 @@ def test_how_often(name, p):
 def test_blur_is_the_ring_of_16_pixels():
     dot = np.zeros((9, 9, 3), dtype=np.uint8)
     dot[4, 4] = 160
-    out = augment_pixels.blur(Sample(dot, np.zeros(3)), Fixed(0.0)).pixels[..., 0]
+    out = augmentations.blur(Sample(dot, np.zeros(3)), Fixed(0.0)).pixels[..., 0]
     ring = np.zeros((9, 9), dtype=int)
     ring[2:7, 2:7] = 10
     ring[3:6, 3:6] = 0
     assert np.array_equal(out, ring)
     edge = np.zeros((9, 9, 3), dtype=np.uint8)
     edge[0, 0] = 255
-    assert np.array_equal(augment_pixels.blur(Sample(edge, np.zeros(3)), Fixed(0.0)).pixels[:2], edge[:2])
+    assert np.array_equal(augmentations.blur(Sample(edge, np.zeros(3)), Fixed(0.0)).pixels[:2], edge[:2])
 
 
 def test_hopenet_crop_is_a_cut_of_the_larger_crop():
@@ -228,7 +228,7 @@ def test_hopenet_crop_is_a_cut_of_the_larger_crop():
     assert np.array_equal(middle, whole[8:232, 8:232])
     shifts = set()
     for seed in range(200):
-        out = augment_geometry.hopenet_crop(sample, np.random.default_rng(seed))
+        out = augmentations.hopenet_crop(sample, np.random.default_rng(seed))
         x, y = (100 - out.landmarks68[0]).astype(int).tolist()
         shifts |= {x, y}
         cut = whole[8 + y : 232 + y, 8 + x : 232 + x]
@@ -239,7 +239,7 @@ def test_hopenet_crop_is_a_cut_of_the_larger_crop():
 
 def test_random_resized_crop_has_the_areas_and_ratios_of_torchvision():
     draw, sample = np.random.default_rng(0), noise(224)._replace(landmarks68=np.array([[0.0, 0.0], [224.0, 224.0]]))
-    points = np.array([augment_geometry.random_resized_crop(sample, draw).landmarks68 for _ in range(1500)])
+    points = np.array([augmentations.random_resized_crop(sample, draw).landmarks68 for _ in range(1500)])
     width, height = (224 * 224 / (points[:, 1] - points[:, 0])).T
     left_top = -points[:, 0] * np.stack([width, height], axis=1) / 224
     area = width * height / 224**2
@@ -282,22 +282,22 @@ def test_zoom_by_hand():
             return np.array([low, high])
 
     sample = dotted(64, 40.0, 40.0)
-    out = augment_geometry.fsanet_zoom(sample, Low(0.0))
+    out = augmentations.fsanet_zoom(sample, Low(0.0))
     assert out.landmarks68[0] == pytest.approx([32 + 8 * 1.25, 32 + 8 / 1.2])
     assert np.array_equal(out.pixels[0], out.pixels[1])  # 1.2 pixels in one: the edge is repeated
-    assert augment_geometry.fsanet_zoom(sample, Low(0.7)) is sample
+    assert augmentations.fsanet_zoom(sample, Low(0.7)) is sample
 
 
 def test_gamma_by_hand():
     sample = Sample(np.full((4, 4, 3), 64, dtype=np.uint8), np.zeros(3))
-    found = {int(augment_pixels.gamma(sample, np.random.default_rng(seed)).pixels[0, 0, 0]) for seed in range(300)}
+    found = {int(augmentations.gamma(sample, np.random.default_rng(seed)).pixels[0, 0, 0]) for seed in range(300)}
     assert found == {int(255 * (64 / 255) ** (1 / g)) for g in (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)} | {64}
 
 
 def test_two_black_squares():
     sample = Sample(np.full((224, 224, 3), 200, dtype=np.uint8), np.zeros(3))
     hidden = [
-        (augment_pixels.black_squares(sample, np.random.default_rng(s)).pixels == 0).all(axis=2).sum()
+        (augmentations.black_squares(sample, np.random.default_rng(s)).pixels == 0).all(axis=2).sum()
         for s in range(200)
     ]
     assert max(hidden) == 200 and min(hidden) >= 50 and np.median(hidden) == 200
@@ -305,7 +305,7 @@ def test_two_black_squares():
 
 def test_ehpnet_leaves_a_soft_crop_its_shape():
     soft = Sample(cv2.GaussianBlur(noise(112).pixels, (31, 31), 12), np.zeros(3), np.zeros((68, 2)))
-    assert not augment_ehpnet.is_sharp(soft)
+    assert not augmentations.is_sharp(soft)
     for name in ("ehpnet_crop", "ehpnet_resolution", "ehpnet_blur", "ehpnet_shrink"):
         assert shares(name, soft, lambda out: out is not soft, tried=100) == 0
 
@@ -314,7 +314,7 @@ def test_sharpness_is_the_variance_of_the_laplacian():
     for seed, reach in product(range(4), (1, 5, 9, 21)):
         pixels = cv2.GaussianBlur(noise(112, seed).pixels, (reach, reach), 0)
         variance = cv2.Laplacian(pixels, cv2.CV_64F).var()
-        assert augment_ehpnet.is_sharp(Sample(pixels, np.zeros(3))) == (variance > 120)
+        assert augmentations.is_sharp(Sample(pixels, np.zeros(3))) == (variance > 120)
 
 
 def test_ehpnet_brightness_by_hand():
@@ -322,7 +322,7 @@ def test_ehpnet_brightness_by_hand():
         draw = Fixed(0.0)
         draw.uniform, draw.integers = lambda low, high: factor, lambda n: step
         return int(
-            augment_ehpnet.brightness(Sample(np.full((4, 4, 3), value, np.uint8), np.zeros(3)), draw).pixels[0, 0, 0]
+            augmentations.brightness(Sample(np.full((4, 4, 3), value, np.uint8), np.zeros(3)), draw).pixels[0, 0, 0]
         )
 
     assert brighter(100, 1.2, 14) == 120 + 13
@@ -353,7 +353,7 @@ def test_ehpnet_lengths():
 
 def test_ehpnet_grey_is_in_all_channels():
     pixels = np.full((4, 4, 3), (200, 100, 50), dtype=np.uint8)  # blue, green, red
-    out = augment_ehpnet.grey(Sample(pixels, np.zeros(3)), Fixed(0.0)).pixels
+    out = augmentations.grey(Sample(pixels, np.zeros(3)), Fixed(0.0)).pixels
     assert (out == round(0.114 * 200 + 0.587 * 100 + 0.299 * 50)).all()
 
 
@@ -362,11 +362,11 @@ def test_ehpnet_sharpens_and_blurs():
     dot[10::10, 10::10] = 110
     dot[::2, 60:] = 200
     sample = Sample(dot, np.zeros(3))
-    sharp = augment_ehpnet.blur_or_sharpen(sample, Fixed(0.5)).pixels
+    sharp = augmentations.blur_or_sharpen(sample, Fixed(0.5)).pixels
     assert sharp[20, 20, 0] == 9 * 110 - 8 * 100 and sharp[20, 21, 0] == 9 * 100 - 7 * 100 - 110
-    soft = augment_ehpnet.blur_or_sharpen(sample, Fixed(0.39)).pixels
+    soft = augmentations.blur_or_sharpen(sample, Fixed(0.39)).pixels
     assert np.array_equal(soft, cv2.GaussianBlur(dot, (7, 7), 0))  # the middle of 3, 5, 7, 9
-    assert augment_ehpnet.blur_or_sharpen(sample, Fixed(0.83)) is sample
+    assert augmentations.blur_or_sharpen(sample, Fixed(0.83)) is sample
 
 
 def test_in_their_order():

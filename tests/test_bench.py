@@ -11,16 +11,16 @@ import pyarrow as pa
 import pytest
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.leaderboard import runs, sides
-from ubhpd.leaderboard.bench import bench
-from ubhpd.leaderboard.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
+from ubhpd.bench import benchmark, protocol_data
+from ubhpd.bench.benchmark import bench
+from ubhpd.bench.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.progress import Progress
+from ubhpd.evaluation.scoring import score_arrays
 from ubhpd.leaderboard.result import read
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.progress import Progress
-from ubhpd.protocol.protocols import PROTOCOLS, resolve
-from ubhpd.scores.scoring import score_arrays
-from ubhpd.synth import aflw2000, biwi, w300lp
+from ubhpd.protocols.resolve import PROTOCOLS, resolve
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer, w300lp_writer
 
 QUIET = Progress(show=False)
 NETWORK = "fsanet_metric_wo"
@@ -29,9 +29,9 @@ NETWORK = "fsanet_metric_wo"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
-    biwi.write(root / "raw", range(1, 25), frames=2, with_depth=False)
-    w300lp.write(root / "raw", 6, views=3, distinct_pictures=3)
-    aflw2000.write(root / "raw", 8, distinct_pictures=2)
+    biwi_writer.write(root / "raw", range(1, 25), frames=2, with_depth=False)
+    w300lp_writer.write(root / "raw", 6, views=3, distinct_pictures=3)
+    aflw2000_writer.write(root / "raw", 8, distinct_pictures=2)
     build(BuildConfig(("biwi", "300wlp", "aflw2000"), root / "out", str(root / "raw")))
     return root / "out"
 
@@ -99,9 +99,9 @@ def test_options_make_other_files(data, tmp_path):
 
 def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
     """BIWI has 20 people in 24 recordings: the test side of the 16-8 division has 8 recordings, too few."""
-    both = sides.sides_of("300wlp_biwi_15678", data)
-    assert sides.resampled(both.test_rows) == "subjects"
-    assert sides.resampled(sides.sides_of("biwi_16_8_drawn", data).test_rows) == "samples"
+    both = protocol_data.sides_of("300wlp_biwi_15678", data)
+    assert protocol_data.resampled(both.test_rows) == "subjects"
+    assert protocol_data.resampled(protocol_data.sides_of("biwi_16_8_drawn", data).test_rows) == "samples"
     path = done(data, tmp_path, protocols=("300wlp_biwi_15678",))[0].written[0]
     own = read(path).resampling
     assert (own.over, own.groups) == ("subjects", 20)
@@ -109,8 +109,8 @@ def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
 
 def test_a_head_refused_for_its_angle_is_tested_where_the_protocol_wants_it(data, tmp_path):
     """The test manifest holds every head of the test side as usable, and its fingerprint is the result's."""
-    both = sides.sides_of("300wlp_biwi_15678", data)
-    path = sides.write_test_manifest(both, data, tmp_path / "test")
+    both = protocol_data.sides_of("300wlp_biwi_15678", data)
+    path = protocol_data.write_test_manifest(both, data, tmp_path / "test")
     table = manifest.read(path)
     assert set(table.column("sample_id").to_pylist()) == set(both.resolution.test)
     assert table.column("drop_reason").null_count == table.num_rows
@@ -233,7 +233,7 @@ def test_a_full_disk_is_told_as_such(data, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
 
-    monkeypatch.setattr("ubhpd.leaderboard.bench.write_test_manifest", full)
+    monkeypatch.setattr("ubhpd.bench.benchmark.write_test_manifest", full)
     ((_, why),) = done(data, tmp_path)[0].failed
     assert why.startswith("Cannot open or write (No space left on device): make room")
 
@@ -309,6 +309,6 @@ def test_the_command_says_what_is_wrong(data, tmp_path, ubhpd, extra, code, said
 
 def test_paths_of_a_run_lie_side_by_side(data, tmp_path):
     (run,) = runs_of(BenchRequest(("mean_pose",), ("ubhpd",), data, tmp_path))
-    paths = runs.Paths.of(run, tmp_path)
+    paths = benchmark.Paths.of(run, tmp_path)
     assert paths.result.parent == paths.predictions.parent == tmp_path / "ubhpd"
     assert paths.result.name.startswith("mean_pose-") and paths.result.name.endswith("-fitted.json")

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ubhpd.bins import CENTRES_DEG, EDGES_DEG, N_BINS, OUTSIDE, bin_index, counts, densities
-from ubhpd.errors import UbhpdError
+from ubhpd.core.bins import CENTRES_DEG, EDGES_DEG, N_BINS, OUTSIDE, bin_index, counts, densities
+from ubhpd.core.errors import UbhpdError
 
 
 def test_edges_are_those_of_the_paper():

@@ -15,11 +15,11 @@ from scipy.spatial.transform import Rotation
 from trees_for_tests import angles_of, copied, plain, plain_all, read_all, read_items, replace_file, tree_at, tree_of
 
 from ubhpd.builders import biwi as builder
+from ubhpd.core.rotation import camera_to_canonical, euler_from_matrix, geodesic_deg
 from ubhpd.raw.source import Source
-from ubhpd.rotation import camera_to_canonical, euler_from_matrix, geodesic_deg
-from ubhpd.synth import biwi
-from ubhpd.synth.heads import pinhole_view
-from ubhpd.synth.shape import head_mesh
+from ubhpd.synth.rendered_heads import pinhole_view
+from ubhpd.synth.renderer.shape import head_mesh
+from ubhpd.synth.writers import biwi_writer
 
 # Sequence 12, frame 3, as published in the dataset's own description.
 SAMPLE = b"""0.980639 0.109899 0.162077 \n-0.11023 0.993882 -0.00697376 \n-0.161851 -0.011027 0.986754 \n
@@ -114,10 +114,10 @@ def test_rgb_frame_puts_the_extrinsic_rotation_first(sample: Path) -> None:
 
 def test_box_encloses_the_head_in_the_colour_picture(tmp_path: Path) -> None:
     """Against the writer's own projection of every vertex of its mesh, which is coarser than the original's."""
-    biwi.write(tmp_path, (1,), frames=4)
+    biwi_writer.write(tmp_path, (1,), frames=4)
     said = read_all("biwi", tmp_path / "hpdb")
-    _, camera = biwi.cameras(1)
-    mesh = head_mesh(1 + sorted(set(biwi.SUBJECTS)).index("F01")).points_mm
+    _, camera = biwi_writer.cameras(1)
+    mesh = head_mesh(1 + sorted(set(biwi_writer.SUBJECTS)).index("F01")).points_mm
     for record in said.records.values():
         text = (tmp_path / "hpdb" / record.image_path.replace("_rgb.png", "_pose.txt")).read_text().split()
         rotation = np.reshape(record.rotation, (3, 3))
@@ -131,7 +131,7 @@ def test_box_encloses_the_head_in_the_colour_picture(tmp_path: Path) -> None:
 
 
 def test_pose_bin_alone_gives_the_same_pose(tmp_path: Path) -> None:
-    truth = biwi.write(tmp_path, (1,), frames=4, with_pose_bin=True, with_depth=False)
+    truth = biwi_writer.write(tmp_path, (1,), frames=4, with_pose_bin=True, with_depth=False)
     from_text = read_all("biwi", tmp_path / "hpdb").records
     for path in (tmp_path / "hpdb" / "01").glob("*_pose.txt"):
         path.unlink()
@@ -146,7 +146,7 @@ def test_pose_bin_alone_gives_the_same_pose(tmp_path: Path) -> None:
 
 
 def test_where_both_are_there_the_text_counts(tmp_path: Path) -> None:
-    biwi.write(tmp_path, (1,), frames=3, with_pose_bin=True, with_depth=False)
+    biwi_writer.write(tmp_path, (1,), frames=3, with_pose_bin=True, with_depth=False)
     before = plain_all(read_items("biwi", tmp_path / "hpdb"))
     for path in (tmp_path / "hpdb" / "01").glob("*_pose.bin"):
         path.write_bytes(b"nothing of use")

@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ubhpd import manifest, registry
-from ubhpd.errors import UbhpdError
+from ubhpd import manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.parallel import Engine
+from ubhpd.core.records import Record
+from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.records import Record
-from ubhpd.synth import aflw2000, biwi, synhead, w300lp
-from ubhpd.workers import Engine
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer, synhead_writer, w300lp_writer
 
 SOURCES = ("300wlp", "aflw2000", "biwi")
 
@@ -25,9 +26,9 @@ SOURCES = ("300wlp", "aflw2000", "biwi")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    w300lp.write(root, 24, seed=1, bad_flips=2)
-    aflw2000.write(root, 12, seed=2)
-    biwi.write(root, (1, 2, 3), frames=4, seed=3, with_depth=False)
+    w300lp_writer.write(root, 24, seed=1, bad_flips=2)
+    aflw2000_writer.write(root, 12, seed=2)
+    biwi_writer.write(root, (1, 2, 3), frames=4, seed=3, with_depth=False)
     return root
 
 
@@ -35,7 +36,7 @@ def data(tmp_path_factory):
 def small_units(monkeypatch):
     """Several units for each dataset, so that there is something to share out."""
     for name in ("300wlp", "aflw2000"):
-        monkeypatch.setattr(registry.builders()[name], "_UNIT_SIZE", 5)
+        monkeypatch.setattr(sources.builders()[name], "_UNIT_SIZE", 5)
 
 
 def pool_bytes(out):
@@ -114,7 +115,7 @@ def test_a_second_build_reads_nothing_again(data, tmp_path):
 
 
 def test_only_the_unit_of_a_changed_file_is_read_again(tmp_path):
-    biwi.write(tmp_path / "raw", (1, 2), frames=3, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", (1, 2), frames=3, with_depth=False)
     run(tmp_path / "raw", tmp_path / "out", sources=("biwi",))
     label = next((tmp_path / "raw").rglob("02/*_pose.txt"))
     label.write_text("1 0 0\n0 1 0\n0 0 1\n\n0 0 900\n")
@@ -126,8 +127,8 @@ def test_only_the_unit_of_a_changed_file_is_read_again(tmp_path):
 
 
 def test_another_option_or_root_does_not_use_the_old_parts(tmp_path):
-    biwi.write(tmp_path / "a", (1,), frames=3, seed=1, with_depth=False)
-    biwi.write(tmp_path / "b", (1,), frames=3, seed=2, with_depth=False)
+    biwi_writer.write(tmp_path / "a", (1,), frames=3, seed=1, with_depth=False)
+    biwi_writer.write(tmp_path / "b", (1,), frames=3, seed=2, with_depth=False)
     run(tmp_path / "b", tmp_path / "alone", sources=("biwi",))
     run(tmp_path / "a", tmp_path / "out", sources=("biwi",))
     assert run(tmp_path / "a", tmp_path / "out", sources=("biwi",), options={"biwi": {"frame": "rgb"}}).units_read == 1
@@ -145,7 +146,7 @@ def test_a_damaged_part_is_read_again(data, tmp_path):
 
 
 def test_parts_of_units_that_are_gone_are_swept_away(tmp_path):
-    biwi.write(tmp_path / "raw", (1, 2), frames=3, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", (1, 2), frames=3, with_depth=False)
     run(tmp_path / "raw", tmp_path / "out", sources=("biwi",))
     shutil.rmtree(tmp_path / "raw" / "hpdb" / "02")
     (tmp_path / "out" / "work" / "parts" / "biwi" / ".x.arrow.1.part").write_bytes(b"half")
@@ -173,9 +174,9 @@ def test_shards_read_disjoint_shares_and_a_plain_build_merges_them(data, tmp_pat
 
 KILLED = """
 import sys, time
-from ubhpd import registry
+from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
-builder = registry.builders()["biwi"]
+builder = sources.builders()["biwi"]
 read = builder.read
 def slow(source, unit, options):
     if unit.key == "03":
@@ -209,7 +210,7 @@ def test_hdf5_on_request(data, tmp_path):
 
 
 def test_check_images_finds_what_the_header_hides(tmp_path):
-    biwi.write(tmp_path / "raw", (1,), frames=4)
+    biwi_writer.write(tmp_path / "raw", (1,), frames=4)
     pictures = sorted((tmp_path / "raw").rglob("*.png"))
     data = pictures[0].read_bytes()
     pictures[0].write_bytes(data[:20_000] + bytes(100) + data[20_100:])
@@ -223,8 +224,10 @@ def test_check_images_finds_what_the_header_hides(tmp_path):
 
 
 def test_synhead_is_compared_with_biwi_when_both_are_there(tmp_path):
-    poses = biwi.poses_by_sequence(biwi.write(tmp_path, (1, 2), frames=30, with_depth=False, distinct_pictures=2))
-    synhead.write(tmp_path, poses=poses, distinct_pictures=2)
+    poses = biwi_writer.poses_by_sequence(
+        biwi_writer.write(tmp_path, (1, 2), frames=30, with_depth=False, distinct_pictures=2)
+    )
+    synhead_writer.write(tmp_path, poses=poses, distinct_pictures=2)
     together = run(tmp_path, tmp_path / "out", sources=("biwi", "synhead"))
     assert any("agree with BIWI" in n["text"] for n in together.datasets["synhead"].notes)
     wrong = run(tmp_path, tmp_path / "out", sources=("biwi", "synhead"), options={"synhead": {"signs": "+++"}})
@@ -234,8 +237,8 @@ def test_synhead_is_compared_with_biwi_when_both_are_there(tmp_path):
 
 
 def test_two_copies_in_one_tree_are_refused(tmp_path, monkeypatch):
-    biwi.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
-    builder = registry.builders()["biwi"]
+    biwi_writer.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
+    builder = sources.builders()["biwi"]
     twice = builder.units
 
     def units(source, options):
@@ -255,7 +258,7 @@ def test_a_reader_that_fails_names_the_unit(data, tmp_path, monkeypatch):
     def read(source, unit, options):
         raise KeyError("surprise")
 
-    monkeypatch.setattr(registry.builders()["biwi"], "read", read)
+    monkeypatch.setattr(sources.builders()["biwi"], "read", read)
     with pytest.raises(UbhpdError, match="biwi reader failed on 01 .*surprise"):
         run(data, tmp_path, sources=("biwi",))
 
@@ -264,13 +267,13 @@ def test_a_pose_that_is_not_finite_never_passes_as_usable(data, tmp_path, monkey
     def read(source, unit, options):
         yield Record(f"biwi/{unit.key}", "x.png", 1, 1, float("nan"), 0.0, 0.0, np.eye(3).ravel())
 
-    monkeypatch.setattr(registry.builders()["biwi"], "read", read)
+    monkeypatch.setattr(sources.builders()["biwi"], "read", read)
     report = run(data, tmp_path, sources=("biwi",))
     assert report.datasets["biwi"].dropped == {"bad_label": 3}
 
 
 def test_a_folder_that_cannot_be_listed_is_a_warning(tmp_path):
-    biwi.write(tmp_path / "raw", (1, 2), frames=2, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", (1, 2), frames=2, with_depth=False)
     os.symlink("03", tmp_path / "raw" / "hpdb" / "03")  # a link to itself
     report = run(tmp_path / "raw", tmp_path / "out", sources=("biwi",))
     assert report.datasets["biwi"].usable == 4
@@ -325,6 +328,6 @@ def test_units_run_on_a_dask_cluster(data, tmp_path):
 
 def test_a_dask_scheduler_that_does_not_answer_is_one_sentence(data, tmp_path, monkeypatch):
     pytest.importorskip("dask.distributed", reason="Dask is not installed: pip install 'ubhpd[dask]'")
-    monkeypatch.setattr("ubhpd.workers.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("ubhpd.core.parallel.CONNECT_SECONDS", 1)
     with pytest.raises(UbhpdError, match="No Dask scheduler answers at tcp://127.0.0.1:9"):
         run(data, tmp_path, Engine(2, "dask", "tcp://127.0.0.1:9"))

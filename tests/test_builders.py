@@ -26,12 +26,12 @@ from trees_for_tests import (
     tree_of,
 )
 
-from ubhpd import registry
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.records import Record
+from ubhpd.pool import sources
 from ubhpd.raw.source import Source
-from ubhpd.records import Record
 
-NAMES = sorted(registry.builders())
+NAMES = sorted(sources.builders())
 # Digits of the angles in the raw files: BIWI's text has six, Pose_Para is float32.
 TOLERANCE_DEG = {"biwi": 2e-4, "aflw2000": 1e-4, "300wlp": 1e-4}
 STRAYS = ("dockerface-01.txt", "Thumbs.db", ".DS_Store", "README", "desktop.ini", "frame_00003.txt")
@@ -46,8 +46,8 @@ def test_every_builder_has_a_tree_to_be_tested_on() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_card(name: str) -> None:
-    builder = registry.builders()[name]
-    registry.check_builder(builder)
+    builder = sources.builders()[name]
+    sources.check_builder(builder)
     assert (builder.NAME, name.isalnum(), name.islower()) == (name, True, True)
     for text in (builder.TITLE, builder.HOMEPAGE, builder.LICENSE, builder.CITATION, builder.ACCESS, builder.LAYOUT):
         assert text.strip() and "TODO" not in text
@@ -66,14 +66,14 @@ def test_recognises_its_own_tree_alone(owner: str, tmp_path_factory: pytest.Temp
     top = tree_of(owner, tmp_path_factory).root.parent
     source = Source(tree_at(top))
     folders = ["", *(str(p.relative_to(top)) for p in sorted(top.rglob("*")) if p.is_dir())]
-    for name, builder in registry.builders().items():
+    for name, builder in sources.builders().items():
         taken = [folder for folder in folders if builder.recognise(source, folder)]
         assert taken == ([DATASETS[owner].folder] if name == owner else [])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_empty_or_missing_folder_is_no_dataset(name: str, tmp_path: Path) -> None:
-    builder = registry.builders()[name]
+    builder = sources.builders()[name]
     source = Source(tree_at(tmp_path))
     assert not builder.recognise(source, "") and not builder.recognise(source, "nowhere")
 
@@ -94,7 +94,7 @@ def test_heads_obey_the_contract_and_are_the_written_ones(name: str, tmp_path_fa
 @pytest.mark.parametrize("name", NAMES)
 def test_every_option_obeys_the_contract(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     root, truth = tree_of(name, tmp_path_factory)
-    for option in fields(registry.builders()[name].Options):
+    for option in fields(sources.builders()[name].Options):
         for value in option.metadata["choices"]:
             said = read_all(name, root, **{option.name: value})
             assert set(said.records) == set(truth)
@@ -103,20 +103,20 @@ def test_every_option_obeys_the_contract(name: str, tmp_path_factory: pytest.Tem
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_option_or_value_is_refused(name: str) -> None:
-    builder = registry.builders()[name]
+    builder = sources.builders()[name]
     with pytest.raises(UbhpdError, match=f"{name} has no option 'nonsense'"):
-        registry.options_for(builder, {"nonsense": "1"})
+        sources.options_for(builder, {"nonsense": "1"})
     for option in fields(builder.Options):
         with pytest.raises(UbhpdError, match="cannot be 'nonsense': choose from"):
-            registry.options_for(builder, {option.name: "nonsense"})
+            sources.options_for(builder, {option.name: "nonsense"})
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_units_name_their_files(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A resumed build trusts `paths`: every picture and label that a unit was read from is among them."""
     root = tree_of(name, tmp_path_factory).root
-    builder, source = registry.builders()[name], Source(tree_at(root))
-    options = registry.options_for(builder, {})
+    builder, source = sources.builders()[name], Source(tree_at(root))
+    options = sources.options_for(builder, {})
     units = builder.units(source, options)
     assert len({u.key for u in units}) == len(units)
     for unit in units:
@@ -195,4 +195,4 @@ def test_stray_files_change_nothing(name: str, tmp_path: Path, tmp_path_factory:
             (folder / stray).write_bytes(b"1 2 3\n")
         (folder / "__MACOSX").mkdir()
     assert plain_all(read_items(name, copy)) == expected
-    assert registry.builders()[name].recognise(Source(tree_at(copy)), "")
+    assert sources.builders()[name].recognise(Source(tree_at(copy)), "")

@@ -21,12 +21,12 @@ from trees_for_tests import (
     tree_of,
 )
 
-from ubhpd import registry
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.pool import sources
 from ubhpd.raw.folders import FolderTree
 from ubhpd.raw.source import Source
 
-NAMES = sorted(registry.builders())
+NAMES = sorted(sources.builders())
 DAMAGES = ("folder", "empty", "random", "cut to 1 byte", "cut to 0.3", "cut to 0.6", "cut by 20 bytes", "forbidden")
 
 
@@ -207,8 +207,8 @@ def test_a_folder_that_cannot_be_listed_is_named(
     name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tree_of(name, tmp_path_factory).root
-    builder, source = registry.builders()[name], Source(tree_at(root))
-    options = registry.options_for(builder, {})
+    builder, source = sources.builders()[name], Source(tree_at(root))
+    options = sources.options_for(builder, {})
     whole = builder.units(Source(tree_at(root)), options)
     victim = "" if name == "aflw2000" else str(Path(whole[0].paths[0]).parent)
     original = os.scandir

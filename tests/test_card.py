@@ -12,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ubhpd import cli, manifest, registry
-from ubhpd.cards.built import CITATION, read_built, without_places
-from ubhpd.cards.card import card, limits, write_card
-from ubhpd.cards.croissant import croissant, write_croissant
-from ubhpd.errors import UbhpdError
+from ubhpd import cli, manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.records import DROP_REASONS
+from ubhpd.manifest.schema import COLUMNS, Column
+from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.records import DROP_REASONS
-from ubhpd.schema import COLUMNS, Column
-from ubhpd.synth import aflw2000, biwi, w300lp
+from ubhpd.reports.card import CITATION, card, limits, read_built, without_places, write_card
+from ubhpd.reports.croissant import croissant, write_croissant
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer, w300lp_writer
 
 EXTRA = (
     Column("split", pa.string(), "", "", "train or test"),
@@ -43,9 +43,9 @@ SAMPLED = {
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    biwi.write(root, (1, 2), frames=6, with_depth=False)
-    aflw2000.write(root, 12, distinct_pictures=2)
-    w300lp.write(root, 6, views=2, bad_flips=1)
+    biwi_writer.write(root, (1, 2), frames=6, with_depth=False)
+    aflw2000_writer.write(root, 12, distinct_pictures=2)
+    w300lp_writer.write(root, 6, views=2, bad_flips=1)
     (root / "hpdb/01/frame_00003_pose.txt").write_text("1 0 0\n0 1")
     return root
 
@@ -89,7 +89,7 @@ def test_the_card_says_what_is_in_the_folder(out):
     report = json.loads((out / "build.json").read_text())
     assert text.startswith("# UBHPD\n")
     for name, own in report["datasets"].items():
-        builder = registry.builders()[name]
+        builder = sources.builders()[name]
         for said in (builder.TITLE, builder.LICENSE, builder.CITATION, builder.HOMEPAGE):
             assert said in text
         assert f"| {own['heads']:,} | {own['usable']:,} | {own['heads'] - own['usable']:,} |" in text

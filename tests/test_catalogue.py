@@ -7,9 +7,8 @@ import sys
 import pytest
 from model_room import REPORTED, SOLVER, blocks, room_with
 
-from ubhpd.errors import UbhpdError
-from ubhpd.models.catalogue import card, cards_of, catalogue
-from ubhpd.models.configure import config_of, configured, module_of, pairs
+from ubhpd.core.errors import UbhpdError
+from ubhpd.models.catalogue import card, cards_of, catalogue, config_of, configured, module_of, pairs
 
 TINY = blocks()[0]
 

@@ -9,12 +9,12 @@ import torch
 from model_room import SOLVER, blocks, room_with
 from safetensors.numpy import load, save
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.models import checkpoint
 from ubhpd.models.checkpoint import About, tensor_hash
+from ubhpd.models.geometric_model import Solver
 from ubhpd.models.model import Model, device_named, fill
-from ubhpd.models.solver import Solver
-from ubhpd.solving import Heads
+from ubhpd.nn.geometric import Heads
 
 ABOUT = About("tinynet", {"size": 32, "channels": 8}, {"crop": "square"}, {"how": "untrained", "seed": 0}, "MIT")
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(7), "empty": np.zeros((0, 4), np.float64)}

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from ubhpd import cli
-from ubhpd.synth import aflw2000, biwi
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    biwi.write(root, (1, 2), frames=3, with_depth=False)
-    aflw2000.write(root, 8, distinct_pictures=2)
+    biwi_writer.write(root, (1, 2), frames=3, with_depth=False)
+    aflw2000_writer.write(root, 8, distinct_pictures=2)
     return root
 
 

@@ -8,12 +8,13 @@ import sys
 import pytest
 from click.shell_completion import ShellComplete
 
-from ubhpd import cli, registry
+from ubhpd import cli
 from ubhpd.commands import _completion
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
 from ubhpd.models.catalogue import catalogue
-from ubhpd.protocol.protocol_definitions import PROTOCOLS
-from ubhpd.recipes import RECIPES
+from ubhpd.pool import sources
+from ubhpd.protocols.definitions import PROTOCOLS
 
 
 def completed(line):
@@ -41,11 +42,11 @@ SERIES = list(dict.fromkeys(p.series for p in PROTOCOLS.values()))
         ("ubhpd train --protocol ", list(PROTOCOLS)),
         ("ubhpd score predictions.csv --protocol ", list(PROTOCOLS)),
         ("ubhpd compare a.csv b.csv --protocol ", list(PROTOCOLS)),
-        ("ubhpd sources ", list(registry.builders())),
-        ("ubhpd build --sources ", list(registry.builders())),
-        ("ubhpd build --exclude ", list(registry.builders())),
-        ("ubhpd validate --sources ", list(registry.builders())),
-        ("ubhpd synth --sources ", list(registry.builders())),
+        ("ubhpd sources ", list(sources.builders())),
+        ("ubhpd build --sources ", list(sources.builders())),
+        ("ubhpd build --exclude ", list(sources.builders())),
+        ("ubhpd validate --sources ", list(sources.builders())),
+        ("ubhpd synth --sources ", list(sources.builders())),
         ("ubhpd export OUT --recipe ", list(RECIPES)),
         ("ubhpd export OUT --format ", ["6drepnet", "coco", "csv", "fsanet", "h5", "hf"]),
     ],

@@ -10,8 +10,8 @@ import scipy.io
 from realdata import REAL, needs
 from trees_for_tests import read_all
 
-from ubhpd.crops import FACE_SOURCES, MAX_SIDE_PX, RECIPES, crop, crop_box, crop_boxes, placed, recipe_named
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.crops import FACE_SOURCES, MAX_SIDE_PX, RECIPES, crop, crop_box, crop_boxes, placed, recipe_named
 
 SIDE = 450
 

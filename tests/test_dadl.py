@@ -8,11 +8,10 @@ from network_checks import batch, check_gradients, learn_by_heart
 
 from ubhpd.baselines import dadl
 from ubhpd.baselines.dadl import Config, Network, soft_labels
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.binned import HOPENET_BINS
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.recipes import RECIPES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import HOPENET_BINS, matrix_from_euler
 
 SMALL = {"backbone": "mobilenet_v2", "size": 32}
 

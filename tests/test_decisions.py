@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ubhpd.checking import decisions
-from ubhpd.checking.decisions import Decision, apply, read, record, withdraw
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.quality import decisions
+from ubhpd.quality.decisions import Decision, apply, read, record, withdraw
 
 HEADER = "sample_id,decision,reason,who\n"
 
@@ -209,7 +209,7 @@ def test_two_programs_at_once_lose_nothing(path):
 
 def test_a_kill_loses_nothing_that_was_answered(path):
     script = (
-        "import sys; from pathlib import Path; from ubhpd.checking.decisions import Decision, record\n"
+        "import sys; from pathlib import Path; from ubhpd.quality.decisions import Decision, record\n"
         "for i in range(100000):\n"
         "    record(Path(sys.argv[1]), Decision(f'h{i % 50}', 'keep' if i // 50 % 2 else 'drop', str(i)))\n"
         "    print(i, flush=True)\n"

@@ -6,19 +6,19 @@ import zipfile
 
 import pytest
 
-from ubhpd import registry
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.discover import discover, missing_message
-from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
+from ubhpd.pool.sources import discover, missing_message
+from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 
 WRITERS = {
-    "300wlp": lambda root: w300lp.write(root, 4, views=2, distinct_pictures=2),
-    "aflw": lambda root: aflw.write(root, 6),
-    "aflw2000": lambda root: aflw2000.write(root, 4, distinct_pictures=2),
-    "biwi": lambda root: biwi.write(root, (1,), frames=2, with_depth=False),
-    "synhead": lambda root: synhead.write(root, tracks={"BIWI": (0,)}, heads=("f01",), frames=2),
-    "upna": lambda root: upna.write(root, users=(1,), videos=(1,), frames=2),
+    "300wlp": lambda root: w300lp_writer.write(root, 4, views=2, distinct_pictures=2),
+    "aflw": lambda root: aflw_writer.write(root, 6),
+    "aflw2000": lambda root: aflw2000_writer.write(root, 4, distinct_pictures=2),
+    "biwi": lambda root: biwi_writer.write(root, (1,), frames=2, with_depth=False),
+    "synhead": lambda root: synhead_writer.write(root, tracks={"BIWI": (0,)}, heads=("f01",), frames=2),
+    "upna": lambda root: upna_writer.write(root, users=(1,), videos=(1,), frames=2),
 }
 
 
@@ -33,7 +33,7 @@ def raw(tmp_path_factory):
 
 
 def find(data_root, roots=None, names=None):
-    chosen = registry.select(names) if names else registry.builders()
+    chosen = sources.select(names) if names else sources.builders()
     return discover(chosen, str(data_root) if data_root else None, roots or {})
 
 
@@ -135,7 +135,7 @@ def test_an_archive_that_leads_outside_is_refused(raw, tmp_path):
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_missing_dataset_says_how_to_get_it_and_how_it_looks(name):
-    builder = registry.builders()[name]
+    builder = sources.builders()[name]
     told = missing_message(builder, "/data", {})
     assert builder.HOMEPAGE in told and builder.ACCESS in told and builder.LICENSE in told
     assert all(line.strip() in told for line in builder.LAYOUT.splitlines())

@@ -10,11 +10,10 @@ from scipy.spatial.transform import Rotation
 from score_data import HOPENET, heads, write_csv, write_manifest
 
 from ubhpd.cli import root
-from ubhpd.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
-from ubhpd.scores import predictions
-from ubhpd.scores.doctor import Diagnosis, Finding, diagnose, examine
-from ubhpd.scores.emulators import sixdrepnet_folded_mae
-from ubhpd.scores.hypotheses import mean_error
+from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
+from ubhpd.evaluation import predictions
+from ubhpd.evaluation.doctor import Diagnosis, Finding, diagnose, examine, mean_error
+from ubhpd.evaluation.emulators import sixdrepnet_folded_mae
 
 NOISE = 4.0
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ubhpd.errors import UbhpdError
-from ubhpd.faces.draw import (
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.images.drawing import (
     CUBE_BGR,
     POINT_BGR,
     X_BGR,
@@ -15,7 +16,6 @@ from ubhpd.faces.draw import (
     draw_label,
     draw_landmarks,
 )
-from ubhpd.rotation import matrix_from_euler
 
 CENTRE, SIZE = (100.0, 90.0), 60.0
 

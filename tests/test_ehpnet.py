@@ -9,11 +9,11 @@ from network_checks import batch, check_gradients, learn_by_heart, mean_error_de
 
 from ubhpd.baselines import ehpnet, hopenet
 from ubhpd.baselines.ehpnet import BINS, Config, Network
-from ubhpd.crops import RECIPES, crop_box
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.distillation import divergence, teacher_probabilities
-from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.crops import RECIPES, crop_box
+from ubhpd.nn.contract import Target
+from ubhpd.nn.distillation import divergence, teacher_probabilities
+from ubhpd.nn.outputs import matrix_from_euler
 from ubhpd.training.augmentations import AUGMENTATIONS
 
 SMALL = {"size": 32}

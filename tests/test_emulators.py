@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from score_data import heads
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.evaluation.emulators import opal_wrapped_mae, osggnet_short_batch_mae, sixdrepnet_folded_mae
+from ubhpd.evaluation.metric_cards import all_scores
 from ubhpd.metrics.mae import mae
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.scores.emulators import opal_wrapped_mae, osggnet_short_batch_mae, sixdrepnet_folded_mae
-from ubhpd.scores.metric_cards import all_scores
 
 EMULATORS = (sixdrepnet_folded_mae, osggnet_short_batch_mae, opal_wrapped_mae)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from network_checks import batch, check_gradients, learn_by_heart, mean_error_deg
 
-from ubhpd import recipes
 from ubhpd.baselines import eva_gcn
 from ubhpd.baselines.eva_gcn import (
     MODELS,
@@ -25,10 +24,11 @@ from ubhpd.baselines.eva_gcn import (
     partitions,
     training_recipe,
 )
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.landmark_sets import mean_face_mm, mirror_of
-from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images import recipes
+from ubhpd.nn.contract import Target
+from ubhpd.nn.landmark_sets import mean_face_mm, mirror_of
+from ubhpd.nn.outputs import matrix_from_euler
 
 AT = {landmark: node for node, landmark in enumerate(NODES)}
 EDGES = torch.from_numpy(joined().astype(np.float32))

@@ -6,11 +6,10 @@ from dataclasses import fields
 import pytest
 
 from ubhpd import manifest
-from ubhpd.models.catalogue import NETWORKS, catalogue
-from ubhpd.models.configure import module_of
+from ubhpd.manifest.schema import COLUMNS
+from ubhpd.models.catalogue import NETWORKS, catalogue, module_of
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.schema import COLUMNS
-from ubhpd.synth import aflw2000
+from ubhpd.synth.writers import aflw2000_writer
 
 SMALL = {"size": "64", "map_size": "4", "frames": "2"}
 RUNNABLE = [c for c in catalogue().values() if c.kind != "reported"]
@@ -20,7 +19,7 @@ FIRST = {c.file: c.name for c in reversed(RUNNABLE)}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("every")
-    aflw2000.write(root / "raw", 6, distinct_pictures=3)
+    aflw2000_writer.write(root / "raw", 6, distinct_pictures=3)
     build(BuildConfig(("aflw2000",), root / "out", str(root / "raw")))
     return root / "out"
 

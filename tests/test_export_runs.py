@@ -17,13 +17,14 @@ import pytest
 from export_data import FORMATS, built_once, run, tree, usable, wanted_crop
 from trees_for_tests import copied
 
-from ubhpd import cli, export, manifest
-from ubhpd.crops import RECIPES
-from ubhpd.errors import UbhpdError
-from ubhpd.export import ExportConfig, formats
-from ubhpd.files import write_json
+from ubhpd import cli, manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import write_json
+from ubhpd.core.parallel import Engine
+from ubhpd.exports import _runner
+from ubhpd.exports._runner import ExportConfig, formats
+from ubhpd.images.crops import RECIPES
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.workers import Engine
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +71,8 @@ def test_videos_are_read_through_once(built, rows, tmp_path, monkeypatch):
 
 def test_units_are_cut_between_pictures_and_videos_only(built, rows, tmp_path, monkeypatch):
     seen = []
-    real = export.run
-    monkeypatch.setattr(export, "run", lambda unit, session: seen.append(unit) or real(unit, session))
+    real = _runner.run
+    monkeypatch.setattr(_runner, "run", lambda unit, session: seen.append(unit) or real(unit, session))
     run(built, "h5", tmp_path / "o", size=16, unit_heads=3)
     places = [(number, r.dataset, r.image_path) for number, unit in enumerate(seen) for r in unit.rows]
     assert len(seen) > 5 and len({p[1:] for p in places}) == len(set(places))
@@ -154,12 +155,12 @@ def test_a_killed_export_goes_on(built, tmp_path):
     """SIGKILL in the middle, in the way of a batch system: no half-written file is taken for a whole one."""
     whole = run(built, "h5", tmp_path / "whole", size=64, unit_heads=4)
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom ubhpd import export\nfrom ubhpd.exports import _unit\n"
-        "run = _unit.run\n"
+        "import sys, time\nfrom pathlib import Path\nfrom ubhpd.exports import _crops, _runner\n"
+        "run = _crops.run\n"
         "def slow(unit, session):\n    time.sleep(0.15)\n    return run(unit, session)\n"
-        "export.run = slow\n"
-        "c = export.ExportConfig(Path(sys.argv[1]), 'h5', out=Path(sys.argv[2]), size=64, unit_heads=4)\n"
-        "export.export(c)\n"
+        "_runner.run = slow\n"
+        "c = _runner.ExportConfig(Path(sys.argv[1]), 'h5', out=Path(sys.argv[2]), size=64, unit_heads=4)\n"
+        "_runner.export(c)\n"
     )
     out = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-c", script, str(built), str(out)])
@@ -211,7 +212,7 @@ def test_too_little_room(built, tmp_path, monkeypatch):
 
 def test_the_expected_size_is_said(built, rows, tmp_path):
     said = []
-    export.export(ExportConfig(built, "h5", size=64, out=tmp_path / "o"), say=said.append)
+    _runner.export(ExportConfig(built, "h5", size=64, out=tmp_path / "o"), say=said.append)
     size = (tmp_path / "o" / "crops.h5").stat().st_size
     assert said[0].startswith("Takes about ") and f"{len(rows) * 64 * 64 * 3 / 1e3:,.0f} kB" in said[0]
     assert len(rows) * 64 * 64 * 3 <= size < 1.1 * len(rows) * 64 * 64 * 3 + 20_000
@@ -233,7 +234,7 @@ WRONG = {
 def test_wrong_input(built, case, tmp_path):
     options, message = WRONG[case]
     with pytest.raises(UbhpdError, match=message):
-        export.export(ExportConfig(built, out=tmp_path / "o", **options))
+        _runner.export(ExportConfig(built, out=tmp_path / "o", **options))
     assert not (tmp_path / "o").exists()
 
 
@@ -307,5 +308,5 @@ def test_the_list_names_formats_and_recipes(capsys):
 def test_the_default_folder_says_what_is_in_it(built, tmp_path):
     for name in ("pool.parquet", "build.json"):
         shutil.copy(built / name, tmp_path / name)
-    report = export.export(ExportConfig(tmp_path, "csv"))
+    report = _runner.export(ExportConfig(tmp_path, "csv"))
     assert Path(report.out) == tmp_path / "exports" / "pool-csv-square-224"

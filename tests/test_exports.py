@@ -12,8 +12,8 @@ from export_data import FORMATS, SPACE, built_once, run, usable, wanted_crop
 from wheel_check import REPOSITORY
 
 from ubhpd import cli, manifest
-from ubhpd.crops import RECIPES, crop_box
-from ubhpd.raw.images import Images
+from ubhpd.images.crops import RECIPES, crop_box
+from ubhpd.raw.image_files import Images
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import pytest
 from realdata import REAL, needs
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.faces import detectors, dlib68, inputs, mtcnn_files
-from ubhpd.faces.detectors import detector
-from ubhpd.faces.face import Face, keep_apart, largest_first, overlap
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images import detectors, landmarks, mtcnn
+from ubhpd.images import faces as inputs
+from ubhpd.images.detectors import detector
+from ubhpd.images.faces import Face, keep_apart, largest_first, overlap
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.images import Images
+from ubhpd.raw.image_files import Images
 
 
 def weights_or_skip():
@@ -22,7 +23,7 @@ def weights_or_skip():
         import torch  # noqa: F401
     except ImportError:
         pytest.skip("torch is not installed")
-    place = mtcnn_files.find_weights()
+    place = mtcnn.find_weights()
     if place is None:
         pytest.skip("MTCNN's weights are not here: set UBHPD_MTCNN")
     return place
@@ -87,7 +88,7 @@ def test_a_blank_picture_has_no_face():
 
 def test_what_is_not_here_is_named_with_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delenv("UBHPD_MTCNN", raising=False)
-    monkeypatch.setattr(mtcnn_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
     with pytest.raises(UbhpdError, match="pip install --no-deps facenet-pytorch==2.6.0, or name its wheel in UBHPD_MT"):
         detector("mtcnn")
     assert detector("auto").name == "cascade"
@@ -121,7 +122,7 @@ def fake_weights(seed=0):
     torch = pytest.importorskip("torch")
     import io
 
-    from ubhpd.faces.mtcnn import ONet, PNet, RNet
+    from ubhpd.images.mtcnn import ONet, PNet, RNet
 
     torch.manual_seed(seed)
     found = {}
@@ -134,7 +135,7 @@ def fake_weights(seed=0):
 
 def test_the_networks_have_the_shapes_and_sizes_of_the_paper():
     torch = pytest.importorskip("torch")
-    from ubhpd.faces.mtcnn import ONet, PNet, RNet
+    from ubhpd.images.mtcnn import ONet, PNet, RNet
 
     with torch.inference_mode():
         moved, probability = PNet()(torch.zeros(2, 3, 12, 12))
@@ -150,7 +151,7 @@ def test_the_networks_have_the_shapes_and_sizes_of_the_paper():
 @pytest.mark.parametrize("size", [(7, 9), (12, 300), (64, 48)])
 def test_mtcnn_takes_pictures_of_any_size(size):
     pytest.importorskip("torch")
-    from ubhpd.faces.mtcnn import Mtcnn, MtcnnOptions
+    from ubhpd.images.mtcnn import Mtcnn, MtcnnOptions
 
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     eager = MtcnnOptions(thresholds=(0.0, 0.0, 0.0))  # every cell is a face: all stages run
@@ -161,7 +162,7 @@ def test_mtcnn_takes_pictures_of_any_size(size):
 
 
 def test_weights_are_read_from_a_folder_a_package_and_a_wheel(tmp_path, monkeypatch):
-    files = {name: name.encode() for name in mtcnn_files.NETWORKS}
+    files = {name: name.encode() for name in mtcnn.NETWORKS}
     data = tmp_path / "facenet_pytorch" / "data"
     data.mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "facenet.whl", "w") as wheel:
@@ -169,14 +170,14 @@ def test_weights_are_read_from_a_folder_a_package_and_a_wheel(tmp_path, monkeypa
             (data / f"{name}.pt").write_bytes(content)
             wheel.writestr(f"facenet_pytorch/data/{name}.pt", content)
     for place in (tmp_path, tmp_path / "facenet_pytorch", data, tmp_path / "facenet.whl"):
-        assert mtcnn_files.read_weights(place) == files
+        assert mtcnn.read_weights(place) == files
     monkeypatch.delenv("UBHPD_MTCNN", raising=False)
     (tmp_path / "facenet_pytorch" / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert mtcnn_files.find_weights() == data
+    assert mtcnn.find_weights() == data
     monkeypatch.setenv("UBHPD_MTCNN", str(tmp_path / "facenet.whl"))
-    assert mtcnn_files.find_weights() == tmp_path / "facenet.whl"
-    assert mtcnn_files.find_weights(data) == data
+    assert mtcnn.find_weights() == tmp_path / "facenet.whl"
+    assert mtcnn.find_weights(data) == data
 
 
 def test_wrong_weights_are_one_sentence(tmp_path, monkeypatch):
@@ -189,7 +190,7 @@ def test_wrong_weights_are_one_sentence(tmp_path, monkeypatch):
         (tmp_path / "other.whl", "does not hold one pnet.pt"),
     ):
         with pytest.raises(UbhpdError, match=match):
-            mtcnn_files.read_weights(place)
+            mtcnn.read_weights(place)
     monkeypatch.setenv("UBHPD_MTCNN", str(tmp_path / "gone.whl"))
     for name in ("mtcnn", "auto"):
         with pytest.raises(UbhpdError, match="no weights of MTCNN at .*gone.whl"):
@@ -199,7 +200,7 @@ def test_wrong_weights_are_one_sentence(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"junk", None])
 def test_a_weight_file_of_something_else_is_refused(content):
     pytest.importorskip("torch")
-    from ubhpd.faces.mtcnn import Mtcnn
+    from ubhpd.images.mtcnn import Mtcnn
 
     good = fake_weights()
     with pytest.raises(UbhpdError, match=r"rnet.pt does not hold the weights of MTCNN's rnet"):
@@ -308,31 +309,31 @@ def test_places_that_are_no_input_are_one_sentence(tmp_path, capfd):
 
 def test_dlibs_model_is_looked_for_without_importing_its_package(monkeypatch, tmp_path):
     monkeypatch.delenv("UBHPD_DLIB68", raising=False)
-    monkeypatch.setattr(dlib68, "DEBIAN_FOLDER", tmp_path)
-    model = tmp_path / "face_recognition_models" / "models" / dlib68.FILE
+    monkeypatch.setattr(landmarks, "DEBIAN_FOLDER", tmp_path)
+    model = tmp_path / "face_recognition_models" / "models" / landmarks.FILE
     model.parent.mkdir(parents=True)
     model.touch()
     (tmp_path / "face_recognition_models" / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert dlib68.model_path() == model
-    (tmp_path / dlib68.FILE).touch()
-    assert dlib68.model_path() == tmp_path / dlib68.FILE
+    assert landmarks.model_path() == model
+    (tmp_path / landmarks.FILE).touch()
+    assert landmarks.model_path() == tmp_path / landmarks.FILE
     monkeypatch.setenv("UBHPD_DLIB68", str(model))
-    assert dlib68.model_path() == model
+    assert landmarks.model_path() == model
     monkeypatch.setenv("UBHPD_DLIB68", str(tmp_path))
     with pytest.raises(UbhpdError, match="UBHPD_DLIB68 names .*, which is no file"):
-        dlib68.model_path()
+        landmarks.model_path()
     monkeypatch.delenv("UBHPD_DLIB68")
-    monkeypatch.setattr(dlib68, "DEBIAN_FOLDER", Path("/nowhere"))
-    monkeypatch.setattr(dlib68, "find_spec", lambda name: None)
+    monkeypatch.setattr(landmarks, "DEBIAN_FOLDER", Path("/nowhere"))
+    monkeypatch.setattr(landmarks, "find_spec", lambda name: None)
     with pytest.raises(UbhpdError, match=r"is not here: pip install 'ubhpd\[dlib\]'"):
-        dlib68.model_path()
+        landmarks.model_path()
 
 
 @pytest.mark.parametrize("box", [(5, 5, 5, 9), (0, 0, np.nan, 4), (9, 9, 2, 2), (1, 2, 3)])
 def test_landmarks_need_a_box(box):
     with pytest.raises(UbhpdError, match="is empty or not finite"):
-        dlib68.landmarks68(np.zeros((9, 9, 3), np.uint8), box)
+        landmarks.landmarks68(np.zeros((9, 9, 3), np.uint8), box)
 
 
 @needs("AFLW2000")
@@ -344,7 +345,7 @@ def test_dlib_finds_the_landmarks_of_a_face_from_the_front(tmp_path):
     heads = [h for h in heads if h["drop_reason"] is None and abs(h["yaw_deg"]) < 15][:20]
     images, errors = Images.of_build(tmp_path), []
     for head in heads:
-        found = dlib68.landmarks68(images.picture("aflw2000", head["image_path"]), head["bbox_xyxy"])
+        found = landmarks.landmarks68(images.picture("aflw2000", head["image_path"]), head["bbox_xyxy"])
         left, top, right, bottom = head["bbox_xyxy"]
         own = np.reshape(head["landmarks68"], (68, 2))
         errors.append(np.median(np.linalg.norm(found - own, axis=1)[17:]) / np.hypot(right - left, bottom - top))

@@ -7,9 +7,9 @@ import scipy.io
 from matplotlib.collections import LineCollection
 from realdata import REAL, needs
 
-from ubhpd.errors import UbhpdError
-from ubhpd.figures import figure_style
-from ubhpd.figures.figure_graph import draw_graph
+from ubhpd.core.errors import UbhpdError
+from ubhpd.reports import figures
+from ubhpd.reports.figures import draw_graph
 
 PICTURE = np.full((40, 60, 3), (255, 0, 0), np.uint8)  # blue, as BGR
 PLACES = [(10, 10), (50, 10), (30, 30)]
@@ -59,10 +59,10 @@ def test_what_does_not_fit_is_refused():
 
 @needs("AFLW2000")
 def test_a_real_face_gives_the_same_bytes_twice():
-    from ubhpd.networks.landmark_sets import LANDMARK_SETS, neighbours
+    from ubhpd.nn.landmark_sets import LANDMARK_SETS, neighbours
 
     nodes = list(LANDMARK_SETS[19])
     picture = cv2.imread(str(REAL / "AFLW2000/image00002.jpg"))
     points = scipy.io.loadmat(REAL / "AFLW2000/image00002.mat")["pt3d_68"][:2, nodes].T
-    drawn = [figure_style.encoded(draw_graph(picture, points, neighbours(nodes, 3)), "png") for _ in range(2)]
+    drawn = [figures.encoded(draw_graph(picture, points, neighbours(nodes, 3)), "png") for _ in range(2)]
     assert drawn[0] == drawn[1] and len(drawn[0]) > 50_000

@@ -9,10 +9,10 @@ import pytest
 from figure_data import AFLW, BIWI, SIDES, UBHPD, heads, write_build
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.figures import figure_style, figures_density
-from ubhpd.figures.figures_density import FIGURES
-from ubhpd.sampler import tallies, targets
+from ubhpd.core.errors import UbhpdError
+from ubhpd.reports import figures
+from ubhpd.reports.figures import FIGURES
+from ubhpd.sampling import densities, targets
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def built(tmp_path):
 
 @pytest.fixture(scope="module")
 def content():
-    return tallies.from_arrays({"biwi": BIWI, "aflw": AFLW}, UBHPD, SIDES, targets.gaussian(25))
+    return densities.from_arrays({"biwi": BIWI, "aflw": AFLW}, UBHPD, SIDES, targets.gaussian(25))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def row(table, dataset, angle, low):
 
 
 def test_the_table_holds_the_sums_made_by_hand(content):
-    table = tallies.table(content)
+    table = densities.table(content)
     assert list(table.columns) == ["dataset", "angle", "low_deg", "high_deg", "count", "density", "outside"]
     names = ["biwi", "aflw", "pool", "UBHPD", "UBHPD train", "UBHPD test", "target"]
     assert list(dict.fromkeys(table.dataset)) == names and len(table) == 7 * 3 * 15
@@ -87,35 +87,35 @@ def test_pairs_of_angles_count_the_heads_with_both_inside(content):
 
 
 def test_manifests_and_arrays_give_the_same(built, content):
-    read = tallies.read(built, content.target)
-    pd.testing.assert_frame_equal(tallies.table(read), tallies.table(content))
+    read = densities.read(built, content.target)
+    pd.testing.assert_frame_equal(densities.table(read), densities.table(content))
     assert np.array_equal(read.pool.joint, content.pool.joint)
 
 
 def test_a_single_manifest_is_a_pool_or_ubhpd(built):
-    pool, chosen = tallies.read(built / "pool.parquet"), tallies.read(built / "ubhpd.parquet")
+    pool, chosen = densities.read(built / "pool.parquet"), densities.read(built / "ubhpd.parquet")
     assert (pool.pool.heads, pool.ubhpd) == (6, None)
     assert (chosen.pool, chosen.ubhpd.heads, list(chosen.ubhpd.sides)) == (None, 3, ["train", "test"])
-    assert legend(figures_density.overlay_figure(pool)) == legend(figures_density.overlay_figure(chosen)) == []
+    assert legend(figures.overlay_figure(pool)) == legend(figures.overlay_figure(chosen)) == []
     columns = ["dataset inside UBHPD", "UBHPD", "UBHPD train", "UBHPD test"]
-    assert legend(figures_density.density_figure(chosen)) == columns
+    assert legend(figures.density_figure(chosen)) == columns
 
 
 def test_a_pool_in_many_batches_is_counted_whole(tmp_path, monkeypatch):
     angles = np.random.default_rng(0).normal(0, 40, (1000, 3))
     manifest.write_parquet([heads("biwi", angles[:600]), heads("aflw", angles[600:])], tmp_path / "pool.parquet")
     monkeypatch.setattr(manifest, "ROW_GROUP", 64)
-    read = tallies.read(tmp_path)
-    whole = tallies.from_arrays({"biwi": angles[:600], "aflw": angles[600:]})
-    pd.testing.assert_frame_equal(tallies.table(read), tallies.table(whole))
+    read = densities.read(tmp_path)
+    whole = densities.from_arrays({"biwi": angles[:600], "aflw": angles[600:]})
+    pd.testing.assert_frame_equal(densities.table(read), densities.table(whole))
 
 
 def test_a_dataset_with_no_usable_head_keeps_its_column(tmp_path):
     pool = [heads("biwi", BIWI), heads("aflw", AFLW, dropped=[0, 1])]
     manifest.write_parquet(pool, tmp_path / "pool.parquet")
-    read = tallies.read(tmp_path)
+    read = densities.read(tmp_path)
     assert [(t.name, t.heads) for t in read.datasets] == [("biwi", 4), ("aflw", 0)]
-    figure = figures_density.density_figure(read)
+    figure = figures.density_figure(read)
     assert [t.get_text() for t in figure.axes[1].texts] == ["none inside the bins", "aflw"]
 
 
@@ -177,9 +177,9 @@ def test_overlay_and_joint_have_before_and_after(content, drawn):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_one_dataset_only_and_all_heads_in_one_bin(name):
-    content = tallies.from_arrays({"biwi": np.zeros((5, 3))})
+    content = densities.from_arrays({"biwi": np.zeros((5, 3))})
     figure = FIGURES[name](content)
-    assert figure_style.encoded(figure, "png").startswith(b"\x89PNG")
+    assert figures.encoded(figure, "png").startswith(b"\x89PNG")
     assert len(figure.axes) == {"density": 3, "joint": 4, "overlay": 3}[name]
     assert legend(figure) == []
     if name != "joint":
@@ -188,23 +188,23 @@ def test_one_dataset_only_and_all_heads_in_one_bin(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_all_heads_outside_are_drawn_as_such(name):
-    content = tallies.from_arrays({"biwi": np.full((5, 3), 95.0)}, np.full((2, 3), np.nan))
+    content = densities.from_arrays({"biwi": np.full((5, 3), 95.0)}, np.full((2, 3), np.nan))
     figure = FIGURES[name](content)
     assert "5 heads, 5 outside" in texts(figure)[0]
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_the_settings(content, drawn):
     one = drawn["overlay"]
-    first = {form: figure_style.encoded(one, form) for form in figure_style.FORMATS}
-    assert {form: figure_style.encoded(one, form) for form in reversed(figure_style.FORMATS)} == first
+    first = {form: figures.encoded(one, form) for form in figures.FORMATS}
+    assert {form: figures.encoded(one, form) for form in reversed(figures.FORMATS)} == first
     with mpl.rc_context({"font.size": 20, "svg.hashsalt": None, "axes.grid": True, "savefig.dpi": 50}):
-        other = figures_density.overlay_figure(content)
-        assert {form: figure_style.encoded(other, form) for form in figure_style.FORMATS} == first
+        other = figures.overlay_figure(content)
+        assert {form: figures.encoded(other, form) for form in figures.FORMATS} == first
 
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(content):
     before = dict(mpl.rcParams)
-    figure_style.encoded(figures_density.overlay_figure(content), "svg")
+    figures.encoded(figures.overlay_figure(content), "svg")
     assert dict(mpl.rcParams) == before
 
 
@@ -217,28 +217,28 @@ def test_wrong_arrays_are_told():
         (({"biwi": BIWI}, UBHPD, ["train"]), "give one side per head"),
     ):
         with pytest.raises(UbhpdError) as wrong:
-            tallies.from_arrays(*arguments)
+            densities.from_arrays(*arguments)
         assert sentence in str(wrong.value)
-    assert tallies.from_arrays({}, UBHPD).pool is None
+    assert densities.from_arrays({}, UBHPD).pool is None
 
 
 def test_an_unknown_format_is_told(drawn, tmp_path):
     with pytest.raises(UbhpdError, match="choose of png, svg"):
-        figure_style.save(drawn["overlay"], tmp_path / "a.gif")
-    figure_style.save(drawn["overlay"], tmp_path / "a.png")
+        figures.save(drawn["overlay"], tmp_path / "a.gif")
+    figures.save(drawn["overlay"], tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_the_target_is_asked_for_or_recorded(built, tmp_path):
-    assert tallies.target_for(built) is None
+    assert densities.target_for(built) is None
     recorded = {"unbiased": {"sampling": {"target": targets.gaussian(20).tolist()}}}
     (built / "build.json").write_text(json.dumps(recorded))
-    assert tallies.target_for(built) == pytest.approx(targets.gaussian(20))
-    assert tallies.target_for(built / "pool.parquet") == pytest.approx(targets.gaussian(20))
-    assert np.array_equal(tallies.target_for(built, "30"), targets.gaussian(30))
-    assert np.array_equal(tallies.target_for(built, "uniform"), targets.uniform())
+    assert densities.target_for(built) == pytest.approx(targets.gaussian(20))
+    assert densities.target_for(built / "pool.parquet") == pytest.approx(targets.gaussian(20))
+    assert np.array_equal(densities.target_for(built, "30"), targets.gaussian(30))
+    assert np.array_equal(densities.target_for(built, "uniform"), targets.uniform())
     (tmp_path / "t.csv").write_text("\n".join(["1"] * 15))
-    assert tallies.target_for(built, str(tmp_path / "t.csv")) == pytest.approx(targets.uniform())
+    assert densities.target_for(built, str(tmp_path / "t.csv")) == pytest.approx(targets.uniform())
     for text in ("{", "[]", '{"unbiased": {"sampling": null}}'):
         (built / "build.json").write_text(text)
-        assert tallies.target_for(built) is None
+        assert densities.target_for(built) is None

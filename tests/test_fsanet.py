@@ -8,12 +8,12 @@ from realdata import REAL, needs
 
 from ubhpd.baselines import fsanet
 from ubhpd.baselines.fsanet import Config, Network, published
-from ubhpd.errors import UbhpdError
-from ubhpd.models import foreign
-from ubhpd.networks.aggregation import AGGREGATIONS, NetVlad, Structure, TwoMatrices, squash
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.recipes import RECIPES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
+from ubhpd.models import importing
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.nn.stagewise import AGGREGATIONS, NetVlad, Structure, TwoMatrices, squash
 
 SMALL = 16
 WEIGHTS = "weights/fsanet_300W_LP"
@@ -38,7 +38,7 @@ def pictures(bgr):
 def released(aggregation, scoring, *files):
     config = Config(aggregation, scoring)
     network = Network(config)
-    network.load_state_dict(published(config, foreign.read_files(files)))
+    network.load_state_dict(published(config, importing.read_files(files)))
     return network.eval()
 
 
@@ -118,7 +118,7 @@ def test_a_fusion_of_published_weights_in_any_order(order):
 @needs(WEIGHTS)
 def test_the_file_without_numbers_is_refused():
     with pytest.raises(UbhpdError, match="finite"):
-        foreign.read(weight_file("netvlad", "var"))
+        importing.read(weight_file("netvlad", "var"))
 
 
 @pytest.mark.parametrize("name", fsanet.MODELS)

@@ -8,11 +8,10 @@ from network_checks import batch, check_gradients, learn_by_heart
 
 from ubhpd.baselines import hopenet
 from ubhpd.baselines.hopenet import Config, Network
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.binned import HOPENET_BINS
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.recipes import RECIPES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import HOPENET_BINS, matrix_from_euler
 
 SMALL = Config(backbone="resnet18", size=32)
 FAR_BELOW = -1e4  # a logit that leaves no probability

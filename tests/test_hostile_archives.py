@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from archives_for_tests import FILES, opened, read_local, write_tar, write_zip, written
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.raw.trees import Entry, archive_fault, peek
 
 RNG = np.random.default_rng(0)

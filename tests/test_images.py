@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.images import Images
-from ubhpd.synth import biwi, upna
+from ubhpd.raw.image_files import Images
+from ubhpd.synth.writers import biwi_writer, upna_writer
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
-    biwi.write(root / "raw", (1,), frames=3, with_depth=False)
-    upna.write(root / "raw", users=(1,), videos=(1,), frames=6)
+    biwi_writer.write(root / "raw", (1,), frames=3, with_depth=False)
+    upna_writer.write(root / "raw", users=(1,), videos=(1,), frames=6)
     build(BuildConfig(("biwi", "upna"), root / "out", str(root / "raw")))
     return root / "out"
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from ubhpd.baselines import fsanet, ssrnet_md
-from ubhpd.networks.inference import fused
-from ubhpd.networks.resnet import resnet
+from ubhpd.nn.resnets import resnet
+from ubhpd.nn.tracing import fused
 
 
 def trained_a_little(network, inputs):

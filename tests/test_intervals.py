@@ -3,9 +3,9 @@ import pytest
 from scipy.stats import norm, poisson
 from score_data import heads
 
-from ubhpd.errors import UbhpdError
-from ubhpd.scores.intervals import _POISSON, BootstrapOptions, intervals, paired, resamples, sign_test
-from ubhpd.scores.scoring import Pairs, ScoreOptions, score, scores
+from ubhpd.core.errors import UbhpdError
+from ubhpd.evaluation.intervals import _POISSON, BootstrapOptions, intervals, paired, resamples, sign_test
+from ubhpd.evaluation.scoring import Pairs, ScoreOptions, score, scores
 
 OPTIONS = ScoreOptions()
 SOURCE = np.full((3, 15), 50.0)

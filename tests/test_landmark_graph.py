@@ -3,18 +3,21 @@
 import pytest
 import torch
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.graph_blocks import GraphBlock, GraphPose
-from ubhpd.networks.landmark_graph import (
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.graphs import (
+    GraphBlock,
+    GraphPose,
     adjacency,
     affinities,
     clipped,
     entries,
     missing_degree,
     released_graph_loss,
+    soft_argmax,
+    softmax_maps,
+    values_at,
 )
-from ubhpd.networks.landmark_sets import LANDMARK_SETS, neighbours
-from ubhpd.networks.soft_argmax import soft_argmax, softmax_maps, values_at
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, neighbours
 
 ALLOWED = torch.from_numpy(neighbours(LANDMARK_SETS[19], 7))
 SIDE = 64

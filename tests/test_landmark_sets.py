@@ -5,10 +5,10 @@ import pytest
 import scipy.io
 from realdata import REAL, needs
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.landmark_sets import LANDMARK_SETS, distances_mm, mean_face_mm, mirror_of, neighbours
-from ubhpd.rotation import matrix_from_angles
-from ubhpd.synth.shape import MIRROR_68
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_angles
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, distances_mm, mean_face_mm, mirror_of, neighbours
+from ubhpd.synth.renderer.shape import MIRROR_68
 
 MIRROR_19 = (4, 3, 2, 1, 0, 8, 7, 6, 5, 11, 10, 9, 15, 14, 13, 12, 18, 17, 16)
 

@@ -9,14 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.faces import dlib68, dlib_parts
-from ubhpd.faces.face import Face
-from ubhpd.faces.fill_landmarks import FillConfig, fill_landmarks
-from ubhpd.faces.landmark_file import POINT_COLUMNS
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images import landmarks
+from ubhpd.images.faces import Face
+from ubhpd.images.landmarks import POINT_COLUMNS, FillConfig, fill_landmarks
+from ubhpd.manifest.schema import COLUMNS, Column, fingerprint
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.schema import COLUMNS, Column, fingerprint
-from ubhpd.synth import aflw2000, biwi
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 FILLED = ("landmarks68", "landmarks_kind")
 
@@ -25,8 +24,8 @@ FILLED = ("landmarks68", "landmarks_kind")
 def pool(tmp_path_factory):
     """A pool of four heads without 68 landmarks (BIWI) and three with (AFLW2000)."""
     root = tmp_path_factory.mktemp("landmarks")
-    biwi.write(root / "raw", (1,), frames=4, with_depth=False)
-    aflw2000.write(root / "raw", 3)
+    biwi_writer.write(root / "raw", (1,), frames=4, with_depth=False)
+    aflw2000_writer.write(root / "raw", 3)
     build(BuildConfig(("biwi", "aflw2000"), root / "out", str(root / "raw")))
     return root / "out" / "pool.parquet"
 
@@ -42,9 +41,9 @@ def fake_dlib(monkeypatch, tmp_path):
 
     model = tmp_path / "model.dat"
     model.touch()
-    monkeypatch.setattr(dlib68, "model_path", lambda: model)
-    monkeypatch.setattr(dlib68, "predictor", lambda path: None)
-    monkeypatch.setattr(dlib68, "landmarks68", landmarks68)
+    monkeypatch.setattr(landmarks, "model_path", lambda: model)
+    monkeypatch.setattr(landmarks, "predictor", lambda path: None)
+    monkeypatch.setattr(landmarks, "landmarks68", landmarks68)
     return calls
 
 
@@ -126,21 +125,21 @@ def test_dlib_fills_from_the_heads_own_boxes(pool, tmp_path, ubhpd, fake_dlib):
 
 
 def test_an_interrupted_run_goes_on(pool, tmp_path, fake_dlib, monkeypatch):
-    monkeypatch.setattr(dlib_parts, "_CHUNK", 2)
+    monkeypatch.setattr(landmarks, "_CHUNK", 2)
     whole = fill_landmarks(FillConfig(pool, tmp_path / "whole.parquet", detector="none"))
     assert len(fake_dlib) == 4
-    find = dlib68.landmarks68
+    find = landmarks.landmarks68
 
     def killed(picture, box):
         if len(fake_dlib) == 4 + 3:
             raise KeyboardInterrupt
         return find(picture, box)
 
-    monkeypatch.setattr(dlib68, "landmarks68", killed)
+    monkeypatch.setattr(landmarks, "landmarks68", killed)
     with pytest.raises(KeyboardInterrupt):
         fill_landmarks(FillConfig(pool, tmp_path / "again.parquet", detector="none"))
     assert not (tmp_path / "again.parquet").exists()
-    monkeypatch.setattr(dlib68, "landmarks68", find)
+    monkeypatch.setattr(landmarks, "landmarks68", find)
     again = fill_landmarks(FillConfig(pool, tmp_path / "again.parquet", detector="none"))
     assert len(fake_dlib) == 4 + 3 + 2  # the first part was finished
     assert again.fingerprint == whole.fingerprint
@@ -176,8 +175,8 @@ def test_a_detectors_box_is_used_where_it_lies_on_the_head(pool, tmp_path, fake_
             """All boxes but the first head's, moved by a quarter of a pixel, and one where no head is."""
             return [Face((0, 0, 20, 20), 1.0), *(Face(tuple(np.add(box, 0.25)), 0.5) for box in own[1:])]
 
-    monkeypatch.setattr(dlib_parts, "detector", lambda name: Shifted())
-    monkeypatch.setattr(dlib_parts, "_SAME_FACE", 0.95)  # the heads lie near each other
+    monkeypatch.setattr(landmarks, "detector", lambda name: Shifted())
+    monkeypatch.setattr(landmarks, "_SAME_FACE", 0.95)  # the heads lie near each other
     report = fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", only_missing=False, detector="any"))
     assert np.array(fake_dlib) == pytest.approx(np.array(own[1:]) + 0.25)
     assert (report.kind, report.filled, report.failed) == ("dlib68:shifted", 6, 1)
@@ -237,7 +236,7 @@ def test_not_one_head_filled_is_an_error_and_writes_nothing(pool, tmp_path, fake
     def fails(picture, box):
         raise UbhpdError("No.")
 
-    monkeypatch.setattr(dlib68, "landmarks68", fails)
+    monkeypatch.setattr(landmarks, "landmarks68", fails)
     with pytest.raises(UbhpdError, match="Not one of 4 heads could be filled; the first: No."):
         fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", detector="none"))
     assert not (tmp_path / "o.parquet").exists()

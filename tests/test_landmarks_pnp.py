@@ -8,14 +8,14 @@ import pytest
 from realdata import REAL, needs
 from scipy.spatial.transform import Rotation
 
-from ubhpd import rotation
 from ubhpd.baselines.landmarks_pnp import MODELS, Config, fit, solve
-from ubhpd.checking import landmark_pose
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.landmark_sets import mean_face_mm, mirror_of
-from ubhpd.raw.matfile import MatReader
-from ubhpd.solving import Heads
-from ubhpd.synth.heads import pinhole_view
+from ubhpd.core import rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.geometric import Heads
+from ubhpd.nn.landmark_sets import mean_face_mm, mirror_of
+from ubhpd.quality import checks
+from ubhpd.raw.label_files import MatReader
+from ubhpd.synth.rendered_heads import pinhole_view
 
 WIDTH, HEIGHT = 640.0, 480.0
 ALL = tuple(range(68))
@@ -157,7 +157,7 @@ def test_the_angles_of_the_camera_frame_are_the_canonical_ones():
 def test_it_agrees_with_the_check_of_labels_in_the_same_picture():
     """Both see the same landmarks from far away; their faces differ, but a turn to the left is one for both."""
     heads = seen_heads([(30, 0, 0), (0, 20, 0), (0, 0, 25), (-40, -20, 10)], 1120)
-    other = landmark_pose.fit(heads.landmarks68).rotation
+    other = checks.fit(heads.landmarks68).rotation
     assert rotation.geodesic_deg(solve(Config(), known_face(), heads), other).max() < 25
 
 
@@ -221,7 +221,7 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 
 def test_the_models_are_fitted_and_solved_from_a_checkpoint(tmp_path):
-    from ubhpd.models.solver import Solver
+    from ubhpd.models.geometric_model import Solver
 
     heads = seen_heads(poses(40), 1120)
     for name in MODELS:

@@ -13,10 +13,11 @@ from leaderboard_data import result, score, side
 from score_data import heads, write_csv, write_manifest
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.leaderboard import page, standings, texts
+from ubhpd.core.errors import UbhpdError
+from ubhpd.leaderboard import page, standings
+from ubhpd.leaderboard import tables as texts
 from ubhpd.leaderboard.columns import COLUMNS, entrant_cells
-from ubhpd.leaderboard.publish import publish
+from ubhpd.leaderboard.page import publish
 from ubhpd.leaderboard.result import Found, Training, canonical_hash, read, read_all, write
 from ubhpd.models.checkpoint import file_origin
 

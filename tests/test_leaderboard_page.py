@@ -6,7 +6,7 @@ import shutil
 import pytest
 from leaderboard_data import result
 
-from ubhpd.leaderboard.publish import publish
+from ubhpd.leaderboard.page import publish
 from ubhpd.leaderboard.result import write
 
 pytest.importorskip("selenium", reason="needs selenium: pip install selenium")

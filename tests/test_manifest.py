@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.files import replacing
-from ubhpd.records import Record
-from ubhpd.schema import COLUMNS, Column, fingerprint, regrouped, schema, table_from_records
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.core.records import Record
+from ubhpd.manifest.schema import COLUMNS, Column, fingerprint, regrouped, schema, table_from_records
 
 
 def heads(count, seed=0, dataset="300wlp"):

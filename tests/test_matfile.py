@@ -23,7 +23,7 @@ from mat_data import (
 from numpy.testing import assert_array_equal
 from realdata import REAL, needs
 
-from ubhpd.raw.matfile import MatReader
+from ubhpd.raw.label_files import MatReader
 
 
 @pytest.fixture

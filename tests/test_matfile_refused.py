@@ -29,7 +29,7 @@ from mat_data import (
 )
 from realdata import REAL
 
-from ubhpd.raw.matfile import MatError, MatReader
+from ubhpd.raw.label_files import MatError, MatReader
 
 
 @pytest.mark.parametrize("compressed", [True, False])

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from ubhpd import rotation
 from ubhpd.baselines import mean_pose
-from ubhpd.errors import UbhpdError
-from ubhpd.solving import Heads
+from ubhpd.core import rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.geometric import Heads
 
 
 def heads(angles):

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from score_data import covering, heads
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
 from ubhpd.metrics import balanced, mae
-from ubhpd.rotation import matrix_from_euler
 
 
 def test_balanced_mae_is_the_mean_of_bins_then_of_angles():

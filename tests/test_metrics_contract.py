@@ -9,11 +9,11 @@ import pytest
 from score_data import heads
 
 import ubhpd.metrics as room
-from ubhpd.errors import UbhpdError
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.scores import metric_cards
-from ubhpd.scores.metric_cards import METRIC_CARD, all_scores, check_metric, metric_options, metrics, units
-from ubhpd.scores.scoring import Pairs, SampleErrors, ScoreOptions, sample_errors, scores, sums, with_context
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.evaluation import metric_cards
+from ubhpd.evaluation.metric_cards import METRIC_CARD, all_scores, check_metric, metric_options, metrics, units
+from ubhpd.evaluation.scoring import Pairs, SampleErrors, ScoreOptions, sample_errors, scores, sums, with_context
 
 SOURCE = np.full((3, 15), 50.0)
 K = np.array([1.1, 1.2, 1.3])
@@ -97,7 +97,7 @@ def test_per_sample_errors_have_the_columns_of_the_card(name):
     ],
 )
 def test_bad_arrays_never_reach_a_metric(predicted, true, said):
-    from ubhpd.scores.scoring import score
+    from ubhpd.evaluation.scoring import score
 
     with pytest.raises(UbhpdError, match=said):
         score(Pairs(predicted, true))
@@ -105,7 +105,7 @@ def test_bad_arrays_never_reach_a_metric(predicted, true, said):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_a_metric_imports_only_what_its_room_allows(path):
-    allowed = {"ubhpd.rotation", "ubhpd.bins", "ubhpd.errors", "ubhpd.metrics"}
+    allowed = {"ubhpd.core.rotation", "ubhpd.core.bins", "ubhpd.core.errors", "ubhpd.metrics"}
     forbidden = {"print", "open"}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ubhpd"):

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.metrics import mae
 
 ANGLES = hnp.arrays(np.float64, st.tuples(st.integers(1, 30), st.just(3)), elements=st.floats(-400, 400))

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
 from ubhpd.metrics import aligned, geodesic, maev
-from ubhpd.rotation import matrix_from_euler
 
 SEEDS = st.integers(0, 10_000)
 

@@ -5,12 +5,12 @@ from hypothesis import strategies as st
 from realdata import needs
 from score_data import HOPENET, LP_HISTOGRAM, covering, heads
 
-from ubhpd.bins import counts
-from ubhpd.errors import UbhpdError
+from ubhpd.core.bins import counts
+from ubhpd.core.errors import UbhpdError
+from ubhpd.evaluation import predictions
+from ubhpd.evaluation.pairing import known, training_set
+from ubhpd.evaluation.printed_results import printed_constants, printed_pairs, results
 from ubhpd.metrics import balanced, density_weights, mae, ubmae, ubmae_printed
-from ubhpd.scores import predictions
-from ubhpd.scores.published import printed_constants, printed_pairs, results
-from ubhpd.scores.training_sets import known, training_set
 
 SOURCE = np.full((3, 15), 10.0)
 

@@ -7,12 +7,11 @@ import pytest
 import torch
 from wheel_check import REPOSITORY
 
-from ubhpd import registry
-from ubhpd.models.catalogue import NETWORKS, catalogue
-from ubhpd.models.configure import config_of, configured, module_of
+from ubhpd.evaluation.printed_results import results
+from ubhpd.images.recipes import RECIPES
+from ubhpd.models.catalogue import NETWORKS, catalogue, config_of, configured, module_of
 from ubhpd.models.importing import invented_input
-from ubhpd.recipes import RECIPES
-from ubhpd.scores.published import results
+from ubhpd.pool import sources
 
 every = pytest.mark.parametrize("card", catalogue().values(), ids=lambda card: card.name)
 
@@ -70,7 +69,7 @@ def test_its_input_recipe_is_valid(card):
     module, config = configured(card.name)
     recipe = module.input_recipe(config)
     assert {recipe.crop, *dict(recipe.crop_of).values()} <= set(RECIPES)
-    assert set(dict(recipe.crop_of)) <= set(registry.builders())
+    assert set(dict(recipe.crop_of)) <= set(sources.builders())
     assert recipe.size > 0 and min(recipe.std) > 0 and recipe.colour in ("RGB", "BGR")
     assert (recipe.frames > 1) == (card.kind == "sequence")
 

@@ -11,14 +11,25 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from ubhpd.errors import UbhpdError  # noqa: E402
-from ubhpd.networks.backbones import BACKBONES, backbone  # noqa: E402
-from ubhpd.networks.botnet import Attention, AttentionBlock  # noqa: E402
-from ubhpd.networks.efficientnet import EfficientNetB0, MBConv, SameConv2d, Stage, StochasticDepth  # noqa: E402
-from ubhpd.networks.mobilenet import InvertedResidual  # noqa: E402
-from ubhpd.networks.repvgg import RepVGGB1g2, RepVGGBlock  # noqa: E402
-from ubhpd.networks.res2net import Bottle2neck  # noqa: E402
-from ubhpd.networks.resnet import BasicBlock, Bottleneck, resnet  # noqa: E402
+from ubhpd.core.errors import UbhpdError  # noqa: E402
+from ubhpd.nn.backbones import BACKBONES, backbone  # noqa: E402
+from ubhpd.nn.mobilenets import (  # noqa: E402
+    EfficientNetB0,
+    InvertedResidual,
+    MBConv,
+    SameConv2d,
+    Stage,
+    StochasticDepth,
+)
+from ubhpd.nn.resnets import (  # noqa: E402  # noqa: E402
+    Attention,
+    AttentionBlock,
+    BasicBlock,
+    Bottle2neck,
+    Bottleneck,
+    resnet,
+)
+from ubhpd.nn.vggs import RepVGGB1g2, RepVGGBlock  # noqa: E402
 
 # With 1000 classes: torchvision's num_params; for Res2Net and RepVGG what the authors and MMPretrain print, in
 # millions. The second number is the count of entries of the published state dict.

@@ -83,7 +83,7 @@ def test_what_a_cell_shows(tmp_path):
         ("code", "x = 4"),
         ("code", "x;"),
         ("code", "import pandas as pd\npd.DataFrame({'a': [x]})"),
-        ("code", "from ubhpd.figures.figure_style import new_figure\nnew_figure(2, 1)"),
+        ("code", "from ubhpd.reports.figures import new_figure\nnew_figure(2, 1)"),
         ("code", "Path('left.txt').write_text('here')"),
     )
     folder = tmp_path / "work"

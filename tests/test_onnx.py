@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from ubhpd import rotation
-from ubhpd.errors import UbhpdError
-from ubhpd.models import onnx_export
+from ubhpd.core import rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.inference import onnx_export
+from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor
 from ubhpd.models.checkpoint import read_about
 from ubhpd.models.model import Model
-from ubhpd.networks.rotations import matrix_from_euler, nearest_rotation
-from ubhpd.networks.tracing import traced
-from ubhpd.prediction.network_predictor import FromPixels, NetworkPredictor
+from ubhpd.nn.outputs import matrix_from_euler, nearest_rotation
+from ubhpd.nn.tracing import traced
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")

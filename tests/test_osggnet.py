@@ -10,12 +10,12 @@ import pytest
 import torch
 from network_checks import batch, check_gradients, learn_by_heart, mean_error_deg
 
-from ubhpd import recipes
 from ubhpd.baselines import osggnet
 from ubhpd.baselines.osggnet import ABLATIONS, MODELS, PARAMETERS, REPORTED, Config, Network, input_recipe
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.landmark_network import LandmarkNetwork
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images import recipes
+from ubhpd.nn.contract import Target
+from ubhpd.nn.graphs import LandmarkNetwork
 
 TINY = {"size": 32, "backbone": "thin", "decoder_width": 16}
 

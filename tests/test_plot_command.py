@@ -9,7 +9,7 @@ import pytest
 from figure_data import BIWI, heads, write_build
 
 from ubhpd import manifest
-from ubhpd.sampler import tallies
+from ubhpd.sampling import densities
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def built(tmp_path):
 def test_the_same_bytes_in_another_process_without_pyplot(built, ubhpd, tmp_path):
     assert ubhpd("plot", "density", built, "--figures", "joint,overlay", "--quiet") == (0, "", "")
     script = (
-        "import sys; from ubhpd.figures.figures_density import write\n"
+        "import sys; from ubhpd.reports.figures import write\n"
         "from pathlib import Path\n"
         "write(sys.argv[1], ['joint', 'overlay'], Path(sys.argv[2]))\n"
         "sys.exit('pyplot was imported' if 'matplotlib.pyplot' in sys.modules else 0)"
@@ -39,7 +39,7 @@ def test_the_command_writes_figures_and_numbers_and_prints_where(built, ubhpd, t
     assert (code, err) == (0, "")
     assert out.splitlines() == [str(built / "figures" / n) for n in names]
     pd.testing.assert_frame_equal(
-        pd.read_csv(built / "figures" / "densities.csv"), tallies.table(tallies.read(built)), check_dtype=False
+        pd.read_csv(built / "figures" / "densities.csv"), densities.table(densities.read(built)), check_dtype=False
     )
     place = tmp_path / "elsewhere"
     code, out, _ = ubhpd(

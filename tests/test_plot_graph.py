@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from ubhpd.crops import crop, crop_box, recipe_named
-from ubhpd.faces.detectors import detector
+from ubhpd.images.crops import crop, crop_box, recipe_named
+from ubhpd.images.detectors import detector
+from ubhpd.inference.facial_graph import facial_graph
 from ubhpd.models.model import Model
-from ubhpd.prediction.facial_graph import facial_graph
 
 
 @pytest.fixture

@@ -10,22 +10,20 @@ import pyarrow as pa
 import pytest
 import torch
 
-from ubhpd import manifest, rotation
-from ubhpd.crops import RECIPES, crop, crop_box, placed
-from ubhpd.errors import UbhpdError
-from ubhpd.models.heads_table import heads_of
+from ubhpd import manifest
+from ubhpd.core import rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.progress import Progress
+from ubhpd.images.crops import RECIPES, crop, crop_box, placed
+from ubhpd.inference import prediction_file
+from ubhpd.inference.manifest_source import ManifestSource, read_plan
+from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
+from ubhpd.manifest.schema import COLUMNS
+from ubhpd.models.geometric_model import Solver, heads_of
 from ubhpd.models.model import Model
-from ubhpd.models.solver import Solver
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.prediction import job
-from ubhpd.prediction.manifest_source import ManifestSource
-from ubhpd.prediction.network_predictor import FromPixels, NetworkPredictor
-from ubhpd.prediction.plan import read_plan
-from ubhpd.prediction.speed import Speed
-from ubhpd.progress import Progress
-from ubhpd.raw.images import Images
-from ubhpd.schema import COLUMNS
-from ubhpd.synth import biwi, upna, w300lp
+from ubhpd.raw.image_files import Images
+from ubhpd.synth.writers import biwi_writer, upna_writer, w300lp_writer
 
 MODEL = "fsanet_metric_wo"
 QUIET = Progress(show=False)
@@ -35,9 +33,9 @@ QUIET = Progress(show=False)
 def built(tmp_path_factory):
     """A build with pictures, frames of recordings and videos; read only."""
     root = tmp_path_factory.mktemp("predict")
-    w300lp.write(root / "raw", 4, views=2, distinct_pictures=4)
-    biwi.write(root / "raw", (1,), frames=5, with_depth=False)
-    upna.write(root / "raw", (1, 2), (1,), frames=3)
+    w300lp_writer.write(root / "raw", 4, views=2, distinct_pictures=4)
+    biwi_writer.write(root / "raw", (1,), frames=5, with_depth=False)
+    upna_writer.write(root / "raw", (1, 2), (1,), frames=3)
     build(BuildConfig(("300wlp", "biwi", "upna"), root / "out", str(root / "raw")))
     return root / "out"
 
@@ -105,7 +103,7 @@ def test_matrices_and_angles_are_the_same_poses(built, weights, tmp_path, ubhpd)
     common = ("predict", "--weights", weights, "--manifest", built / "pool.parquet", "--out")
     ubhpd(*common, tmp_path / "a.csv")
     ubhpd(*common, tmp_path / "m.csv", "--as", "matrix")
-    matrices = [[float(r[c]) for c in job.MATRIX] for r in table(tmp_path / "m.csv")]
+    matrices = [[float(r[c]) for c in prediction_file.MATRIX] for r in table(tmp_path / "m.csv")]
     wanted = rotation.matrix_from_euler(angles(table(tmp_path / "a.csv")))
     assert np.allclose(np.reshape(matrices, (-1, 3, 3)), wanted, atol=1e-5)
 
@@ -115,12 +113,14 @@ def run(built, weights, out, path=None, judge=None, draw=None):
     model = Model.of_checkpoint(weights)
     source = ManifestSource(read_plan(path or built / "pool.parquet", model.recipe, None), built, model.recipe, "crops")
     own = NetworkPredictor(model).poses
-    return job.predict(source, judge(own) if judge else own, out, {"weights": str(weights)}, QUIET, draw=draw)
+    return prediction_file.predict(
+        source, judge(own) if judge else own, out, {"weights": str(weights)}, QUIET, draw=draw
+    )
 
 
 @pytest.fixture
 def small_units(monkeypatch):
-    monkeypatch.setattr("ubhpd.prediction.manifest_source.BATCH_HEADS", 4)
+    monkeypatch.setattr("ubhpd.inference.manifest_source.BATCH_HEADS", 4)
 
 
 def stopping_after(batches):

@@ -8,11 +8,11 @@ import pytest
 from realdata import needs
 from score_data import HEADER, HOPENET, heads, write_csv, write_manifest
 
-from ubhpd.errors import UbhpdError
-from ubhpd.rotation import matrix_from_euler, quaternion_from_matrix
-from ubhpd.scores import predictions
-from ubhpd.scores.pairing import pair
-from ubhpd.scores.predictions import read
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler, quaternion_from_matrix
+from ubhpd.evaluation import predictions
+from ubhpd.evaluation.pairing import pair
+from ubhpd.evaluation.predictions import read
 
 GOOD = "sample_id,yaw,pitch,roll\na,1,2,3\nb,4,5,6\n"
 

@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from ubhpd.errors import UbhpdError  # noqa: E402
-from ubhpd.networks.backbone import Backbone  # noqa: E402
-from ubhpd.networks.backbones import backbone  # noqa: E402
-from ubhpd.networks.pretrained import load_backbone  # noqa: E402
+from ubhpd.core.errors import UbhpdError  # noqa: E402
+from ubhpd.nn.backbone import Backbone  # noqa: E402
+from ubhpd.nn.backbones import backbone  # noqa: E402
+from ubhpd.nn.weight_files import load_backbone  # noqa: E402
 
 MOBILENET = Path(os.environ.get("UBHPD_MOBILENET") or "mobilenet_v2-b0353104.pth")
 

@@ -13,12 +13,11 @@ import pytest
 from realdata import REAL, needs
 
 from ubhpd import cli, manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.protocol.frame_lists import read_frame_list
-from ubhpd.protocol.protocol_rules import CONDITIONS, DIVISIONS
-from ubhpd.protocol.protocols import PROTOCOLS, ids_hash, in_series, list_text, protocol, resolve
-from ubhpd.sampler import heads
-from ubhpd.schema import COLUMNS, Column
+from ubhpd.core.errors import UbhpdError
+from ubhpd.manifest.schema import COLUMNS, Column
+from ubhpd.protocols.resolve import PROTOCOLS, ids_hash, in_series, list_text, protocol, resolve
+from ubhpd.protocols.rules import CONDITIONS, DIVISIONS, read_frame_list
+from ubhpd.sampling import heads
 
 # A hash that differs here means another protocol: give it a new version or, better, a new id.
 DEFINITIONS = {

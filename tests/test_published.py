@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from realdata import REAL
 
-from ubhpd.errors import UbhpdError
-from ubhpd.scores.published import lint, printed_pairs, results
+from ubhpd.core.errors import UbhpdError
+from ubhpd.evaluation.printed_results import lint, printed_pairs, results
 
 HEADER = "paper,table,train,test,method,yaw,pitch,roll,mae,ubmae,model_mb,note\n"
 SHARED = REAL.parent / "tables" / "published_results.csv"

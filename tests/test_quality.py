@@ -6,15 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ubhpd import manifest
-from ubhpd.checking import landmark_pose, quality
-from ubhpd.checking.quality import FLAGS, Thresholds, check, check_manifest, write_flags
+from ubhpd.core.records import Record
+from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
+from ubhpd.manifest.schema import fingerprint, table_from_records
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.records import Record
-from ubhpd.rotation import geodesic_deg, matrix_from_euler
-from ubhpd.schema import fingerprint, table_from_records
-from ubhpd.synth import aflw, aflw2000, w300lp
-from ubhpd.synth.heads import weak_view
-from ubhpd.synth.shape import landmarks21, landmarks68
+from ubhpd.quality import checks
+from ubhpd.quality.checks import FLAGS, Thresholds, check, check_manifest, write_flags
+from ubhpd.synth.rendered_heads import weak_view
+from ubhpd.synth.renderer.shape import landmarks21, landmarks68
+from ubhpd.synth.writers import aflw2000_writer, aflw_writer, w300lp_writer
 
 
 def record(name="d/1", ypr=(10.0, 5.0, -3.0), **more):
@@ -121,14 +121,14 @@ def test_the_pose_of_projected_landmarks_is_found(seed, few):
     rotation = matrix_from_euler(rng.uniform((-85, -50, -60), (85, 50, 60)))
     face = landmarks21() if few else landmarks68()
     points = weak_view(rotation, rng.uniform(0.02, 3), (220, 230)).project(face)[:, :2]
-    found = landmark_pose.fit(points[None])
+    found = checks.fit(points[None])
     assert geodesic_deg(found.rotation[0], rotation) < 4 and found.residual[0] < 0.02
 
 
 def test_landmarks_without_a_pose_give_none():
     line = np.linspace(0, 100, 68)
     points = np.stack([np.stack([line, line], 1), np.full((68, 2), np.nan), np.full((68, 2), 7.0)])
-    found = landmark_pose.fit(points)
+    found = checks.fit(points)
     assert np.isnan(found.rotation[1:]).all() and np.isnan(found.residual[1:]).all()
 
 
@@ -138,16 +138,16 @@ def test_a_constant_offset_is_taken_out_and_outliers_do_not_move_it():
     offset = matrix_from_euler((4.0, -12.0, 3.0))
     fitted = labels @ offset.T
     fitted[:20] = matrix_from_euler(rng.uniform(-90, 90, (20, 3)))
-    assert geodesic_deg(landmark_pose.without_offset(fitted, labels), labels)[20:].max() < 1.5
-    assert np.array_equal(landmark_pose.without_offset(fitted[:30], labels[:30]), fitted[:30])
+    assert geodesic_deg(checks.without_offset(fitted, labels), labels)[20:].max() < 1.5
+    assert np.array_equal(checks.without_offset(fitted[:30], labels[:30]), fitted[:30])
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
-    aflw.write(root / "raw", 120, seed=2)
-    aflw2000.write(root / "raw", 60, seed=5)
-    w300lp.write(root / "raw", 60, seed=3, bad_flips=2)
+    aflw_writer.write(root / "raw", 120, seed=2)
+    aflw2000_writer.write(root / "raw", 60, seed=5)
+    w300lp_writer.write(root / "raw", 60, seed=3, bad_flips=2)
     build(BuildConfig(("aflw", "aflw2000", "300wlp"), root / "out", str(root / "raw")))
     return root / "out"
 
@@ -180,7 +180,7 @@ def test_batches_and_a_whole_table_give_the_same(out):
     whole = check(table, limits)
     assert check(iter(table.combine_chunks().to_batches(7)), limits).equals(whole)
     order = [table.column("sample_id").to_pylist().index(s) for s in whole.column("sample_id").to_pylist()]
-    assert order == sorted(order) and whole.schema == quality.RESULT
+    assert order == sorted(order) and whole.schema == checks.RESULT
 
 
 def test_flags_are_kept_with_the_manifest_and_made_anew_for_another(out, tmp_path):

@@ -15,9 +15,9 @@ from realdata import REAL, needs
 from trees_for_tests import angles_of, plain_all, read_all, read_items
 
 from ubhpd.builders import aflw2000, biwi
+from ubhpd.core.records import Record
+from ubhpd.core.rotation import geodesic_deg, matrix_from_angles, orthonormality_error
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.records import Record
-from ubhpd.rotation import geodesic_deg, matrix_from_angles, orthonormality_error
 
 TOLERANCE_DEG = 1e-3  # the tables have five decimals
 

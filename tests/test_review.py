@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 
 from ubhpd import cli, manifest
-from ubhpd.checking import review
-from ubhpd.checking.decisions import Decision, read, record
-from ubhpd.checking.review_heads import Filter, Heads
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.records import Record
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.manifest.schema import table_from_records
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.images import Images
+from ubhpd.quality import review
+from ubhpd.quality.decisions import Decision, read, record
+from ubhpd.quality.review import Filter, Heads
+from ubhpd.raw.image_files import Images
 from ubhpd.raw.trees import TreeSpec
-from ubhpd.records import Record
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.schema import table_from_records
-from ubhpd.synth import aflw, biwi, w300lp
+from ubhpd.synth.writers import aflw_writer, biwi_writer, w300lp_writer
 
 pytest.importorskip("flask", reason="the review page needs Flask: pip install 'ubhpd[web]'")
 
@@ -36,9 +36,9 @@ ONE = "biwi/01/frame_00003"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
-    biwi.write(root / "raw", (1,), frames=8, with_depth=False)
-    aflw.write(root / "raw", 30, seed=2)
-    w300lp.write(root / "raw", 12, seed=3, bad_flips=2)
+    biwi_writer.write(root / "raw", (1,), frames=8, with_depth=False)
+    aflw_writer.write(root / "raw", 30, seed=2)
+    w300lp_writer.write(root / "raw", 12, seed=3, bad_flips=2)
     build(BuildConfig(("biwi", "aflw", "300wlp"), root / "out", str(root / "raw")))
     Heads(root / "out")  # so that the flags are there
     return root / "out"
@@ -153,7 +153,7 @@ def test_every_answer_forbids_foreign_code_and_frames(browser):
 
 def test_the_page_asks_nobody_else_and_holds_no_inline_code():
     for name in ("index.html", "review.css", "review.js"):
-        text = (files("ubhpd.checking") / "review_page" / name).read_text().replace("http://www.w3.org/2000/svg", "")
+        text = (files("ubhpd.quality") / "review_page" / name).read_text().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://|\bon\w+=\"|style=\"|innerHTML", text), name
 
 

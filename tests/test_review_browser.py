@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ubhpd.checking.decisions import read
-from ubhpd.checking.review_heads import Heads
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.synth import aflw, biwi, w300lp
+from ubhpd.quality.decisions import read
+from ubhpd.quality.review import Heads
+from ubhpd.synth.writers import aflw_writer, biwi_writer, w300lp_writer
 
 pytest.importorskip("flask", reason="the review page needs Flask: pip install 'ubhpd[web]'")
 pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
@@ -38,9 +38,9 @@ SHOTS = os.environ.get("UBHPD_SCREENSHOTS")  # a folder: what the page looks lik
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("built")
-    biwi.write(root / "raw", (1,), frames=30, with_depth=False)
-    aflw.write(root / "raw", 60, seed=2)
-    w300lp.write(root / "raw", 24, seed=3)
+    biwi_writer.write(root / "raw", (1,), frames=30, with_depth=False)
+    aflw_writer.write(root / "raw", 60, seed=2)
+    w300lp_writer.write(root / "raw", 24, seed=3)
     build(BuildConfig(("biwi", "aflw", "300wlp"), root / "out", str(root / "raw")))
     return root / "out"
 

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from realdata import REAL, needs
 from scipy.spatial.transform import Rotation
 
-from ubhpd import rotation as r
-from ubhpd.errors import UbhpdError
+from ubhpd.core import rotation as r
+from ubhpd.core.errors import UbhpdError
 
 FLIP = np.diag([1.0, -1.0, -1.0])
 MIRROR = np.diag([-1.0, 1.0, 1.0])

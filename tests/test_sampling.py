@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from realdata import REAL, needs
 from scipy.optimize import linprog
 
-from ubhpd import bins
-from ubhpd.errors import UbhpdError
-from ubhpd.sampler import allocation, auto, heads, picking, sampling, targets
-from ubhpd.sampler.sampling import SamplingConfig, sample, sample_stream
+from ubhpd.core import bins
+from ubhpd.core.errors import UbhpdError
+from ubhpd.sampling import allocation, heads, picking, sampler, targets
+from ubhpd.sampling import targets as auto
+from ubhpd.sampling.sampler import SamplingConfig, sample, sample_stream
 
 SIGMA = 20.0
 
@@ -275,11 +276,11 @@ def test_a_pool_in_batches_gives_the_same(pool, size, cuts):
     edges = [0, *sorted(min(c, len(pool)) for c in cuts), len(pool)]
     rows = [np.arange(a, b) for a, b in pairwise(edges)]
     config = SamplingConfig(size, sigma_deg=SIGMA)
-    sampling._GATHER, before = 1, sampling._GATHER
+    sampler._GATHER, before = 1, sampler._GATHER
     try:
         streamed = sample_stream(lambda: (pool.take(r) for r in rows), config)
     finally:
-        sampling._GATHER = before
+        sampler._GATHER = before
     whole = sample(pool, config)
     np.testing.assert_array_equal(streamed.rows, whole.rows)
     assert streamed.as_dict() == whole.as_dict()

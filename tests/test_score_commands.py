@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from realdata import needs
 from score_data import HOPENET, heads, write_csv, write_manifest
 
-from ubhpd.bins import counts
 from ubhpd.cli import root
+from ubhpd.core.bins import counts
+from ubhpd.evaluation.metric_cards import all_scores
 from ubhpd.metrics.ubmae import ubmae
-from ubhpd.scores.metric_cards import all_scores
 
 
 def ubhpd(*arguments):

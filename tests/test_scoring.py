@@ -8,12 +8,12 @@ from realdata import needs
 from scipy.spatial.transform import Rotation
 from score_data import HOPENET, heads
 
+from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
+from ubhpd.evaluation import predictions, scoring
+from ubhpd.evaluation import scoring as relative
+from ubhpd.evaluation.pairing import known, pair
+from ubhpd.evaluation.scoring import Pairs, ScoreOptions, bin_table, sample_errors, score, score_arrays, sums
 from ubhpd.metrics import aligned, balanced, geodesic, mae, maev, ubmae
-from ubhpd.rotation import euler_from_matrix, matrix_from_euler
-from ubhpd.scores import predictions, relative, scoring
-from ubhpd.scores.pairing import pair
-from ubhpd.scores.scoring import Pairs, ScoreOptions, bin_table, sample_errors, score, score_arrays, sums
-from ubhpd.scores.training_sets import known
 
 SOURCE = np.full((3, 15), 50.0)
 SEEDS = st.integers(0, 10_000)

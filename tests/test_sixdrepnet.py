@@ -5,13 +5,13 @@ import pytest
 import torch
 from network_checks import batch, check_gradients, learn_by_heart
 
-from ubhpd import rotation
 from ubhpd.baselines import sixdrepnet
 from ubhpd.baselines.sixdrepnet import Config, Network, published
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.recipes import RECIPES
+from ubhpd.core import rotation
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import matrix_from_euler
 
 SMALL = Config(size=32, backbone="resnet18")
 

@@ -6,10 +6,10 @@ import pytest
 from score_data import write_manifest
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
-from ubhpd.models.heads_table import COLUMNS, heads_of, own_landmarks
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.schema import lists
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.manifest.schema import lists
+from ubhpd.models.geometric_model import COLUMNS, heads_of, own_landmarks
 
 TRUE = np.array([[10.0, 20.0, 30.0], [-10.0, 0.0, 5.0]])
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realdata import REAL, needs
 
-from ubhpd.errors import UbhpdError
-from ubhpd.sampler import groups, heads, splits
+from ubhpd.core.errors import UbhpdError
+from ubhpd.sampling import heads, splits
+from ubhpd.sampling import splits as groups
 
 
 def random_pool(n, seed, spread=20.0):

@@ -8,11 +8,11 @@ from realdata import REAL, needs
 
 from ubhpd.baselines import ssrnet_md
 from ubhpd.baselines.ssrnet_md import Config, Network, published
-from ubhpd.errors import UbhpdError
-from ubhpd.models import foreign
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.networks.stagewise import StageDense, from_keras, stagewise_deg
+from ubhpd.core.errors import UbhpdError
+from ubhpd.models import importing
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.nn.stagewise import StageDense, from_keras, stagewise_deg
 
 FILE = "weights/fsanet_300W_LP/ssrnet_mt.h5"
 GOLDEN = "weights/golden"
@@ -25,7 +25,7 @@ def untrained(seed=0, **options):
 
 def released():
     network = Network(Config())
-    network.load_state_dict(published(Config(), foreign.read(REAL / FILE)))
+    network.load_state_dict(published(Config(), importing.read(REAL / FILE)))
     return network.eval()
 
 
@@ -52,7 +52,7 @@ def test_published_weights_answer_as_the_original_code(inputs, answers):
 
 @needs(FILE)
 def test_missing_and_foreign_tensors_are_named():
-    tensors = foreign.read(REAL / FILE)
+    tensors = importing.read(REAL / FILE)
     with pytest.raises(UbhpdError, match="lack conv2d_3/bias"):
         published(Config(), {n: t for n, t in tensors.items() if n != "conv2d_3/bias"})
     with pytest.raises(UbhpdError, match="head/kernel too many"):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from trees_for_tests import angles_of, copied, plain, plain_all, read_all, read_items, replace_file, tree_at, tree_of
 
-from ubhpd import registry
 from ubhpd.builders import synhead as builder
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_angles
+from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.raw.source import Source
-from ubhpd.rotation import matrix_from_angles
-from ubhpd.synth import biwi, synhead
+from ubhpd.synth.writers import biwi_writer, synhead_writer
 
 TRACK = "synhead/BIWI/00/f01"
 
@@ -56,7 +56,7 @@ def test_columns_by_hand(tree: Path) -> None:
 
 
 def test_pictures_go_by_number_not_by_text(tmp_path: Path) -> None:
-    truth = synhead.write(tmp_path, {"kinect": (0,)}, ("f01",), frames=12, first_frame=8, distinct_pictures=1)
+    truth = synhead_writer.write(tmp_path, {"kinect": (0,)}, ("f01",), frames=12, first_frame=8, distinct_pictures=1)
     said = read_all("synhead", tmp_path / "synhead2_release")
     assert [r.frame_index for r in said.records.values()] == list(range(8, 20)) and not said.notes
     for sample_id, pose in truth.items():
@@ -215,7 +215,7 @@ def test_columns_and_signs(tree: Path) -> None:
             stored = dict(zip(columns, (1, 2, 3), strict=True))
             pitch, yaw, roll = (stored[n] * s for n, s in zip(("pitch", "yaw", "roll"), signs, strict=True))
             np.testing.assert_allclose(angles_of(record), (yaw, pitch, roll), atol=1e-12)
-            chosen = registry.options_for(registry.builders()["synhead"], options).convention
+            chosen = sources.options_for(sources.builders()["synhead"], options).convention
             assert record.raw_convention == chosen.name
             rebuilt = matrix_from_angles(record.raw_angles, chosen)
             np.testing.assert_allclose(np.reshape(record.rotation, (3, 3)), rebuilt, atol=1e-12)
@@ -226,7 +226,7 @@ def test_columns_and_signs(tree: Path) -> None:
 )
 def test_impossible_choices(option: str, value: str) -> None:
     with pytest.raises(UbhpdError, match=re.escape(f"synhead.{option} cannot be '{value}': choose from")):
-        registry.options_for(registry.builders()["synhead"], {option: value})
+        sources.options_for(sources.builders()["synhead"], {option: value})
 
 
 # Against BIWI
@@ -289,8 +289,10 @@ def test_check_of_a_head_that_does_not_move() -> None:
 )
 def test_a_build_of_both_checks_one_against_the_other(tmp_path: Path, options: dict[str, str], word: str) -> None:
     data = tmp_path / "data"
-    recorded = biwi.poses_by_sequence(biwi.write(data, (1, 7), frames=30, with_depth=False, distinct_pictures=1))
-    synhead.write(data, {}, ("f01",), poses=recorded, distinct_pictures=1)
+    recorded = biwi_writer.poses_by_sequence(
+        biwi_writer.write(data, (1, 7), frames=30, with_depth=False, distinct_pictures=1)
+    )
+    synhead_writer.write(data, {}, ("f01",), poses=recorded, distinct_pictures=1)
     chosen: dict[str, Any] = {"synhead": options} if options else {}
     report = build(BuildConfig(("biwi", "synhead"), tmp_path / "out", str(data), options=chosen))
     assert report.datasets["biwi"].heads == report.datasets["synhead"].heads == 60

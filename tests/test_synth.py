@@ -15,26 +15,26 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ubhpd.errors import UbhpdError
-from ubhpd.rotation import (
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import (
     camera_to_canonical,
     canonical_from_angles,
     euler_from_matrix,
     geodesic_deg,
     matrix_from_euler,
 )
-from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
-from ubhpd.synth.heads import Head, draw_heads, pinhole_view, weak_view
-from ubhpd.synth.morphable import mat_bytes
-from ubhpd.synth.shape import CODES_21, MIRROR_68, landmarks21, landmarks54, landmarks68, visible21
+from ubhpd.synth.rendered_heads import Head, draw_heads, pinhole_view, weak_view
+from ubhpd.synth.renderer.shape import CODES_21, MIRROR_68, landmarks21, landmarks54, landmarks68, visible21
+from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
+from ubhpd.synth.writers.writer_files import mat_bytes
 
 WRITERS: dict[str, Callable[[Path, int], dict[str, tuple[float, float, float]]]] = {
-    "aflw": lambda root, seed: aflw.write(root, 8, seed=seed),
-    "aflw2000": lambda root, seed: aflw2000.write(root, 8, seed=seed),
-    "biwi": lambda root, seed: biwi.write(root, (1, 6), seed=seed, frames=3, with_pose_bin=True),
-    "synhead": lambda root, seed: synhead.write(root, seed=seed, frames=2),
-    "upna": lambda root, seed: upna.write(root, (1,), (1, 5), seed=seed, frames=3),
-    "w300lp": lambda root, seed: w300lp.write(root, 10, seed=seed, views=2, bad_flips=1),
+    "aflw": lambda root, seed: aflw_writer.write(root, 8, seed=seed),
+    "aflw2000": lambda root, seed: aflw2000_writer.write(root, 8, seed=seed),
+    "biwi": lambda root, seed: biwi_writer.write(root, (1, 6), seed=seed, frames=3, with_pose_bin=True),
+    "synhead": lambda root, seed: synhead_writer.write(root, seed=seed, frames=2),
+    "upna": lambda root, seed: upna_writer.write(root, (1,), (1, 5), seed=seed, frames=3),
+    "w300lp": lambda root, seed: w300lp_writer.write(root, 10, seed=seed, views=2, bad_flips=1),
 }
 
 
@@ -138,7 +138,7 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def test_biwi_names(tmp_path: Path) -> None:
-    truth = biwi.write(tmp_path, (1, 15), frames=5, with_pose_bin=True)
+    truth = biwi_writer.write(tmp_path, (1, 15), frames=5, with_pose_bin=True)
     assert {"biwi/01/frame_00003", "biwi/01/frame_00008", "biwi/01/frame_00009", "biwi/15/frame_00000"} <= set(truth)
     assert len(truth) == 10 and "biwi/01/frame_00006" not in truth
     suffixes = ("_rgb.png", "_depth.bin", "_pose.txt", "_pose.bin")
@@ -149,7 +149,7 @@ def test_biwi_names(tmp_path: Path) -> None:
 
 
 def test_biwi_labels(tmp_path: Path) -> None:
-    truth = biwi.write(tmp_path, (2,), frames=6, prefix="faces_0", with_pose_bin=True, digits=12)
+    truth = biwi_writer.write(tmp_path, (2,), frames=6, prefix="faces_0", with_pose_bin=True, digits=12)
     for key, pose in truth.items():
         stem = tmp_path / "faces_0" / key.removeprefix("biwi/")
         rotation, centre = read_pose_text(stem.with_name(f"{stem.name}_pose.txt"))
@@ -158,12 +158,12 @@ def test_biwi_labels(tmp_path: Path) -> None:
         assert_pose(canonical_from_angles(stored[3:], "biwi_bin")[0], pose, 1e-4)
         np.testing.assert_allclose(stored[:3], centre, rtol=1e-6)
         depth = read_depth(stem.with_name(f"{stem.name}_depth.bin"))
-        x, y = (biwi.cameras(2)[0].matrix @ (centre / centre[2]))[:2].round().astype(int)
+        x, y = (biwi_writer.cameras(2)[0].matrix @ (centre / centre[2]))[:2].round().astype(int)
         assert abs(depth[y, x] - centre[2]) < 110 and (depth == 0).mean() > 0.5
 
 
 def test_biwi_text_has_six_digits_as_in_the_original(tmp_path: Path) -> None:
-    (key, pose), *_ = reversed(biwi.write(tmp_path, (1,), with_depth=False).items())
+    (key, pose), *_ = reversed(biwi_writer.write(tmp_path, (1,), with_depth=False).items())
     text = (tmp_path / f"hpdb/{key.removeprefix('biwi/')}_pose.txt").read_text()
     assert [line.endswith(" ") for line in text.split("\n")] == [True, True, True, False, True, False]
     assert_pose(euler_from_matrix(camera_to_canonical(np.array(text.split()[:9], float).reshape(3, 3))), pose, 1e-4)
@@ -179,16 +179,16 @@ def test_biwi_text_has_six_digits_as_in_the_original(tmp_path: Path) -> None:
 def test_biwi_depth_of_any_shape_survives(tmp_path: Path) -> None:
     for values in ([[0, 0], [0, 0]], [[5, 6], [7, 8]], [[0, 5], [6, 0]], [[5, 0], [0, 6]]):
         depth = np.array(values, dtype=np.int16)
-        (tmp_path / "x.bin").write_bytes(biwi.depth_bin(depth))
+        (tmp_path / "x.bin").write_bytes(biwi_writer.depth_bin(depth))
         np.testing.assert_array_equal(read_depth(tmp_path / "x.bin"), depth)
 
 
 def test_biwi_takes_poses_and_refuses_a_wrong_sequence(tmp_path: Path) -> None:
     wanted = {3: [(10.0, 5.0, -2.0), (-70.0, 20.0, 4.0)], 22: [(1.0, 2.0, 3.0)]}
-    truth = biwi.write(tmp_path, poses=wanted, with_depth=False)
-    assert biwi.poses_by_sequence(truth) == wanted
+    truth = biwi_writer.write(tmp_path, poses=wanted, with_depth=False)
+    assert biwi_writer.poses_by_sequence(truth) == wanted
     with pytest.raises(UbhpdError, match="1 to 24, not 25"):
-        biwi.write(tmp_path, (25,))
+        biwi_writer.write(tmp_path, (25,))
 
 
 # AFLW2000-3D and 300W-LP
@@ -201,7 +201,7 @@ def test_mat_header_holds_no_time_of_day() -> None:
 
 
 def test_aflw2000_labels(tmp_path: Path) -> None:
-    truth = aflw2000.write(tmp_path, 12)
+    truth = aflw2000_writer.write(tmp_path, 12)
     folder = tmp_path / "AFLW2000"
     stems = [key.removeprefix("aflw2000/") for key in truth]
     assert stems[0] == "image00002"
@@ -227,7 +227,7 @@ def test_aflw2000_labels(tmp_path: Path) -> None:
 def test_aflw2000_points_show_the_pose(tmp_path: Path) -> None:
     """The rotation that carries the 68 points of the subject into pt3d_68 is the label's."""
     heads = draw_heads(6, np.random.default_rng(5))
-    truth = aflw2000.write(tmp_path, heads, quirks=False)
+    truth = aflw2000_writer.write(tmp_path, heads, quirks=False)
     assert list(truth.values()) == [head.pose for head in heads]
     for head, key in zip(heads, truth, strict=True):
         found = scipy.io.loadmat(tmp_path / "AFLW2000" / f"{key.split('/')[1]}.mat")["pt3d_68"].astype(float)
@@ -238,7 +238,7 @@ def test_aflw2000_points_show_the_pose(tmp_path: Path) -> None:
 
 
 def test_w300lp_labels(tmp_path: Path) -> None:
-    truth = w300lp.write(tmp_path, 16, views=2, bad_flips=1)
+    truth = w300lp_writer.write(tmp_path, 16, views=2, bad_flips=1)
     assert len(truth) == 32
     assert {"300wlp/AFW/AFW_134212_1_0", "300wlp/AFW_Flip/AFW_134212_1_1", "300wlp/IBUG/IBUG_image_092 _01_0"} <= set(
         truth
@@ -264,7 +264,7 @@ def test_w300lp_labels(tmp_path: Path) -> None:
 
 
 def test_w300lp_twin_is_the_mirrored_picture(tmp_path: Path) -> None:
-    truth = w300lp.write(tmp_path, [Head(35.0, 10.0, 8.0, 2)])
+    truth = w300lp_writer.write(tmp_path, [Head(35.0, 10.0, 8.0, 2)])
     assert list(truth.values()) == [(35.0, 10.0, 8.0), (-35.0, 10.0, -8.0)]
     stem = tmp_path / "300W_LP" / "AFW" / "AFW_134212_1_0"
     twin = tmp_path / "300W_LP" / "AFW_Flip" / "AFW_134212_1_0"
@@ -276,12 +276,12 @@ def test_w300lp_twin_is_the_mirrored_picture(tmp_path: Path) -> None:
 
 
 def test_pool_of_pictures_repeats_pictures_not_labels(tmp_path: Path) -> None:
-    truth = w300lp.write(tmp_path, 30, distinct_pictures=4, flips=False)
+    truth = w300lp_writer.write(tmp_path, 30, distinct_pictures=4, flips=False)
     assert len(set(truth.values())) == 30
     hashes = files(tmp_path)
     assert len({h for path, h in hashes.items() if path.endswith(".jpg")}) == 4
     with pytest.raises(UbhpdError, match="pool of 0"):
-        w300lp.write(tmp_path, 2, distinct_pictures=0)
+        w300lp_writer.write(tmp_path, 2, distinct_pictures=0)
 
 
 # AFLW
@@ -289,7 +289,7 @@ def test_pool_of_pictures_repeats_pictures_not_labels(tmp_path: Path) -> None:
 
 def test_aflw_labels(tmp_path: Path) -> None:
     heads = draw_heads(20, np.random.default_rng(8))
-    truth = aflw.write(tmp_path, heads)
+    truth = aflw_writer.write(tmp_path, heads)
     assert list(truth) == [f"aflw/{39341 + i}" for i in range(18)]
     assert list(truth.values()) == [head.pose for head in heads[:18]]
     connection = sqlite3.connect(tmp_path / "aflw/data/aflw.sqlite")
@@ -326,7 +326,7 @@ def test_aflw_labels(tmp_path: Path) -> None:
 
 def test_aflw_angles_undo_the_convention() -> None:
     rotations = matrix_from_euler(np.random.default_rng(0).uniform(-85, 85, (200, 3)))
-    stored = np.array([aflw.aflw_angles(r) for r in rotations])
+    stored = np.array([aflw_writer.aflw_angles(r) for r in rotations])
     assert geodesic_deg(canonical_from_angles(stored, "aflw")[1], rotations).max() < 1e-9
 
 
@@ -334,8 +334,8 @@ def test_aflw_angles_undo_the_convention() -> None:
 
 
 def test_upna_labels(tmp_path: Path) -> None:
-    truth = upna.write(tmp_path, (1,), (1, 5), frames=6)
-    zeroed = upna.truth((1,), (1, 5), frames=6, truth_of="zeroed")
+    truth = upna_writer.write(tmp_path, (1,), (1, 5), frames=6)
+    zeroed = upna_writer.truth((1,), (1, 5), frames=6, truth_of="zeroed")
     assert list(truth)[-1] == "upna/user_01/video_05/frame_00005"
     folder = tmp_path / "Head_Pose_Database_UPNA"
     names = {"Camera_parameters.mat"}
@@ -362,18 +362,18 @@ def test_upna_labels(tmp_path: Path) -> None:
 
 def test_upna_points_show_the_pose(tmp_path: Path) -> None:
     """OpenCV's perspective-n-point on the 54 points gives the zeroed poses back: an outside reference."""
-    truth = upna.write(tmp_path, (3,), (2,), frames=8, truth_of="zeroed", with_video=False)
+    truth = upna_writer.write(tmp_path, (3,), (2,), frames=8, truth_of="zeroed", with_video=False)
     path = tmp_path / "Head_Pose_Database_UPNA/User_03/user_03_video_02_groundtruth2D.txt"
     for points, pose in zip(np.loadtxt(path).reshape(-1, 54, 2), truth.values(), strict=True):
         camera_axes = landmarks54(3) * (1, -1, -1)
-        ok, turn, _ = cv2.solvePnP(camera_axes, points, upna.camera_matrix(), None)
+        ok, turn, _ = cv2.solvePnP(camera_axes, points, upna_writer.camera_matrix(), None)
         rotation = camera_to_canonical(cv2.Rodrigues(turn)[0])
         assert ok and geodesic_deg(rotation, matrix_from_euler(pose)) < 1e-2
 
 
 def test_upna_zeroed_on_the_other_side() -> None:
-    raw = np.array(list(upna.truth((1,), (1,), frames=5).values()))
-    left = np.array(list(upna.truth((1,), (1,), frames=5, zero_side="left", truth_of="zeroed").values()))
+    raw = np.array(list(upna_writer.truth((1,), (1,), frames=5).values()))
+    left = np.array(list(upna_writer.truth((1,), (1,), frames=5, zero_side="left", truth_of="zeroed").values()))
     r = matrix_from_euler(raw)
     assert geodesic_deg(matrix_from_euler(left), r[0].T @ r).max() < 1e-9
 
@@ -382,8 +382,8 @@ def test_upna_zeroed_on_the_other_side() -> None:
 
 
 def test_synhead_labels(tmp_path: Path) -> None:
-    recorded = biwi.poses_by_sequence(biwi.write(tmp_path, (1, 7), frames=4, with_depth=False))
-    truth = synhead.write(tmp_path, heads=("f01", "m05"), poses=recorded, frames=3)
+    recorded = biwi_writer.poses_by_sequence(biwi_writer.write(tmp_path, (1, 7), frames=4, with_depth=False))
+    truth = synhead_writer.write(tmp_path, heads=("f01", "m05"), poses=recorded, frames=3)
     folder = tmp_path / "synhead2_release"
     assert (folder / "background" / "a01.jpg").is_file()
     assert len(truth) == 2 * (4 + 4 + 3 * 3)
@@ -395,4 +395,4 @@ def test_synhead_labels(tmp_path: Path) -> None:
         image = cv2.imread(str(folder / name / model / number / f"{int(row)}.png"), cv2.IMREAD_UNCHANGED)
         assert image.shape == (400, 400, 4) and set(np.unique(image[..., 3])) == {0, 255}
     with pytest.raises(UbhpdError, match="SynHead has no f09"):
-        synhead.write(tmp_path, heads=("f09",))
+        synhead_writer.write(tmp_path, heads=("f09",))

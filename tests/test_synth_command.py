@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 
 from ubhpd import manifest
-from ubhpd.bins import N_BINS, bin_index, counts
+from ubhpd.core.bins import N_BINS, bin_index, counts
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.synth import files as synth_files
-from ubhpd.synth.job import WRITERS, SynthConfig
-from ubhpd.synth.rare import rare_poses
+from ubhpd.synth.synthesize import WRITERS, SynthConfig, rare_poses
+from ubhpd.synth.writers import writer_files as synth_files
 
 ANGLE_COLUMNS = ["yaw_deg", "pitch_deg", "roll_deg"]
 
@@ -141,11 +140,11 @@ def test_fill_writes_synthetic_heads_for_thin_bins(ubhpd, tmp_path):
 
 
 def test_fill_of_a_full_pool_writes_nothing(ubhpd, tmp_path, monkeypatch):
-    monkeypatch.setattr("ubhpd.synth.rare.EDGES_DEG", np.linspace(-90, 90, 16))
+    monkeypatch.setattr("ubhpd.synth.synthesize.EDGES_DEG", np.linspace(-90, 90, 16))
     ubhpd("synth", "--out", tmp_path / "raw", "--sources", "aflw2000", "--heads", 2, "--size", 64, "--quiet")
     build(BuildConfig(("aflw2000",), tmp_path / "built", str(tmp_path / "raw")))
     monkeypatch.setattr(
-        "ubhpd.synth.rare._real_poses", lambda pool: np.repeat(np.arange(-84, 90, 12.0), 3).reshape(-1, 3)
+        "ubhpd.synth.synthesize._real_poses", lambda pool: np.repeat(np.arange(-84, 90, 12.0), 3).reshape(-1, 3)
     )
     code, text, _ = ubhpd("synth", "--fill", "rare", "--pool", tmp_path / "built/pool.parquet", "--out",
                           tmp_path / "rare", "--per-bin", 1)  # fmt: skip

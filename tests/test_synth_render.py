@@ -7,17 +7,25 @@ import pandas as pd
 import pytest
 from realdata import REAL, needs
 
-from ubhpd.bins import ANGLES, EDGES_DEG
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.synth.grids import grid_triangles
-from ubhpd.synth.heads import Head, draw_heads, pinhole_view
-from ubhpd.synth.paint import Patch, put_patches, twofold
-from ubhpd.synth.persons import NEUTRAL, Expression, expression_of, looks_of, shape_of
-from ubhpd.synth.picture import face_view, picture
-from ubhpd.synth.poses import bin_shares, cumulative, draw_movement, draw_poses, fit_of, quantiles
-from ubhpd.synth.raster import rasterise
-from ubhpd.synth.render import Light, depth_picture, paint_head, visible
-from ubhpd.synth.shape import MIRROR_68, head_mesh, landmarks68
+from ubhpd.core.bins import ANGLES, EDGES_DEG
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.synth.rendered_heads import (
+    Head,
+    bin_shares,
+    cumulative,
+    draw_heads,
+    draw_movement,
+    draw_poses,
+    fit_of,
+    pinhole_view,
+    quantiles,
+)
+from ubhpd.synth.renderer.paint import Patch, put_patches, twofold
+from ubhpd.synth.renderer.persons import NEUTRAL, Expression, expression_of, looks_of, shape_of
+from ubhpd.synth.renderer.raster import grid_triangles, rasterise
+from ubhpd.synth.renderer.render import Light, depth_picture, paint_head, visible
+from ubhpd.synth.renderer.shape import MIRROR_68, head_mesh, landmarks68
+from ubhpd.synth.writers.writer_files import face_view, picture
 
 SIDE = 96
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ubhpd.bins import EDGES_DEG
-from ubhpd.errors import UbhpdError
-from ubhpd.sampler import targets
+from ubhpd.core.bins import EDGES_DEG
+from ubhpd.core.errors import UbhpdError
+from ubhpd.sampling import targets
 
 GOOD = [1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1]  # sum 64
 

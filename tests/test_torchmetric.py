@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from score_data import heads
 
-from ubhpd.errors import UbhpdError
-from ubhpd.rotation import matrix_from_euler
-from ubhpd.scores.scoring import ScoreOptions, score_arrays
-from ubhpd.scores.torchmetric import HeadPoseScores
-from ubhpd.scores.training_sets import known
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.evaluation.pairing import known
+from ubhpd.evaluation.scoring import ScoreOptions, score_arrays
+from ubhpd.evaluation.torchmetric import HeadPoseScores
 
 SOURCE = known()["300W-LP"].counts
 
@@ -102,5 +102,5 @@ def test_what_behaves_as_a_tensor_is_one():
 
 
 def test_torch_is_not_imported():
-    code = "import sys, ubhpd.scores.torchmetric; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, ubhpd.evaluation.torchmetric; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -19,10 +19,10 @@ import torch
 from training_room import PROTOCOL, QUIET, trial_room, write_build
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.models import checkpoint
 from ubhpd.models.model import Model
-from ubhpd.protocol.protocols import resolve
+from ubhpd.protocols.resolve import resolve
 from ubhpd.training import state
 from ubhpd.training.run import TrainRequest, train
 
@@ -215,7 +215,7 @@ def test_no_test_head_is_read(built, request_, tmp_path):
 
 
 def test_validation_heads_share_no_photograph_with_those_trained_on(built):
-    from ubhpd.training.heads import held_out, training_side
+    from ubhpd.training.training_heads import held_out, training_side
 
     side = training_side(built, PROTOCOL)
     held = held_out(side.table, 0.25)
@@ -225,7 +225,7 @@ def test_validation_heads_share_no_photograph_with_those_trained_on(built):
 
 
 def test_one_person_alone_leaves_nobody_to_validate_on(built):
-    from ubhpd.training.heads import held_out, training_side
+    from ubhpd.training.training_heads import held_out, training_side
 
     table = training_side(built, PROTOCOL).table
     place = table.schema.get_field_index("subject_id")

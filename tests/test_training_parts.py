@@ -11,20 +11,19 @@ import torch
 from torch import nn
 from training_room import PROTOCOL, QUIET, write_build
 
-from ubhpd.bins import bin_index
-from ubhpd.crops import crop, recipe_named
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import InputRecipe, PoseNetwork, Target, TrainingRecipe
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.prediction.plan import plan_of
-from ubhpd.raw.images import Images
+from ubhpd.core.bins import bin_index
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.crops import crop, recipe_named
+from ubhpd.inference.manifest_source import plan_of
+from ubhpd.nn.contract import InputRecipe, PoseNetwork, Target, TrainingRecipe
+from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.raw.image_files import Images
 from ubhpd.training import crop_cache, state
-from ubhpd.training.balance import loss_weights, sampling_weights, smoothed_density
 from ubhpd.training.feeding import Feed, Order, TrainingHeads, normalised
-from ubhpd.training.heads import training_side
-from ubhpd.training.logs import Log, Waits
 from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
 from ubhpd.training.request import TrainRequest
+from ubhpd.training.state import Log, Waits
+from ubhpd.training.training_heads import loss_weights, sampling_weights, smoothed_density, training_side
 
 RECIPE = TrainingRecipe(epochs=10, batch_size=4, lr=1.0)
 SEES = InputRecipe("square", 16)
@@ -235,7 +234,7 @@ def test_tensorboard_gets_the_same_numbers_where_it_is_there(tmp_path, monkeypat
 
 def test_the_share_of_waiting_is_measured(monkeypatch):
     clock = iter([0.0, 1.0, 2.5, 6.0])
-    monkeypatch.setattr("ubhpd.training.logs.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("ubhpd.training.state.time.perf_counter", lambda: next(clock))
     waits = Waits(torch.device("cpu"))
     waits.end(waits.begin())
     assert waits.read() == (6.0, 0.25)
@@ -379,7 +378,7 @@ def test_a_cache_that_was_cut_off_is_told(left, plan, built, tmp_path):
 
 @pytest.mark.parametrize("batches", [1, 2])
 def test_a_cut_that_was_stopped_goes_on(batches, plan, built, tmp_path, monkeypatch):
-    monkeypatch.setattr("ubhpd.prediction.manifest_source.BATCH_HEADS", 8)
+    monkeypatch.setattr("ubhpd.inference.manifest_source.BATCH_HEADS", 8)
     monkeypatch.setattr("ubhpd.training.crop_cache._MARK_EVERY", 8)
     wanted = cut(plan, built, tmp_path / "whole").pixels
     own, read = Images.picture, []
@@ -401,7 +400,7 @@ def test_a_cut_that_was_stopped_goes_on(batches, plan, built, tmp_path, monkeypa
 
 
 def one_thread(plan, build, recipe, sees, threads):
-    from ubhpd.prediction.manifest_source import ManifestSource
+    from ubhpd.inference.manifest_source import ManifestSource
 
     return ManifestSource(plan, build, recipe, sees, 1)
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from score_data import heads, write_manifest
 
-from ubhpd.bins import counts
-from ubhpd.errors import UbhpdError
-from ubhpd.scores.training_sets import known, training_set
+from ubhpd.core.bins import counts
+from ubhpd.core.errors import UbhpdError
+from ubhpd.evaluation.pairing import known, training_set
 
 
 def table(tmp_path, width, extra=""):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from archives_for_tests import CUT, DOORS, FILES, FOLDERS, opened, through, write_tar, write_zip, written
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.raw.trees import Entry, FolderTree, Probe, TreeSpec, UnionTree, is_archive, open_tree, peek
 
 

@@ -8,16 +8,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from ubhpd import bins, cli, manifest
-from ubhpd.checking import quality
-from ubhpd.errors import UbhpdError
+from ubhpd import cli, manifest
+from ubhpd.core import bins
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.parallel import Engine
+from ubhpd.core.progress import Progress
 from ubhpd.pipeline import run
 from ubhpd.pool.build import BuildConfig
-from ubhpd.progress import Progress
-from ubhpd.sampler.sampling import SamplingConfig
-from ubhpd.sampler.unbiased import UBHPD_COLUMNS, UnbiasedConfig, make
-from ubhpd.synth import aflw, biwi, w300lp
-from ubhpd.workers import Engine
+from ubhpd.quality import checks
+from ubhpd.sampling.sampler import SamplingConfig
+from ubhpd.sampling.ubhpd import UBHPD_COLUMNS, UnbiasedConfig, make
+from ubhpd.synth.writers import aflw_writer, biwi_writer, w300lp_writer
 
 SOURCES = ("300wlp", "aflw", "biwi")
 
@@ -25,9 +26,9 @@ SOURCES = ("300wlp", "aflw", "biwi")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    biwi.write(root, (1, 2, 3, 21), frames=12, with_depth=False, distinct_pictures=2)
-    aflw.write(root, 40)
-    w300lp.write(root, 40, distinct_pictures=4, landmarks=False)
+    biwi_writer.write(root, (1, 2, 3, 21), frames=12, with_depth=False, distinct_pictures=2)
+    aflw_writer.write(root, 40)
+    w300lp_writer.write(root, 40, distinct_pictures=4, landmarks=False)
     return root
 
 
@@ -45,7 +46,7 @@ def small(**kwargs):
 def test_rows_are_those_of_the_pool_with_further_columns(built):
     report = make(built, UnbiasedConfig(small()))
     pool, ubhpd = manifest.read(built / "pool.parquet"), manifest.read(built / "ubhpd.parquet")
-    assert ubhpd.schema.names == [c.name for c in UBHPD_COLUMNS]
+    assert ubhpd.manifest.schema.names == [c.name for c in UBHPD_COLUMNS]
     assert ubhpd.num_rows == report.sampling.size == 60
     chosen = pool.filter(pc.is_in(pool.column("sample_id"), ubhpd.column("sample_id")))
     for name in pool.schema.names:
@@ -109,7 +110,7 @@ def test_decisions_take_heads_out(built, tmp_path):
 def test_flagged_heads_are_left_out_unless_someone_keeps_them(built, tmp_path, monkeypatch):
     flagged = [f"biwi/01/frame_{i:05d}" for i in (3, 4, 5)]
     flags = pa.table({"sample_id": flagged, "flag": ["box_outside"] * 3, "value": [1.0] * 3, "detail": ["far out"] * 3})
-    monkeypatch.setattr(quality, "check_manifest", lambda path: flags)
+    monkeypatch.setattr(checks, "check_manifest", lambda path: flags)
     report = make(built, UnbiasedConfig(small(size=30), drop_flagged=True))
     assert report.decisions["flagged"] == len(flagged)
     assert not set(flagged) & set(manifest.read(built / "ubhpd.parquet", ["sample_id"]).column(0).to_pylist())
@@ -205,7 +206,7 @@ def test_a_larger_size_than_the_pool_is_reduced_and_said(data, tmp_path, capsys)
 
 
 def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
-    biwi.write(tmp_path / "raw", poses={1: [(0.0, 0.0, 0.0)] * 12}, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", poses={1: [(0.0, 0.0, 0.0)] * 12}, with_depth=False)
     made = run(
         BuildConfig(("biwi",), tmp_path / "o", str(tmp_path / "raw")), UnbiasedConfig(small(size=10)), Engine(),
         Progress(show=False),
@@ -215,7 +216,7 @@ def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
 
 
 def test_no_usable_head_leaves_the_pool_and_says_so(tmp_path, capsys):
-    biwi.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
     for picture in (tmp_path / "raw").rglob("*.png"):
         picture.unlink()
     with pytest.raises(SystemExit) as stop:

@@ -27,9 +27,9 @@ from trees_for_tests import (
 )
 
 from ubhpd.builders import upna as builder
+from ubhpd.core.rotation import canonical_from_angles
 from ubhpd.raw.source import Source
-from ubhpd.rotation import canonical_from_angles
-from ubhpd.synth import upna
+from ubhpd.synth.writers import upna_writer
 
 FRAMES = 24
 STEM = "User_01/user_01_video_01"
@@ -85,7 +85,7 @@ def test_columns_are_roll_yaw_pitch_with_the_pitch_turned_round(tree: Path) -> N
 
 
 def test_zeroed_labels_are_relative_to_the_first_frame(tree: Path) -> None:
-    zeroed = upna.truth((1, 2), (1,), frames=FRAMES, truth_of="zeroed")
+    zeroed = upna_writer.truth((1, 2), (1,), frames=FRAMES, truth_of="zeroed")
     records = read_all("upna", tree, labels="zeroed").records
     assert set(records) == set(zeroed)
     for sample_id, pose in zeroed.items():
@@ -313,7 +313,7 @@ def test_labels_without_videos_are_recognised(tree: Path) -> None:
 
 
 def test_any_number_of_users_and_videos(tmp_path: Path) -> None:
-    upna.write(tmp_path, (3, 10), (4, 12), frames=2)
+    upna_writer.write(tmp_path, (3, 10), (4, 12), frames=2)
     records = read_all("upna", tmp_path / "Head_Pose_Database_UPNA").records
     wanted = {f"upna/user_{u}/video_{v}" for u in ("03", "10") for v in ("04", "12")}
     assert {r.sequence_id for r in records.values()} == wanted
@@ -327,7 +327,7 @@ def test_any_number_of_users_and_videos(tmp_path: Path) -> None:
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A longer recording without its picture: labels and landmarks."""
     root = tmp_path_factory.mktemp("moving")
-    upna.write(root, (3,), (2,), frames=60, with_video=False)
+    upna_writer.write(root, (3,), (2,), frames=60, with_video=False)
     return root / "Head_Pose_Database_UPNA" / "User_03" / "user_03_video_02"
 
 
@@ -391,7 +391,7 @@ def test_landmarks_that_fit_nothing_are_said_to(moving: Path) -> None:
 
 def test_a_head_that_turns_one_way_only_tells_nothing(tmp_path: Path) -> None:
     """Video 5 is yaw alone: without the offset of the headband its order cannot be told."""
-    upna.write(tmp_path, (1,), (5,), frames=60, with_video=False)
+    upna_writer.write(tmp_path, (1,), (5,), frames=60, with_video=False)
     assert checked(tmp_path / "Head_Pose_Database_UPNA/User_01/user_01_video_05", lambda v: v, "_zeroed") == []
 
 

@@ -7,22 +7,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ubhpd import cli, manifest, registry
-from ubhpd.errors import UbhpdError
-from ubhpd.pool import parts
+from ubhpd import cli, manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.parallel import Engine
+from ubhpd.core.progress import Progress
+from ubhpd.core.records import Drop, Record
+from ubhpd.pool import parts, sources
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.pool.validate import validate_pool, validate_raw
-from ubhpd.progress import Progress
-from ubhpd.records import Drop, Record
-from ubhpd.synth import aflw2000, biwi
-from ubhpd.workers import Engine
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 
 def as_published(name):
     """As many heads as were published, under the published prefixes."""
     return [
         Record(f"{prefix}{i:06d}", "x.jpg", 9, 9, 0.0, 0.0, 0.0, np.eye(3).ravel())
-        for prefix, count in registry.builders()[name].PUBLISHED.items()
+        for prefix, count in sources.builders()[name].PUBLISHED.items()
         for i in range(count)
     ]
 
@@ -60,7 +60,7 @@ def test_a_refused_head_is_a_finding_with_its_file(pool_of):
 
 
 def test_the_published_out_of_range_list_is_checked(pool_of):
-    names = sorted(registry.builders()["aflw2000"].OUT_OF_RANGE)
+    names = sorted(sources.builders()["aflw2000"].OUT_OF_RANGE)
     beyond = [Record(n, "x.jpg", 9, 9, 0.0, 120.0, 0.0, np.eye(3).ravel()) for n in names]
     plain = [
         Record(f"aflw2000/image{i:05d}", "x.jpg", 9, 9, 1.0, 2.0, 3.0, np.eye(3).ravel()) for i in range(9000, 10969)
@@ -73,7 +73,7 @@ def test_the_published_out_of_range_list_is_checked(pool_of):
 
 
 def test_a_pool_that_was_changed_after_the_build_is_noticed(tmp_path):
-    biwi.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
+    biwi_writer.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
     build(BuildConfig(("biwi",), tmp_path / "out", str(tmp_path / "raw")))
     path = tmp_path / "out" / "pool.parquet"
     table = manifest.read(path)
@@ -87,7 +87,7 @@ def test_a_pool_that_was_changed_after_the_build_is_noticed(tmp_path):
 
 
 def test_raw_data_is_validated_without_leaving_anything_behind(tmp_path):
-    aflw2000.write(tmp_path, 8, quirks=False, distinct_pictures=2)
+    aflw2000_writer.write(tmp_path, 8, quirks=False, distinct_pictures=2)
     picture = sorted(tmp_path.rglob("*.jpg"))[0]
     picture.unlink()
     before = sorted(tmp_path.rglob("*"))
@@ -97,7 +97,7 @@ def test_raw_data_is_validated_without_leaving_anything_behind(tmp_path):
 
 
 def test_warnings_of_the_readers_are_findings(tmp_path):
-    biwi.write(tmp_path, (1,), frames=2, with_depth=False)
+    biwi_writer.write(tmp_path, (1,), frames=2, with_depth=False)
     (tmp_path / "hpdb" / "01" / "rgb.cal").unlink()
     found = validate_raw(str(tmp_path), ["biwi"], False, Engine(), Progress(show=False))
     assert any(f.kind == "warning" and "rgb.cal" in f.text for f in found)
@@ -109,7 +109,7 @@ def test_nothing_there_is_one_sentence(tmp_path):
 
 
 def test_exit_codes_and_json(tmp_path, capsys):
-    biwi.write(tmp_path, (1,), frames=2, with_depth=False)
+    biwi_writer.write(tmp_path, (1,), frames=2, with_depth=False)
     with pytest.raises(SystemExit) as stop:
         cli.main(["validate", "--data-root", str(tmp_path), "--json"])
     assert stop.value.code == 1

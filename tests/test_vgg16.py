@@ -7,9 +7,9 @@ import torch
 from network_checks import batch, check_gradients, learn_by_heart
 
 from ubhpd.baselines import vgg16, vgg16_rnn
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.rotations import matrix_from_euler
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.contract import Target
+from ubhpd.nn.outputs import matrix_from_euler
 
 PICTURE = vgg16.Config(size=32, width=64)
 GRU = vgg16_rnn.Config(size=32, frames=2, width=64, state=64)

@@ -13,9 +13,9 @@ import scipy.io
 from trees_for_tests import angles_of, copied, plain, plain_all, read_all, read_items, replace_file, tree_at, tree_of
 
 from ubhpd.builders import w300lp as builder
+from ubhpd.core.rotation import mirror_euler
 from ubhpd.raw.source import Source
-from ubhpd.rotation import mirror_euler
-from ubhpd.synth.morphable import mat_bytes
+from ubhpd.synth.writers.writer_files import mat_bytes
 
 FIRST = "300wlp/AFW/AFW_134212_1_0"
 

@@ -14,8 +14,8 @@ from realdata import REAL, needs
 from safetensors.numpy import save_file
 from score_data import write_manifest
 
-from ubhpd.errors import UbhpdError
-from ubhpd.models import checkpoint, foreign
+from ubhpd.core.errors import UbhpdError
+from ubhpd.models import checkpoint, importing
 from ubhpd.models.model import Model
 
 FSANET = REAL / "weights/fsanet_300W_LP"
@@ -28,8 +28,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ubhpd.networks.alexnet import AlexNet
-from ubhpd.networks.contract import InputRecipe, PoseNetwork, TrainingRecipe
+from ubhpd.nn.vggs import AlexNet
+from ubhpd.nn.contract import InputRecipe, PoseNetwork, TrainingRecipe
 
 TITLE = "Points"
 PAPER = "none"
@@ -139,18 +139,18 @@ def test_options_of_the_model_travel_with_its_weights(room, tmp_path, ubhpd):
 
 def test_names_in_keras_files_are_the_last_two_parts_where_these_are_unique(tmp_path):
     one = {"sub/dense_1/kernel": np.ones((2, 3)), "dense_2/dense_2/bias": np.zeros(3)}
-    found = foreign.read(write_keras(tmp_path / "a.h5", one))
+    found = importing.read(write_keras(tmp_path / "a.h5", one))
     assert set(found) == {"dense_1/kernel", "dense_2/bias"} and found["dense_1/kernel"].dtype == np.float32
     two = {"left/dense_1/kernel": np.ones(2), "right/dense_1/kernel": np.zeros(2)}
-    assert set(foreign.read(write_keras(tmp_path / "b.h5", two))) == set(two)
-    assert set(foreign.read(write_keras(tmp_path / "c.h5", {"x/y": np.ones(1)}, group="a/b"))) == {
+    assert set(importing.read(write_keras(tmp_path / "b.h5", two))) == set(two)
+    assert set(importing.read(write_keras(tmp_path / "c.h5", {"x/y": np.ones(1)}, group="a/b"))) == {
         "x/y", "optimizer_weights/iterations"}  # fmt: skip
 
 
 def test_tensors_of_several_files_are_told_apart(tmp_path):
     for name in "ab":
         torch.save({"w": torch.full((1,), float(ord(name)))}, tmp_path / f"{name}.pth")
-    found = foreign.read_files([tmp_path / "a.pth", tmp_path / "b.pth"])
+    found = importing.read_files([tmp_path / "a.pth", tmp_path / "b.pth"])
     assert {name: values.item() for name, values in found.items()} == {"0/w": 97.0, "1/w": 98.0}
 
 
@@ -177,16 +177,16 @@ def test_files_that_hold_no_weights_are_one_sentence(tmp_path, monkeypatch, cont
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.h5").write_bytes(content)
     with pytest.raises(UbhpdError, match=match) as error:
-        foreign.read(tmp_path / "x.h5")
+        importing.read(tmp_path / "x.h5")
     assert "\n" not in str(error.value) and str(tmp_path / "x.h5") in str(error.value)
     assert not (tmp_path / "executed").exists()
 
 
 def test_a_folder_and_a_missing_file_are_one_sentence(tmp_path):
     with pytest.raises(UbhpdError, match="is a folder: give the weight file in it"):
-        foreign.read(tmp_path)
+        importing.read(tmp_path)
     with pytest.raises(UbhpdError, match="Cannot open .*No such file"):
-        foreign.read(tmp_path / "no.h5")
+        importing.read(tmp_path / "no.h5")
 
 
 @pytest.mark.parametrize("content, match", [
@@ -202,14 +202,14 @@ def test_a_folder_and_a_missing_file_are_one_sentence(tmp_path):
 def test_files_of_torch_that_hold_something_else_are_one_sentence(tmp_path, content, match):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UbhpdError, match=match) as error:
-        foreign.read(tmp_path / "x.pth")
+        importing.read(tmp_path / "x.pth")
     assert "\n" not in str(error.value)
 
 
 def test_a_torchscript_archive_is_not_opened(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
     with pytest.raises(UbhpdError, match="holds more than tensors"):
-        foreign.read(tmp_path / "x.pt")
+        importing.read(tmp_path / "x.pt")
 
 
 def test_hdf5_does_not_lead_into_other_files(tmp_path):
@@ -219,11 +219,11 @@ def test_hdf5_does_not_lead_into_other_files(tmp_path):
         file["model_weights/own/kernel:0"] = np.ones(1)
         file["model_weights/other"] = h5py.ExternalLink("secret.h5", "/model_weights/a")
         file["model_weights/soft"] = h5py.SoftLink("/optimizer")
-    assert set(foreign.read(tmp_path / "links.h5")) == {"own/kernel"}
+    assert set(importing.read(tmp_path / "links.h5")) == {"own/kernel"}
     with h5py.File(tmp_path / "all.h5", "w") as file:
         file["model_weights"] = h5py.ExternalLink("secret.h5", "/model_weights")
     with pytest.raises(UbhpdError, match="holds no weights"):
-        foreign.read(tmp_path / "all.h5")
+        importing.read(tmp_path / "all.h5")
     with h5py.File(tmp_path / "virtual.h5", "w") as file:
         layout = h5py.VirtualLayout((2,), "f8")
         layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "model_weights/a/b:0", (2,))
@@ -232,14 +232,14 @@ def test_hdf5_does_not_lead_into_other_files(tmp_path):
         file.create_dataset("a/b", (2,), "f8", external=[(str(tmp_path / "raw.bin"), 0, 16)])
     for name in ("virtual.h5", "raw.h5"):
         with pytest.raises(UbhpdError, match="a/b lies in another file, which is not opened"):
-            foreign.read(tmp_path / name)
+            importing.read(tmp_path / name)
 
 
 def test_texts_in_keras_files_are_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a/b"] = "text"
     with pytest.raises(UbhpdError, match="a/b is of type object, no numbers"):
-        foreign.read(tmp_path / "x.h5")
+        importing.read(tmp_path / "x.h5")
 
 
 def test_weights_that_do_not_fit_are_refused_by_the_name_of_the_file(state, tmp_path, ubhpd):
@@ -263,7 +263,7 @@ def test_without_published_names_the_networks_own_are_taken_and_tried(room, tmp_
 
 
 def test_a_backbone_gets_its_published_weights(room, tmp_path, ubhpd):
-    from ubhpd.networks.alexnet import AlexNet
+    from ubhpd.nn.vggs import AlexNet
 
     backbone = AlexNet(num_classes=5).state_dict()
     torch.save(backbone, tmp_path / "imagenet.pth")
@@ -304,8 +304,8 @@ def test_a_split_of_a_sampled_dataset_is_fitted_alone(room, tmp_path):
     import pyarrow as pa
 
     from ubhpd import manifest as manifests
-    from ubhpd.models.solver import training_heads
-    from ubhpd.schema import COLUMNS, Column
+    from ubhpd.manifest.schema import COLUMNS, Column
+    from ubhpd.models.geometric_model import training_heads
 
     plain = write_manifest(tmp_path / "m.parquet", np.array([[1.0, 2, 3], [4, 5, 6], [7, 8, 9]]))
     table = manifests.read(plain).append_column("split", pa.array(["train", "test", None]))
@@ -339,9 +339,9 @@ def test_the_group_lists_its_commands(ubhpd):
 def test_real_keras_files_have_flat_names(path):
     if "var_netvlad" in path.name:
         with pytest.raises(UbhpdError, match="is not finite .all of it is NaN or infinite"):
-            foreign.read(path)
+            importing.read(path)
         return
-    found = foreign.read(path)
+    found = importing.read(path)
     assert found["separable_conv2d_1/depthwise_kernel"].shape == (3, 3, 3, 1)
     assert all(name.count("/") == 1 and ":" not in name for name in found)
     assert 129 <= len(found) <= 140
@@ -352,7 +352,7 @@ def test_real_keras_files_have_flat_names(path):
 def test_a_real_keras_file_that_is_cut_off_is_one_sentence(tmp_path, kept):
     (tmp_path / "x.h5").write_bytes((FSANET / "ssrnet_mt.h5").read_bytes()[:kept])
     with pytest.raises(UbhpdError, match="is damaged or cut off .*truncated"):
-        foreign.read(tmp_path / "x.h5")
+        importing.read(tmp_path / "x.h5")
 
 
 @needs("weights")

@@ -11,11 +11,11 @@ from realdata import REAL, needs
 
 from ubhpd.baselines import whenet
 from ubhpd.baselines.whenet import Config, Network, published, wrapped_deg
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Target
-from ubhpd.networks.efficientnet import StochasticDepth
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.recipes import RECIPES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.recipes import RECIPES
+from ubhpd.nn.contract import Target
+from ubhpd.nn.mobilenets import StochasticDepth
+from ubhpd.nn.outputs import matrix_from_euler
 
 SMALL = Config(size=32)
 WEIGHTS = Path(os.environ.get("UBHPD_WHENET", "no WHENet.h5"))
@@ -50,7 +50,7 @@ def sure(network, yaw_bin, pitch_bin, roll_bin):
 @needs(GOLDEN)
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the published weights are not here: set UBHPD_WHENET to WHENet.h5")
 def test_the_published_weights_answer_as_in_keras():
-    from ubhpd.models.foreign import read
+    from ubhpd.models.importing import read
 
     config = Config()
     network = Network(config)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from model_room import room_with
 
+from ubhpd.core.progress import Progress
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.progress import Progress
-from ubhpd.synth import biwi, w300lp
+from ubhpd.synth.writers import biwi_writer, w300lp_writer
 
 PROTOCOL = "300wlp_biwi_15678"
 QUIET = Progress(show=False)
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ubhpd.networks.contract import InputRecipe, PoseNetwork, TrainingRecipe
+from ubhpd.nn.contract import InputRecipe, PoseNetwork, TrainingRecipe
 
 TITLE = "Trial"
 PAPER = "none"
@@ -96,8 +96,8 @@ def trial_room(folder):
 
 def write_build(root):
     """Build 300W-LP with eight photographs in eight views, and BIWI."""
-    w300lp.write(root / "raw", 32, views=4, distinct_pictures=8)
-    biwi.write(root / "raw", (1, 2), frames=3, with_depth=False)
+    w300lp_writer.write(root / "raw", 32, views=4, distinct_pictures=8)
+    biwi_writer.write(root / "raw", (1, 2), frames=3, with_depth=False)
     build(BuildConfig(("300wlp", "biwi"), root / "out", str(root / "raw")))
     return root / "out"
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ubhpd import registry
+from ubhpd.core.records import DROP_REASONS, Drop, Note, Record
+from ubhpd.core.rotation import CONVENTIONS, matrix_from_angles, matrix_from_euler, orthonormality_error
+from ubhpd.pool import sources
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
-from ubhpd.records import DROP_REASONS, Drop, Note, Record
-from ubhpd.rotation import CONVENTIONS, matrix_from_angles, matrix_from_euler, orthonormality_error
-from ubhpd.synth import aflw, aflw2000, biwi, synhead, upna, w300lp
+from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 
 Pose = tuple[float, float, float]
 
@@ -28,12 +28,12 @@ class Dataset(NamedTuple):
 
 
 DATASETS: dict[str, Dataset] = {
-    "aflw": Dataset("aflw", lambda root: aflw.write(root, 9)),
-    "aflw2000": Dataset("AFLW2000", lambda root: aflw2000.write(root, 8)),
-    "biwi": Dataset("hpdb", lambda root: biwi.write(root, (1, 6), frames=4)),
-    "synhead": Dataset("synhead2_release", lambda root: synhead.write(root, frames=3)),
-    "upna": Dataset("Head_Pose_Database_UPNA", lambda root: upna.write(root, (1, 2), (1,), frames=24)),
-    "300wlp": Dataset("300W_LP", lambda root: w300lp.write(root, 8, views=2, bad_flips=1)),
+    "aflw": Dataset("aflw", lambda root: aflw_writer.write(root, 9)),
+    "aflw2000": Dataset("AFLW2000", lambda root: aflw2000_writer.write(root, 8)),
+    "biwi": Dataset("hpdb", lambda root: biwi_writer.write(root, (1, 6), frames=4)),
+    "synhead": Dataset("synhead2_release", lambda root: synhead_writer.write(root, frames=3)),
+    "upna": Dataset("Head_Pose_Database_UPNA", lambda root: upna_writer.write(root, (1, 2), (1,), frames=24)),
+    "300wlp": Dataset("300W_LP", lambda root: w300lp_writer.write(root, 8, views=2, bad_flips=1)),
 }
 
 
@@ -92,9 +92,9 @@ def read_items(
     name: str, root: Path | str | Tree, *, thorough: bool = False, inside: str = "", **options: str
 ) -> list[Record | Drop | Note]:
     """Return everything that a builder yields for a folder, an archive or a tree, in its order."""
-    builder = registry.builders()[name]
+    builder = sources.builders()[name]
     source = Source(root if isinstance(root, Tree) else tree_at(root, inside), thorough)
-    chosen = registry.options_for(builder, options)
+    chosen = sources.options_for(builder, options)
     return [item for unit in builder.units(source, chosen) for item in builder.read(source, unit, chosen)]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ubhpd import __version__, commands
-from ubhpd.errors import UbhpdError, disk_fault
+from ubhpd.core.errors import UbhpdError, disk_fault
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 

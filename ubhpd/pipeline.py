@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ubhpd import manifest
-from ubhpd.checking.audit import AuditReport, audit
-from ubhpd.files import write_json
+from ubhpd.core.files import write_json
+from ubhpd.core.parallel import Engine
+from ubhpd.core.progress import Progress
+from ubhpd.evaluation import pairing
 from ubhpd.pool.build import BuildConfig, BuildReport, build
-from ubhpd.progress import Progress
-from ubhpd.sampler.unbiased import UnbiasedConfig, UnbiasedReport, make
-from ubhpd.scores import last_build
-from ubhpd.workers import Engine
+from ubhpd.quality.audit import AuditReport, audit
+from ubhpd.sampling.ubhpd import UnbiasedConfig, UnbiasedReport, make
 
 _AUDITED = (
     "sample_id", "dataset", "subject_id", "sequence_id", "frame_index", "flip_of", "source_photo", "drop_reason",
@@ -53,16 +53,15 @@ def run(config: BuildConfig, unbiased: UnbiasedConfig | None, engine: Engine, pr
     made.audit = audit(manifest.read(config.out / "ubhpd.parquet", _AUDITED))
     write_json(made.as_dict(), config.out / "build.json")
     _illustrate(config, progress)
-    last_build.remember(config.out)
+    pairing.remember(config.out)
     return made
 
 
 def _illustrate(config: BuildConfig, progress: Progress) -> None:
-    from ubhpd.cards import card, croissant
-    from ubhpd.figures import figures_density
+    from ubhpd.reports import card, croissant, figures
 
     with progress.step("drawing figures"):
-        figures_density.write(config.out)
+        figures.write(config.out)
     with progress.step("writing the card"):
         card.write_card(config.out)
         croissant.write_croissant(config.out)

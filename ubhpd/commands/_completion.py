@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import click
 from click.shell_completion import CompletionItem, FishComplete, add_completion_class
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 Names = Callable[[], Mapping[str, str]]  # name -> one line of help
 Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
@@ -35,14 +35,14 @@ def runnable_model_names() -> dict[str, str]:
 
 def protocol_names() -> dict[str, str]:
     """Return the ids of all protocols."""
-    from ubhpd.protocol.protocol_definitions import PROTOCOLS
+    from ubhpd.protocols.definitions import PROTOCOLS
 
     return {name: protocol.sentence for name, protocol in PROTOCOLS.items()}
 
 
 def protocol_and_series_names() -> dict[str, str]:
     """Return the series of protocols, as papers call them, and the ids of all protocols."""
-    from ubhpd.protocol.protocol_definitions import PROTOCOLS
+    from ubhpd.protocols.definitions import PROTOCOLS
 
     series: dict[str, list[str]] = {}
     for name, protocol in PROTOCOLS.items():
@@ -52,21 +52,21 @@ def protocol_and_series_names() -> dict[str, str]:
 
 def dataset_names() -> dict[str, str]:
     """Return the datasets that can be read."""
-    from ubhpd.registry import builders
+    from ubhpd.pool.sources import builders
 
     return {name: builder.TITLE for name, builder in builders().items()}
 
 
 def recipe_names() -> dict[str, str]:
     """Return the crop recipes."""
-    from ubhpd.recipes import RECIPES
+    from ubhpd.images.recipes import RECIPES
 
     return {name: recipe.reference for name, recipe in RECIPES.items()}
 
 
 def format_names() -> dict[str, str]:
     """Return the export formats."""
-    from ubhpd.export import formats
+    from ubhpd.exports._runner import formats
 
     return {name: module.CARD.title for name, module in formats().items()}
 

@@ -10,7 +10,7 @@ import click
 from ubhpd.commands._completion import complete_protocol
 
 if TYPE_CHECKING:
-    from ubhpd.scores.evaluate import EvaluationOptions
+    from ubhpd.evaluation.evaluate import EvaluationOptions
 
 NO_INTERVALS = "none"
 
@@ -60,10 +60,10 @@ def evaluation_options(source: str | None, pair: str | None, chosen: dict[str, A
     Raises:
         UbhpdError: an option of a metric is unknown or impossible.
     """
-    from ubhpd.scores.evaluate import EvaluationOptions
-    from ubhpd.scores.intervals import BootstrapOptions
-    from ubhpd.scores.metric_cards import metric_options
-    from ubhpd.scores.scoring import ScoreOptions
+    from ubhpd.evaluation.evaluate import EvaluationOptions
+    from ubhpd.evaluation.intervals import BootstrapOptions
+    from ubhpd.evaluation.metric_cards import metric_options
+    from ubhpd.evaluation.scoring import ScoreOptions
 
     over = chosen["over"]
     return EvaluationOptions(

@@ -30,8 +30,8 @@ def command(
     Looks for the same person, recording, neighbouring frames, mirror images, renderings of one photograph, and
     with --pictures for equal or nearly equal pictures. Exit code 0 nothing shared, 1 leakage, 2 wrong input.
     """
-    from ubhpd.checking.audit import AuditOptions, audit_places, audit_text, write_list
-    from ubhpd.progress import Progress
+    from ubhpd.core.progress import Progress
+    from ubhpd.quality.audit import AuditOptions, audit_places, audit_text, write_list
 
     progress = Progress(not quiet and not as_json)
     report = audit_places(out, test, AuditOptions(frames, bits), pictures, jobs, progress)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_protocols, complete_runnable_models
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 PATH = click.Path(path_type=Path)
 
@@ -60,9 +60,9 @@ def command(
     A run that is done and whose inputs have not changed is kept; the same command goes on after an interruption. A
     run that fails is told, and the others go on. Exit code 0 good, 1 if a run failed, 2 wrong input.
     """
-    from ubhpd.leaderboard.bench import bench
-    from ubhpd.leaderboard.plan import BenchRequest, HowToTrain
-    from ubhpd.progress import Progress
+    from ubhpd.bench.benchmark import bench
+    from ubhpd.bench.plan import BenchRequest, HowToTrain
+    from ubhpd.core.progress import Progress
 
     request = BenchRequest(
         _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),
@@ -93,7 +93,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    from ubhpd.models.configure import pairs
+    from ubhpd.models.catalogue import pairs
 
     found: dict[str, dict[str, str]] = {}
     for key, value in pairs(texts).items():

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_datasets
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 
 @click.command()
@@ -85,14 +85,13 @@ def command(
     The pool has every head found and every head refused with its reason. UBHPD has heads of it whose yaw, pitch
     and roll share one distribution, divided into train and test.
     """
+    from ubhpd.core.parallel import Engine
+    from ubhpd.core.progress import Progress
     from ubhpd.pipeline import run
     from ubhpd.pool.build import BuildConfig
-    from ubhpd.progress import Progress
-    from ubhpd.report import build_text
-    from ubhpd.sampler.sampling import SamplingConfig
-    from ubhpd.sampler.unbiased import UnbiasedConfig
-    from ubhpd.sampler.unbiased_report import unbiased_text
-    from ubhpd.workers import Engine
+    from ubhpd.reports.terminal import build_text
+    from ubhpd.sampling.sampler import SamplingConfig
+    from ubhpd.sampling.ubhpd import UnbiasedConfig, unbiased_text
 
     config = BuildConfig(
         sources=tuple(_names(sources)),

@@ -12,8 +12,8 @@ import click
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(out: Path, quiet: bool) -> None:
     """Write OUT/CARD.md (Markdown) and OUT/croissant.json for a build's folder: sources, licences, counts, limits."""
-    from ubhpd.cards.card import write_card
-    from ubhpd.cards.croissant import write_croissant
+    from ubhpd.reports.card import write_card
+    from ubhpd.reports.croissant import write_croissant
 
     written = [write_card(out), write_croissant(out)]
     if not quiet:

@@ -27,8 +27,8 @@ def command(first: Path, second: Path, manifest: Path | None, source: str | None
 
     Exit code 0 whatever the outcome, 2 wrong input.
     """
-    from ubhpd.scores.evaluate import compare
-    from ubhpd.scores.score_report import compare_text
+    from ubhpd.evaluation.evaluate import compare
+    from ubhpd.evaluation.report import compare_text
 
     result = compare(first, second, manifest, evaluation_options(source, None, chosen)).result
     click.echo(json.dumps(result, indent=2, ensure_ascii=False) if as_json else compare_text(result))

@@ -18,8 +18,8 @@ def command(ctx: click.Context, predictions: Path, manifest: Path | None, as_jso
 
     Each finding says how far it explains the errors and what to change. Exit code 0 good, 1 findings, 2 wrong input.
     """
-    from ubhpd.scores.doctor import diagnose
-    from ubhpd.scores.score_report import diagnosis_text
+    from ubhpd.evaluation.doctor import diagnose
+    from ubhpd.evaluation.report import diagnosis_text
 
     diagnosis = diagnose(predictions, manifest)
     click.echo(json.dumps(diagnosis.as_dict(), indent=2, ensure_ascii=False) if as_json else diagnosis_text(diagnosis))

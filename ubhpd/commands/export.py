@@ -47,11 +47,10 @@ def command(
 
     An interrupted export goes on where it was. Exit code 0 good, 2 wrong input.
     """
-    from ubhpd.errors import UbhpdError
-    from ubhpd.export import ExportConfig, export
-    from ubhpd.exports._text import export_text, list_content, list_text
-    from ubhpd.progress import Progress
-    from ubhpd.workers import Engine
+    from ubhpd.core.errors import UbhpdError
+    from ubhpd.core.parallel import Engine
+    from ubhpd.core.progress import Progress
+    from ubhpd.exports._runner import ExportConfig, export, export_text, list_content, list_text
 
     if lists:
         click.echo(json.dumps(list_content(), indent=2, ensure_ascii=False) if as_json else list_text())

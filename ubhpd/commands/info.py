@@ -15,7 +15,7 @@ import click
 def command(out: Path, dropped: bool, as_json: bool) -> None:
     """Show heads, angles, boxes and refusals of each dataset in OUT (a build's folder, or a manifest)."""
     from ubhpd.pool.summary import dropped_heads, summarise
-    from ubhpd.report import dropped_text, info_text
+    from ubhpd.reports.terminal import dropped_text, info_text
 
     if dropped:
         heads = dropped_heads(out)

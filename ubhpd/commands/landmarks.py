@@ -29,8 +29,8 @@ def command(
     A head for which there are none ends without, and is counted. An interrupted run goes on where it was. Exit code
     0 good, 2 wrong input.
     """
-    from ubhpd.faces.fill_landmarks import FillConfig, fill_landmarks, fill_text
-    from ubhpd.progress import Progress
+    from ubhpd.core.progress import Progress
+    from ubhpd.images.landmarks import FillConfig, fill_landmarks, fill_text
 
     own_file = None if source == "dlib" else Path(source)
     config = FillConfig(manifest, out, own_file, only_missing, detector, jobs)

@@ -23,10 +23,10 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     A table holds one protocol on the same heads, nothing is ranked across tables. Writes leaderboard.md, .csv (one
     score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
     """
+    from ubhpd.core.text import table
     from ubhpd.leaderboard.columns import entrant_cells
-    from ubhpd.leaderboard.publish import publish
+    from ubhpd.leaderboard.page import publish
     from ubhpd.leaderboard.standings import one_line
-    from ubhpd.text import table
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
     wanted = [f.strip() for f in formats.split(",") if f.strip()]

@@ -15,8 +15,8 @@ from ubhpd.commands._completion import complete_model
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List the models; with NAME, all that is known of one of them: options, input, training, printed results."""
-    from ubhpd.models import card_text as text
     from ubhpd.models.catalogue import NETWORKS, card, catalogue
+    from ubhpd.reports import model_cards as text
 
     if name is None:
         cards = catalogue().values()

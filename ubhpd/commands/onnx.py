@@ -19,12 +19,11 @@ def command(weights: Path, out: Path, opset: int, heads: int) -> None:
 
     The file is written only if onnxruntime gives what torch gives, one head at a time and all at once.
     """
-    from ubhpd.models.catalogue import card
+    from ubhpd.models.catalogue import card, module_of
     from ubhpd.models.checkpoint import read_about
-    from ubhpd.models.configure import module_of
 
     module_of(card(read_about(weights).model))  # says so before any import of torch if it is not there
-    from ubhpd.models.onnx_export import export_onnx
+    from ubhpd.inference.onnx_export import export_onnx
 
     report = export_onnx(weights, out, opset, heads)
     shape = ", ".join(map(str, report.input_shape))

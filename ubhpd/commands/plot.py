@@ -35,7 +35,7 @@ def density(
     Figures: density (per angle, a column per dataset and UBHPD last), joint (two angles at a time, before and
     after) and overlay (per angle, before and after on top of each other). densities.csv holds the numbers.
     """
-    from ubhpd.figures.figures_density import write
+    from ubhpd.reports.figures import write
 
     written = write(out, [f.strip() for f in figures.split(",") if f.strip()], folder, formats, target)
     if as_json:
@@ -51,10 +51,10 @@ def density(
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The figure, .png or .svg.")
 def graph(weights: Path, picture: Path, detector: str, out: Path) -> None:
     """Draw the graph of landmarks that a network makes of a face (OsGG-Net, figure 5)."""
-    from ubhpd.faces import detectors
-    from ubhpd.figures import figure_style
-    from ubhpd.figures.figure_graph import draw_graph
-    from ubhpd.prediction.facial_graph import facial_graph
+    from ubhpd.images import detectors
+    from ubhpd.inference.facial_graph import facial_graph
+    from ubhpd.reports import figures as figure_style
+    from ubhpd.reports.figures import draw_graph
 
     found = facial_graph(weights, picture, detectors.detector(detector))
     click.echo(figure_style.save(draw_graph(found.picture, found.nodes_xy, found.weights), out))

@@ -50,9 +50,9 @@ def command(
     A head that cannot be judged is left out and named, with the reason, in OUT.problems.csv. An interrupted run goes
     on where it was. Exit code 0 good, 1 if heads were left out, 2 wrong input.
     """
-    from ubhpd.prediction.predicting import Request, predict_request
-    from ubhpd.prediction.speed import Speed
-    from ubhpd.progress import Progress
+    from ubhpd.core.progress import Progress
+    from ubhpd.inference.network_predictor import Speed
+    from ubhpd.inference.predicting import Request, predict_request
 
     request = Request(
         weights, out, model, manifest, split, pictures, video, camera, detector, all_faces, landmarks, form, draw,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ubhpd.commands._completion import complete_protocol
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 if TYPE_CHECKING:
-    from ubhpd.protocol.protocols import Protocol, Resolution
+    from ubhpd.protocols.resolve import Protocol, Resolution
 
 PATH = click.Path(path_type=Path)
 
@@ -29,7 +29,7 @@ def command(
     as_json: bool,
 ) -> None:  # fmt: skip
     """List the protocols; with ID its definition; with --manifest the heads it takes there, their number and hash."""
-    from ubhpd.protocol.protocols import PROTOCOLS, protocol, resolve
+    from ubhpd.protocols.resolve import PROTOCOLS, protocol, resolve
 
     if protocol_id is None:
         _refuse("needs the ID of a protocol", list=list_out, frames=frames, seed=seed)
@@ -60,7 +60,7 @@ def _listed(protocols: list[Protocol], manifest: Path | None) -> list[dict[str, 
     """Return a row per protocol: what it is, and with a manifest what it gives there or why it gives nothing."""
     from ubhpd.manifest import header
     from ubhpd.pool.summary import manifest_in
-    from ubhpd.protocol.protocols import resolve
+    from ubhpd.protocols.resolve import resolve
 
     if manifest is not None:
         header(manifest_in(manifest))  # one sentence about a bad manifest, not one per protocol
@@ -77,7 +77,7 @@ def _listed(protocols: list[Protocol], manifest: Path | None) -> list[dict[str, 
 
 
 def _list_text(rows: list[dict[str, Any]]) -> str:
-    from ubhpd.text import table
+    from ubhpd.core.text import table
 
     cells = [["id", "series", "version", "definition", ""]]
     cells += [[r["id"], r["series"], str(r["version"]), r["definition_hash"][:12], r["sentence"]] for r in rows]
@@ -85,7 +85,7 @@ def _list_text(rows: list[dict[str, Any]]) -> str:
 
 
 def _found_text(rows: list[dict[str, Any]]) -> str:
-    from ubhpd.text import table
+    from ubhpd.core.text import table
 
     cells = [["id", "train", "test", "list", "as published"]]
     for row in (r for r in rows if "resolution" in r):
@@ -118,7 +118,7 @@ def _definition_text(own: Protocol) -> str:
 
 
 def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
-    from ubhpd.text import table
+    from ubhpd.core.text import table
 
     own = resolution.protocol
     rows = [["side", "heads", "published", "refused", "beyond angle", "shared", "sha256"]]
@@ -138,8 +138,8 @@ def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
 
 
 def _write_list(resolution: Resolution, path: Path) -> None:
-    from ubhpd.files import replacing
-    from ubhpd.protocol.protocols import list_text
+    from ubhpd.core.files import replacing
+    from ubhpd.protocols.resolve import list_text
 
     try:
         with replacing(path) as part:

@@ -21,8 +21,8 @@ def command(out: Path, port: int, host: str, who: str | None, open_browser: bool
     """
     import getpass
 
-    from ubhpd.checking.review import open_server
-    from ubhpd.progress import Progress
+    from ubhpd.core.progress import Progress
+    from ubhpd.quality.review import open_server
 
     server, address = open_server(out, host, port, who or getpass.getuser(), Progress(not quiet))
     click.echo(address)

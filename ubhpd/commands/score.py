@@ -38,10 +38,10 @@ def command(
     Prints every metric with its unit, the coverage, and what lies outside the bins. UBMAE (equation 14) and the
     shots need --source. Exit code 0 good, 2 wrong input.
     """
-    from ubhpd.errors import UbhpdError
-    from ubhpd.files import replacing
-    from ubhpd.scores.evaluate import evaluate
-    from ubhpd.scores.score_report import score_html, score_text
+    from ubhpd.core.errors import UbhpdError
+    from ubhpd.core.files import replacing
+    from ubhpd.evaluation.evaluate import evaluate
+    from ubhpd.evaluation.report import score_html, score_text
 
     if images is not None and manifest is None:
         raise UbhpdError("--images needs --manifest: the manifest says which picture belongs to which head.")
@@ -52,7 +52,7 @@ def command(
         with replacing(Path(json_out)) as part:
             part.write_text(as_json + "\n", encoding="utf-8")
     if html_out or figures or images:
-        from ubhpd.scores.figures_score import pictures
+        from ubhpd.evaluation.figures import pictures
 
         drawn = pictures(evaluation, options.score, manifest, images)
         if figures:

@@ -15,8 +15,8 @@ from ubhpd.commands._completion import complete_dataset
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, data_root: str | None, as_json: bool) -> None:
     """List the datasets that can be read; with NAME, all that is known of one of them."""
-    from ubhpd.pool.survey import survey
-    from ubhpd.report import source_text, sources_text
+    from ubhpd.pool.sources import survey
+    from ubhpd.reports.terminal import source_text, sources_text
 
     found = survey(data_root, [name] if name else None)
     if as_json:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_datasets
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 
 @click.command()
@@ -38,14 +38,14 @@ def command(
     poses. With --fill rare: heads in the layout of SynHead for the 12-degree bins of yaw, pitch and roll that have
     fewer than --per-bin real heads in --pool; ubhpd build reads them as source synhead, marked synthetic.
     """
-    from ubhpd.progress import Progress
-    from ubhpd.workers import Engine
+    from ubhpd.core.parallel import Engine
+    from ubhpd.core.progress import Progress
 
     Engine(jobs).check()
     progress = Progress(not quiet)
     if fill:
-        from ubhpd.synth.rare import FillConfig
-        from ubhpd.synth.rare import fill as fill_bins
+        from ubhpd.synth.synthesize import FillConfig
+        from ubhpd.synth.synthesize import fill as fill_bins
 
         if pool is None:
             raise UbhpdError("--fill needs the heads that are there: add --pool OUT/pool.parquet.")
@@ -57,7 +57,7 @@ def command(
         if not quiet:
             click.echo(text + (f" Read them with: ubhpd build --sources synhead --data-root {out}" if thin else ""))
         return
-    from ubhpd.synth.job import SynthConfig, write_sources
+    from ubhpd.synth.synthesize import SynthConfig, write_sources
 
     if not sources:
         raise UbhpdError("Nothing to write: give --sources, for example --sources biwi,aflw,300wlp, or --fill rare.")

@@ -61,11 +61,10 @@ def command(
     An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
     input, 130 interrupted.
     """
-    from ubhpd.models.catalogue import card
-    from ubhpd.models.configure import module_of, pairs
+    from ubhpd.models.catalogue import card, module_of, pairs
 
     module_of(card(model))  # says so before any import of torch if it is not there
-    from ubhpd.progress import Progress
+    from ubhpd.core.progress import Progress
     from ubhpd.training.request import TrainRequest
     from ubhpd.training.run import train
 

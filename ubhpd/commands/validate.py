@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_datasets
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 
 @click.command()
@@ -30,10 +30,10 @@ def command(
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Check counts against the published ones, pairs, readability and the pool itself; exit code 1 on findings."""
+    from ubhpd.core.parallel import Engine
+    from ubhpd.core.progress import Progress
     from ubhpd.pool.validate import validate_pool, validate_raw
-    from ubhpd.progress import Progress
-    from ubhpd.report import findings_text
-    from ubhpd.workers import Engine
+    from ubhpd.reports.terminal import findings_text
 
     if out is not None:
         findings = validate_pool(out)

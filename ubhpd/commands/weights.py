@@ -45,8 +45,7 @@ def command() -> None:
 @_of_a_model
 def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, ...]) -> None:
     """Bring in published weights: FILES as .h5 of Keras, .pth of torch, or .safetensors."""
-    from ubhpd.models.catalogue import card
-    from ubhpd.models.configure import module_of, pairs
+    from ubhpd.models.catalogue import card, module_of, pairs
 
     module_of(card(model))  # says so before any import of torch if it is not there
     from ubhpd.models.importing import imported
@@ -60,8 +59,7 @@ def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, .
 @click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of its backbone, as of ImageNet.")
 def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Path | None) -> None:
     """Make a checkpoint of random weights, to train or to try things with."""
-    from ubhpd.models.catalogue import card
-    from ubhpd.models.configure import module_of, pairs
+    from ubhpd.models.catalogue import card, module_of, pairs
 
     module_of(card(model))
     from ubhpd.models.importing import with_backbone
@@ -77,8 +75,8 @@ def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Pa
 @click.option("--split", metavar="NAME", help="Only this split, as train.")
 def fit(model: str, out: Path, chosen: tuple[str, ...], manifest: Path, split: str | None) -> None:
     """Fit a solver, a model without a network, to the usable heads of a manifest."""
-    from ubhpd.models.configure import pairs
-    from ubhpd.models.solver import Solver, training_heads
+    from ubhpd.models.catalogue import pairs
+    from ubhpd.models.geometric_model import Solver, training_heads
 
     heads, origin = training_heads(manifest, split)
     _tell(Solver.fitted(model, pairs(chosen), heads, origin).save(out), out)

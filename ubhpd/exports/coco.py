@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ubhpd.crops import placed
-from ubhpd.exports._heads import ANGLES
-from ubhpd.exports._job import Card, Job
-from ubhpd.files import replacing
+from ubhpd.core.files import replacing
+from ubhpd.exports._columns import ANGLES
+from ubhpd.exports._crops import Card, Job
+from ubhpd.images.crops import placed
 
 CARD = Card("coco", "COCO JSON per split with boxes and pose attributes, and the pictures", "none", "files", faces=True)
 

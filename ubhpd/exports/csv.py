@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ubhpd.exports._job import Card, Job
-from ubhpd.exports._labels import label_names, labels_of, write_table
+from ubhpd.exports._columns import label_names, labels_of, write_table
+from ubhpd.exports._crops import Card, Job
 
 CARD = Card("csv", "a table of pictures, face boxes, crops and labels, without pictures", "square", "none")
 

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ubhpd.exports._job import Canvas, Card, Job
-from ubhpd.files import replacing
+from ubhpd.core.files import replacing
+from ubhpd.exports._crops import Canvas, Card, Job
 
 CARD = Card(
     "fsanet",

@@ -20,9 +20,9 @@ import h5py
 import numpy as np
 
 from ubhpd import __version__
-from ubhpd.exports._heads import ANGLES
-from ubhpd.exports._job import Canvas, Card, Job
-from ubhpd.files import replacing
+from ubhpd.core.files import replacing
+from ubhpd.exports._columns import ANGLES
+from ubhpd.exports._crops import Canvas, Card, Job
 
 CARD = Card("h5", "one HDF5 file of crops and labels, read row by row in training", "square", "array", in_place=True)
 

@@ -10,8 +10,8 @@ Heads without a split all go to train. Reference: https://huggingface.co/docs/da
 
 from __future__ import annotations
 
-from ubhpd.exports._job import Card, Job
-from ubhpd.exports._labels import label_names, labels_of, write_table
+from ubhpd.exports._columns import label_names, labels_of, write_table
+from ubhpd.exports._crops import Card, Job
 
 CARD = Card(
     "hf",

@@ -18,9 +18,9 @@ import io
 
 import numpy as np
 
-from ubhpd.crops import Floats
-from ubhpd.exports._job import Card, Job
-from ubhpd.files import replacing
+from ubhpd.core.files import replacing
+from ubhpd.exports._crops import Card, Job
+from ubhpd.images.crops import Floats
 
 CARD = Card(
     "6drepnet",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ubhpd.bins import ANGLES
+from ubhpd.core.bins import ANGLES
 from ubhpd.leaderboard.reported import Reported
 from ubhpd.leaderboard.result import FITTED, Floor, Result, Training
 from ubhpd.leaderboard.standings import TIED, WINNER, Entrant, Value

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from ubhpd.bins import ANGLES
+from ubhpd.core.bins import ANGLES
+from ubhpd.evaluation.printed_results import Printed, lint, printed_pairs, results
 from ubhpd.leaderboard.result import Result
 from ubhpd.models.catalogue import catalogue
-from ubhpd.protocol.protocols import PROTOCOLS
-from ubhpd.scores.published import Printed, lint, printed_pairs, results
+from ubhpd.protocols.resolve import PROTOCOLS
 
 ROUNDING_DEG = 0.0051
 UBHPD_HEADS = 25_000  # of the authors' dataset, which was not published

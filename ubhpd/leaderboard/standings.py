@@ -1,4 +1,6 @@
-"""From result files to standings: one table per protocol on the same heads, entrants averaged over seeds and ranked.
+"""Which entrants the data cannot tell from the winner: by paired resampling of their predictions, else by intervals.
+
+From result files to standings: one table per protocol on the same heads, entrants averaged over seeds and ranked.
 
 Nothing is ranked across tables: another protocol, other heads, other labels or boxes make another table. Inside a
 table an entrant is ranked if it was trained or fitted under the protocol and judged every head.
@@ -9,12 +11,69 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import mean, stdev
 
-from ubhpd.errors import UbhpdError
-from ubhpd.leaderboard import ties
+from ubhpd import manifest
+from ubhpd.core.errors import UbhpdError
 from ubhpd.leaderboard.reported import Reported, reported, reported_mae, why_not_shown
 from ubhpd.leaderboard.result import IMPORTED, Floor, Found, Result, canonical_hash
+from ubhpd.models.checkpoint import file_origin
+
+PAIRED, BY_INTERVAL = "paired", "interval"
+
+
+def tied(winner: Sequence[Found], other: Sequence[Found], rank_by: str) -> tuple[bool, str]:
+    """Return whether the data leave open which of two entrants is better, and how that was found.
+
+    Where both have predictions on the same heads, the paired bootstrap decides (`ubhpd.evaluation.evaluate.compare`),
+    per seed that both have, or on all pairs of runs if they share none: the two are told apart only if every comparison
+    has the winner ahead and an interval of the difference without 0. Where predictions are not there, an entrant is not
+    told apart if its score lies within the winner's interval, averaged over seeds.
+    """
+    shared = [(a, b) for a in winner for b in other if a.result.seed == b.result.seed]
+    pairs = shared or [(a, b) for a in winner for b in other]
+    compared = [_difference(a, b, rank_by) for a, b in pairs]
+    if all(c is not None for c in compared):
+        return not all(c is not None and c[1] < 0.0 for c in compared), PAIRED
+    highs = [f.result.scores[rank_by].high for f in winner]
+    values = [f.result.scores[rank_by].value for f in other]
+    return _mean(values) <= _mean(highs), BY_INTERVAL
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    """Return the mean, NaN if one is not known: NaN is tied with nothing."""
+    return sum(math.nan if v is None else v for v in values) / len(values)
+
+
+def _difference(a: Found, b: Found, name: str) -> tuple[float, float] | None:
+    """Return the interval of a's score minus b's on the same resamples; None where predictions or truth are gone."""
+    from ubhpd.evaluation.evaluate import EvaluationOptions, compare
+    from ubhpd.evaluation.intervals import BootstrapOptions
+
+    paths = [_predictions(f) for f in (a, b)]
+    truth = a.path.parent / "test" / "pool.parquet"
+    o = a.result.resampling
+    try:
+        if None in paths or manifest.header(truth).fingerprint != a.result.test.fingerprint:
+            return None
+        options = EvaluationOptions(bootstrap=BootstrapOptions(o.rounds, o.level, o.over, o.seed))
+        found = compare(str(paths[0]), str(paths[1]), truth, options).result["scores"].get(name)
+    except UbhpdError:
+        return None
+    if found is None or found["low"] is None or found["high"] is None:
+        return None
+    return found["low"], found["high"]
+
+
+def _predictions(found: Found) -> Path | None:
+    """Return the predictions beside a result if they are those it was made from."""
+    path = found.path.parent / Path(found.result.predictions).name
+    try:
+        return path if file_origin(path)["sha256"] == found.result.predictions_sha256 else None
+    except OSError:
+        return None
+
 
 RANK_BY = "mae"
 WINNER, TIED = "winner", "tied"
@@ -162,7 +221,7 @@ def _placed(entrant: Entrant, ranked: Sequence[Entrant]) -> Entrant:
     rank = 1 + sum(_mae(other) < _mae(entrant) for other in ranked)
     if entrant is ranked[0]:
         return replace(entrant, rank=rank, standing=WINNER)
-    is_tied, told_by = ties.tied(ranked[0].found, entrant.found, RANK_BY)
+    is_tied, told_by = tied(ranked[0].found, entrant.found, RANK_BY)
     return replace(entrant, rank=rank, standing=TIED if is_tied else "", told_by=told_by)
 
 

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ubhpd.errors import UbhpdError
-from ubhpd.files import replacing
-from ubhpd.schema import (
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.manifest.schema import (
     COLUMNS,
     FINGERPRINT_KEY,
     SCHEMA_VERSION,
@@ -61,7 +61,7 @@ def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column,
 
 def write_hdf5(source: Path, path: Path) -> None:
     """Write the Parquet manifest `source` as HDF5 at `path`, batch by batch."""
-    from ubhpd import hdf5
+    from ubhpd.manifest import hdf5
 
     with replacing(path) as part:
         hdf5.write(header(source).schema, header(source).rows, lambda names: iterate(source, names), part)
@@ -90,7 +90,7 @@ def iterate(path: str | os.PathLike[str], columns: Sequence[str] | None = None) 
     if unknown := [n for n in names if n not in known]:
         raise UbhpdError(f"{path} has no column {unknown[0]!r}: it has {', '.join(known)}.")
     if _is_hdf5(path):
-        from ubhpd import hdf5
+        from ubhpd.manifest import hdf5
 
         yield from hdf5.iterate(path, names, ROW_GROUP)
     else:
@@ -145,7 +145,7 @@ def _parquet_header(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
 
 
 def _hdf5_header(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
-    from ubhpd import hdf5
+    from ubhpd.manifest import hdf5
 
     return hdf5.read_schema(path)
 

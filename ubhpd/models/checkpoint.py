@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd import __version__
-from ubhpd.errors import UbhpdError
-from ubhpd.files import replacing, write_json
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing, write_json
 
 FORMAT = 1
 KEY = "ubhpd"

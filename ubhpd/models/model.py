@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.models import checkpoint
-from ubhpd.models.catalogue import NETWORKS, ModelCard, card
-from ubhpd.models.configure import config_of, configured, module_of
-from ubhpd.networks.contract import InputRecipe, PoseNetwork
+from ubhpd.models.catalogue import NETWORKS, ModelCard, card, config_of, configured, module_of
+from ubhpd.nn.contract import InputRecipe, PoseNetwork
 
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?|auto")
 

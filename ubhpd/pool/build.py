@@ -22,18 +22,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ubhpd import __version__, manifest, registry
-from ubhpd.errors import UbhpdError
-from ubhpd.files import write_json
+from ubhpd import __version__, manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import write_json
+from ubhpd.core.parallel import Engine
+from ubhpd.core.progress import Progress
+from ubhpd.core.records import Note
+from ubhpd.manifest.schema import SCHEMA_VERSION
 from ubhpd.pool import parts
-from ubhpd.pool.tasks import Task, run_task, sweep, without_cycle_search
-from ubhpd.progress import Progress
-from ubhpd.raw.discover import discover, missing_message
+from ubhpd.pool import sources as registry
+from ubhpd.pool.parts import Task, run_task, sweep, without_cycle_search
+from ubhpd.pool.sources import discover, missing_message
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
-from ubhpd.records import Note
-from ubhpd.schema import SCHEMA_VERSION
-from ubhpd.workers import Engine
 
 MAX_ANGLE_DEG = 99.0  # the literature's limit on each of yaw, pitch and roll, inclusive
 WORK = "work"  # folder in OUT with the parts and what was unpacked from compressed tars

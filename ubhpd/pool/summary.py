@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd import manifest
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 _ANGLES = ("yaw", "pitch", "roll")
 

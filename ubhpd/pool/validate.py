@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ubhpd import manifest, registry
-from ubhpd.errors import UbhpdError
+from ubhpd import manifest
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.parallel import Engine
+from ubhpd.core.progress import Progress
+from ubhpd.manifest.schema import fingerprint
+from ubhpd.pool import sources
 from ubhpd.pool.build import MAX_ANGLE_DEG, BuildConfig, DatasetReport, build
+from ubhpd.pool.sources import discover
 from ubhpd.pool.summary import manifest_in
-from ubhpd.progress import Progress
-from ubhpd.raw.discover import discover
-from ubhpd.schema import fingerprint
-from ubhpd.workers import Engine
 
 # A head refused for these reasons is there all the same: the published counts include it.
 _PRESENT = ("beyond_max_angle", "undefined_pose")
@@ -41,9 +42,9 @@ def validate_raw(
     Raises:
         UbhpdError: a named dataset is missing, or none is there.
     """
-    wanted = list(names) if names else sorted(discover(registry.builders(), data_root, {}).specs)
+    wanted = list(names) if names else sorted(discover(sources.builders(), data_root, {}).specs)
     if not wanted:
-        raise UbhpdError(f"None of {', '.join(registry.builders())} was found in {data_root}: see ubhpd sources.")
+        raise UbhpdError(f"None of {', '.join(sources.builders())} was found in {data_root}: see ubhpd sources.")
     with tempfile.TemporaryDirectory() as folder:
         config = BuildConfig(tuple(wanted), Path(folder), data_root, check_images=check_images)
         report = build(config, engine, progress)
@@ -63,7 +64,7 @@ def validate_pool(place: str | Path) -> list[Finding]:
         findings.append(Finding("", "fingerprint", f"{path} was changed after it was built: build it again", 0))
     names = ["sample_id", "dataset", "drop_reason", "drop_detail", "yaw_deg", "pitch_deg", "roll_deg"]
     table = manifest.read(path, names)
-    known = registry.builders()
+    known = sources.builders()
     for name in pc.unique(table.column("dataset")).to_pylist():
         own = table.filter(pc.equal(table.column("dataset"), name))
         findings += _refusals(name, own)
@@ -88,7 +89,7 @@ def _refusals(name: str, heads: pa.Table) -> Iterator[Finding]:
         yield Finding(name, reason, f"for example {refused.column('drop_detail')[0].as_py()}", refused.num_rows)
 
 
-def _counts(builder: registry.Builder, heads: pa.Table) -> Iterator[Finding]:
+def _counts(builder: sources.Builder, heads: pa.Table) -> Iterator[Finding]:
     reasons = heads.column("drop_reason")
     present = heads.filter(pc.or_(reasons.is_null(), pc.is_in(reasons, pa.array(_PRESENT)))).column("sample_id")
     absent: dict[str, int] = {}
@@ -104,7 +105,7 @@ def _counts(builder: registry.Builder, heads: pa.Table) -> Iterator[Finding]:
         yield Finding(builder.NAME, "absent", f"nothing of {listed} is there", sum(absent.values()))
 
 
-def _out_of_range(builder: registry.Builder, heads: pa.Table) -> Iterator[Finding]:
+def _out_of_range(builder: sources.Builder, heads: pa.Table) -> Iterator[Finding]:
     """Compare the heads beyond the literature's 99 degrees with the published list, where there is one."""
     ids = np.array(heads.column("sample_id").to_pylist())
     angles = np.stack([heads.column(f"{a}_deg").to_numpy() for a in ("yaw", "pitch", "roll")], axis=1)

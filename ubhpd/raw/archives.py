@@ -1,24 +1,36 @@
 """What every archive has in common, what it is refused for, and the .zip, read in place.
 
 An archive is refused as a whole if a name in it leads outside or its sizes are absurd.
-"""
 
-# ruff: noqa: D102 - the methods are those of Tree
+A .tar read in place, a compressed one through a spool.
+
+A compressed tar cannot be read at random, so it is run through once and a spool is kept beside the build:
+label files whole, and of each picture the head and the tail that a build looks at. A tar that is cut, or
+damaged where that would hide files, is refused.
+"""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
+import json
+import os
 import re
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
 from typing import IO
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.raw.folders import LABEL_LIMIT, TAIL_BYTES, Entry, Probe, Tree, changed_at, refuse_large
+
+# ruff: noqa: D102 - the methods are those of Tree
+
 
 try:
     from lzma import LZMAError
@@ -122,3 +134,217 @@ def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int) -
         raise UbhpdError(
             f"{archive} is refused: {name!r} claims {size:,} bytes of {packed:,} packed; get the official archive."
         )
+
+
+# ruff: noqa: D102 - the methods are those of Tree
+
+
+_PEEK_MEMBERS = 400
+_BULK_HEAD = {".png": 4096, ".bin": 4096, ".jpg": 65_536, ".jpeg": 65_536}  # kept of each in a spool
+_NAMES_THE_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
+_MAX_LONG_NAME = 1 << 20
+_MAX_PADDING = 16 << 20  # after the end mark of a compressed tar, before its checksum
+
+OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
+
+
+class TarTree(ArchiveTree):
+    """A .tar read in place, or a compressed one through its spool.
+
+    The index maps a member to (offset, bytes stored, size) in the data file: the tar itself, or the spool.
+    A member stored in part holds its head and then its last twelve bytes.
+    """
+
+    def __init__(self, archive: str, root: str, data_file: str, index: dict[str, list[int]]) -> None:
+        self._index = index
+        self._data = open(data_file, "rb")  # noqa: SIM115 - lives as long as the tree
+        super().__init__(archive, root, index)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_data"):
+            self._data.close()
+
+    def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
+        offset, stored, size = self._find(path)
+        refuse_large(size, limit)
+        if stored < size:
+            raise OSError("only its head was kept from the compressed archive; build with --check-images")
+        return os.pread(self._data.fileno(), size, offset)
+
+    def probe(self, path: str, head: int) -> Probe:
+        offset, stored, size = self._find(path)
+        tail = min(TAIL_BYTES, stored)
+        first = min(head, size) if stored == size else stored - tail
+        fd = self._data.fileno()
+        return Probe(os.pread(fd, first, offset), os.pread(fd, tail, offset + stored - tail), size)
+
+    def _find(self, path: str) -> list[int]:
+        try:
+            return self._index[self._prefix + path]
+        except KeyError:
+            raise FileNotFoundError("no such file in the archive") from None
+
+    def _copy(self, path: str, to: IO[bytes]) -> None:
+        offset, stored, size = self._find(path)
+        if stored < size:
+            raise OSError("only its head was kept from the compressed archive")
+        for start in range(0, size, 1 << 20):
+            to.write(os.pread(self._data.fileno(), min(1 << 20, size - start), offset + start))
+
+
+class _PeekTree(ArchiveTree):
+    """The listing of a compressed tar's first members: enough to recognise it, nothing to read."""
+
+    def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
+        raise OSError("not read yet")
+
+    def probe(self, path: str, head: int) -> Probe:
+        raise OSError("not read yet")
+
+    def _copy(self, path: str, to: IO[bytes]) -> None:
+        raise OSError("not read yet")
+
+
+def tar_fault(archive: str) -> str | None:
+    """Return why the file is not a tar, compressed or not, or None."""
+    try:
+        with tarfile.open(archive, tarinfo=_Member):
+            return None
+    except tarfile.ReadError:
+        return "is not a tar archive"
+
+
+def peek_tar(archive: str) -> Tree:
+    """Return the listing of a tar's first members.
+
+    Raises:
+        UbhpdError: the archive is damaged there, or unsafe.
+    """
+    names = []
+    try:
+        with tarfile.open(archive, tarinfo=_Member) as tar:
+            for member in tar:
+                names.append(member.name + "/" * member.isdir())
+                if len(names) == _PEEK_MEMBERS:
+                    break
+    except (*DAMAGED, OSError) as error:
+        raise UbhpdError(f"Cannot read {archive}: {error}; download it again.") from None
+    return _PeekTree(archive, "", map(_clean_name, names))
+
+
+def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_progress: OnProgress | None) -> TarTree:
+    """Return the tree of a tar; a compressed one is run through unless its spool is there already.
+
+    Raises:
+        UbhpdError: the archive is damaged or unsafe, or its spool cannot be written.
+    """
+    compressed = not _is_plain_tar(place)
+    status = os.stat(place)
+    identity = f"{os.path.abspath(place)} {status.st_size} {status.st_mtime_ns} {keep_whole}"
+    stem = Path(spool_dir or tempfile.gettempdir(), hashlib.sha256(identity.encode()).hexdigest()[:16])
+    spool = stem.with_suffix(".spool")
+    index_file = stem.with_suffix(".index.json")
+    if not index_file.exists() or (compressed and not spool.exists()):
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            index = _index_tar(place, spool if compressed else None, keep_whole, on_progress)
+            _write_beside(index_file, json.dumps(index).encode())
+        except DAMAGED as error:
+            raise UbhpdError(f"Cannot read {place} to its end: {error}; download it again.") from None
+        except OSError as error:
+            raise UbhpdError(f"Cannot read {place} or write what is kept of it in {stem.parent}: {error}.") from None
+    return TarTree(place, root, str(spool) if compressed else place, json.loads(index_file.read_bytes()))
+
+
+class _Member(tarfile.TarInfo):
+    """A member header; a damaged one is an error, where tarfile takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Member:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # the zero block that ends every tar
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"damaged or missing member header ({error})") from None
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _NAMES_THE_NEXT and member.size > _MAX_LONG_NAME):
+            raise tarfile.ReadError(f"impossible size {member.size} in a member header")
+        return member
+
+
+def _index_tar(
+    place: str, spool: Path | None, keep_whole: bool, on_progress: OnProgress | None
+) -> dict[str, list[int]]:
+    """Return where each member's bytes lie; fill the spool on the way if there is one."""
+    if spool is None:
+        return _index_members(place, None, keep_whole, on_progress)
+    part = spool.with_suffix(f".{os.getpid()}.part")
+    try:
+        with open(part, "wb") as out:
+            index = _index_members(place, out, keep_whole, on_progress)
+        part.replace(spool)
+    finally:
+        part.unlink(missing_ok=True)
+    return index
+
+
+def _index_members(
+    place: str, out: IO[bytes] | None, keep_whole: bool, on_progress: OnProgress | None
+) -> dict[str, list[int]]:
+    index: dict[str, list[int]] = {}
+    packed, total = os.path.getsize(place), 0
+    with open(place, "rb") as raw, tarfile.open(fileobj=raw, tarinfo=_Member) as tar:
+        for member in tar:
+            name = _clean_name(member.name)
+            refuse_escape(place, name)
+            if not member.isreg():  # links and devices are never followed
+                continue
+            total += member.size
+            refuse_absurd(place, name, member.size, packed, total)
+            if out is None:
+                if member.issparse():
+                    raise UbhpdError(f"{place} is refused: {name!r} in it is stored with holes; pack it without -S.")
+                index[name] = [member.offset_data, member.size, member.size]
+                continue
+            content = tar.extractfile(member)
+            assert content is not None  # a regular member always has content
+            index[name] = [out.tell(), _spool_member(content, member.size, name, keep_whole, out), member.size]
+            if on_progress:
+                on_progress(raw.tell(), packed)
+        if out is not None and tar.fileobj is not None:
+            tar.fileobj.read(_MAX_PADDING)  # to the end, where the checksum is
+    return index
+
+
+def _is_plain_tar(place: str) -> bool:
+    """Return True if the tar is not compressed, whatever its name says."""
+    try:
+        with tarfile.open(place, "r:"):
+            return True
+    except tarfile.ReadError:
+        return False
+
+
+def _spool_member(content: IO[bytes], size: int, name: str, keep_whole: bool, out: IO[bytes]) -> int:
+    head = _BULK_HEAD.get(PurePosixPath(name).suffix.lower(), size)
+    if keep_whole or size <= head + TAIL_BYTES:
+        shutil.copyfileobj(content, out)
+        return size
+    out.write(content.read(head))
+    content.seek(size - TAIL_BYTES)
+    out.write(content.read(TAIL_BYTES))
+    return head + TAIL_BYTES
+
+
+def _write_beside(target: Path, data: bytes) -> None:
+    part = target.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(target)
+
+
+def _clean_name(name: str) -> str:
+    return re.sub(r"^(\./)+", "", name)

@@ -6,7 +6,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ubhpd.raw.pictures import HEAD_BYTES, HeaderTooShort, PictureError, Size, decode_fault, has_end, size_from_header
+from ubhpd.raw.image_files import (
+    HEAD_BYTES,
+    HeaderTooShort,
+    PictureError,
+    Size,
+    decode_fault,
+    has_end,
+    size_from_header,
+)
 from ubhpd.raw.trees import Entry, Tree
 
 _WHOLE_HEADER = 65_536 * 4  # room for large EXIF and colour profile blocks

@@ -1,7 +1,7 @@
 """Raw downloads as people have them: a folder, a .zip, a .tar, a .tgz, or several archives seen as one.
 
 A `Tree` lists and reads files below a root by relative, slash-separated paths. Nothing is unpacked into the
-user's folders. `ubhpd.raw.folders` holds the interface, `ubhpd.raw.archives` and `ubhpd.raw.tars` the rest.
+user's folders. `ubhpd.raw.folders` holds the interface, `ubhpd.raw.archives` and `ubhpd.raw.archives` the rest.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
-from ubhpd.errors import UbhpdError
-from ubhpd.raw.archives import DAMAGED, ZipTree
+from ubhpd.core.errors import UbhpdError
+from ubhpd.raw.archives import DAMAGED, OnProgress, ZipTree, open_tar, peek_tar, tar_fault
 from ubhpd.raw.folders import LABEL_LIMIT, Entry, FolderTree, Probe, Tree, UnionTree
-from ubhpd.raw.tars import OnProgress, open_tar, peek_tar, tar_fault
 
 __all__ = [
     "LABEL_LIMIT",

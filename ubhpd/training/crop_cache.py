@@ -21,13 +21,12 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.crops import recipe_named
-from ubhpd.errors import UbhpdError
-from ubhpd.files import replacing, write_json
-from ubhpd.networks.contract import InputRecipe
-from ubhpd.prediction.manifest_source import ManifestSource
-from ubhpd.prediction.plan import Plan
-from ubhpd.progress import Progress
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing, write_json
+from ubhpd.core.progress import Progress
+from ubhpd.images.crops import recipe_named
+from ubhpd.inference.manifest_source import ManifestSource, Plan
+from ubhpd.nn.contract import InputRecipe
 
 VERSION = 1  # of what this file writes for equal input
 

@@ -18,9 +18,9 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 from ubhpd.models.model import device_named
-from ubhpd.networks.contract import PoseNetwork
+from ubhpd.nn.contract import PoseNetwork
 from ubhpd.training.feeding import Rows
 
 _PATIENCE = timedelta(hours=24)  # the others wait while the first one cuts crops

@@ -15,12 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import InputRecipe, Target
-from ubhpd.networks.rotations import matrix_from_euler
-from ubhpd.prediction.batches import cores, in_order
-from ubhpd.training.augmentations import augmentation
-from ubhpd.training.sample import Augmentation, Floats, Picture, Sample
+from ubhpd.core.errors import UbhpdError
+from ubhpd.inference.prediction_file import cores, in_order
+from ubhpd.nn.contract import InputRecipe, Target
+from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.training.augmentations import Augmentation, Floats, Picture, Sample, augmentation
 
 Rows = npt.NDArray[np.int64]
 

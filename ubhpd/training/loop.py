@@ -1,33 +1,108 @@
-"""The loop that trains any network: step after step, with what is kept and told on the way."""
+"""Being asked to stop: between two steps, when the weights are whole.
+
+How good a network is on heads held out of the training set.
+
+The loop that trains any network: step after step, with what is kept and told on the way.
+"""
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
-from ubhpd.errors import UbhpdError
-from ubhpd.files import write_json
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import write_json
+from ubhpd.core.progress import Progress
+from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
+from ubhpd.inference.network_predictor import angles_and_rotations
+from ubhpd.inference.prediction_file import cores
 from ubhpd.models.model import Model
-from ubhpd.networks.contract import Output, PoseNetwork, TrainingRecipe
-from ubhpd.networks.distillation import teacher_probabilities
-from ubhpd.prediction.batches import cores
-from ubhpd.progress import Progress
-from ubhpd.training import logs, state
+from ubhpd.nn.contract import Output, PoseNetwork, TrainingRecipe
+from ubhpd.nn.distillation import teacher_probabilities
+from ubhpd.training import state
+from ubhpd.training import state as logs
+from ubhpd.training.augmentations import Floats
 from ubhpd.training.distributed import Team
 from ubhpd.training.feeding import Feed, HeadBatch, Order, Rows, TrainingHeads, normalised
-from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
+from ubhpd.training.optimisation import (
+    clip,
+    learning_rate,
+    loss_terms,
+    optimizer_of,
+    set_learning_rate,
+    single_precision,
+)
 from ubhpd.training.request import TrainRequest
-from ubhpd.training.sample import Floats
 from ubhpd.training.state import Position, State, Tensors
-from ubhpd.training.stopping import Stopping
-from ubhpd.training.validation import mean_error_deg
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """Within it Ctrl-C and SIGTERM set `asked`; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Stopping:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:  # fmt: skip
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def mean_error_deg(network: PoseNetwork, see: Callable[[torch.Tensor], torch.Tensor], feed: Feed, rows: Rows,
+                   angles_deg: Floats, batch_size: int) -> float:  # fmt: skip
+    """Return the mean geodesic error in degrees of a network on heads as they are; infinite without a finite answer.
+
+    The network is left in the mode it was in.
+
+    Args:
+        network: to judge.
+        see: from a batch's inputs to what the network takes, on its device.
+        feed: of the heads.
+        rows: which of them.
+        angles_deg: truth of all heads (n, 3).
+        batch_size: heads at a time.
+    """
+    trains = network.training
+    network.eval()
+    found = []
+    try:
+        with torch.no_grad():
+            for batch in feed.unchanged(_pieces(rows, batch_size)):
+                pose = network.pose(single_precision(network(see(batch.inputs))))
+                found.append(pose.double().cpu().numpy())
+    finally:
+        network.train(trains)
+    _, rotations = angles_and_rotations(np.concatenate(found))
+    errors = geodesic_deg(rotations, matrix_from_euler(angles_deg[rows]))
+    return float(errors.mean()) if np.isfinite(errors).all() else float("inf")
+
+
+def _pieces(rows: Rows, size: int) -> Iterator[Rows]:
+    return (rows[i : i + size] for i in range(0, len(rows), size))
+
 
 NAN_FILE = "nan_batch.json"
 _LOG_EVERY = 50  # steps

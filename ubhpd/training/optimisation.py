@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ubhpd.errors import UbhpdError
-from ubhpd.networks.contract import Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.contract import Output, PoseNetwork, Target, TrainingRecipe
+from ubhpd.training.augmentations import Floats
 from ubhpd.training.request import TrainRequest
-from ubhpd.training.sample import Floats
 
 SHARE = "share"  # key of a parameter group: its share of the learning rate
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ubhpd.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError
 
 PRECISIONS = ("32", "16", "bf16")
 BALANCES = ("none", "sampling", "loss", "lds")
@@ -28,10 +28,10 @@ class TrainRequest:
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
     channels_last: memory order of pictures in which convolutions are faster, on a CPU too; rounding may differ.
-    workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.balance`. validation: share
-    of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights to
-    begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build.
-    frame_list, protocol_seed: as for `ubhpd.protocol.protocols.resolve`. save_seconds: between two saved states.
+    workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.training_heads`. validation:
+    share of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights
+    to begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build. frame_list,
+    protocol_seed: as for `ubhpd.protocols.resolve.resolve`. save_seconds: between two saved states.
     """
 
     model: str

@@ -1,40 +1,132 @@
-"""`ubhpd train` as a function: a model and a build in, a checkpoint and its report out."""
+"""From rows of a manifest to heads that a network can be trained on: crops, landmarks, sequences.
+
+`ubhpd train` as a function: a model and a build in, a checkpoint and its report out.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ubhpd import __version__
-from ubhpd.errors import UbhpdError
-from ubhpd.files import clear_parts, write_json
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import clear_parts, write_json
+from ubhpd.core.progress import Progress
+from ubhpd.images.crops import placed, recipe_named
+from ubhpd.inference.manifest_source import Plan, plan_of
+from ubhpd.inference.network_predictor import device_title
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
-from ubhpd.models.heads_table import heads_of
+from ubhpd.models.geometric_model import Solver, heads_of
 from ubhpd.models.importing import with_backbone
 from ubhpd.models.model import Model
-from ubhpd.models.solver import Solver
-from ubhpd.networks.contract import PoseNetwork
-from ubhpd.prediction.measuring import device_title
-from ubhpd.progress import Progress
+from ubhpd.nn.contract import InputRecipe, PoseNetwork
 from ubhpd.training import state
-from ubhpd.training.assembling import Assembled, assembled
-from ubhpd.training.balance import loss_weights, sampling_weights
+from ubhpd.training.augmentations import Floats
+from ubhpd.training.crop_cache import crops_of
 from ubhpd.training.distributed import Team, team
-from ubhpd.training.feeding import Feed, Order
-from ubhpd.training.heads import Held, TrainingSide, held_out, training_side
+from ubhpd.training.feeding import Feed, Order, Rows, TrainingHeads
 from ubhpd.training.loop import Loop, Work
 from ubhpd.training.optimisation import recipe_asked_for
 from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
-from ubhpd.training.sample import Floats
+from ubhpd.training.training_heads import (
+    Held,
+    TrainingSide,
+    angles_deg,
+    held_out,
+    loss_weights,
+    sampling_weights,
+    training_side,
+)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Heads of a table, which of its rows are usable, and sentences on those that are not."""
+
+    heads: TrainingHeads
+    usable: Rows
+    warnings: tuple[str, ...]
+
+
+def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe, max_angle_deg: float, *,
+              build: Path, cache: Path, seed: int, threads: int, team: Team, progress: Progress,
+              say: Callable[[str], None]) -> Assembled:  # fmt: skip
+    """Return the rows of a manifest as heads for a network.
+
+    Args:
+        table: all rows of the training side.
+        fingerprint: of the manifest.
+        kind: of the model: picture, sequence or landmarks.
+        recipe: its input recipe.
+        max_angle_deg: heads with an angle of this size or more are not usable.
+        build: folder with build.json.
+        cache: folder for crops.
+        seed: of a crop recipe that draws.
+        threads: for cutting.
+        team: its first process cuts, the others wait.
+        progress: shows how far the cutting is.
+        say: told what is cut.
+
+    Raises:
+        UbhpdError: no head is usable, or crops cannot be kept.
+    """
+    plan = plan_of(table, recipe, fingerprint, seed)
+    angles = angles_deg(table)
+    is_usable = (np.abs(angles) < max_angle_deg).all(axis=1)
+    warnings = _said(np.flatnonzero(~is_usable), plan, f"with an angle of {max_angle_deg:g} degrees or more")
+    points = _landmarks(plan, recipe)
+    pixels = window = None
+    if kind == "landmarks":
+        has_points = ~np.isnan(points).all(axis=(1, 2))
+        warnings += _said(np.flatnonzero(is_usable & ~has_points), plan, "without landmarks")
+        is_usable &= has_points
+    else:
+        window = plan.before(recipe.frames) if kind == "sequence" else None
+        if team.leads:
+            crops_of(plan, recipe, build, cache, progress, threads, say)
+        team.wait()
+        crops = crops_of(plan, recipe, build, cache, progress, threads)
+        is_whole = crops.is_cut if window is None else crops.is_cut[window].all(axis=1)
+        if crops.problems:
+            why = f"whose picture cannot be cut (the first, {crops.problems[0][0]}: {crops.problems[0][1]})"
+            warnings += _said(np.flatnonzero(is_usable & ~is_whole), plan, why)
+        is_usable &= is_whole
+        pixels = crops.pixels
+    usable = np.flatnonzero(is_usable)
+    if len(usable) < 2:
+        raise UbhpdError(f"{len(usable)} of {len(plan):,} heads can be trained on, two at least are needed: "
+                         f"{' '.join(warnings) or 'give more data.'}")  # fmt: skip
+    known = None if np.isnan(points).all() else points
+    heads = TrainingHeads(plan.texts["sample_id"], angles, pixels, known, recipe.size, window)
+    return Assembled(heads, usable, warnings)
+
+
+def _landmarks(plan: Plan, recipe: InputRecipe) -> Floats:
+    """Return the 68 points of each head in pixels of its crop (n, 68, 2), NaN where not known."""
+    points = np.full((len(plan), 68, 2), np.nan)
+    known = ~np.isnan(plan.landmarks).all(axis=(1, 2)) & ~np.isnan(plan.box).any(axis=1)
+    recipes = {d: recipe_named(recipe.crop_for(d)) for d in set(plan.texts["dataset"])}
+    for row in np.flatnonzero(known).tolist():
+        how = recipes[plan.texts["dataset"][row]]
+        points[row] = placed(plan.landmarks[row], plan.box[row], how, recipe.size)
+    return points
+
+
+def _said(rows: Rows, plan: Plan, why: str) -> tuple[str, ...]:
+    if not len(rows):
+        return ()
+    return (f"{len(rows):,} of {len(plan):,} heads {why} are left out.",)
+
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 

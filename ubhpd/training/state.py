@@ -1,4 +1,6 @@
-"""Where a training stands, in one safetensors file: enough to go on as if nothing had happened.
+"""What a training writes about itself as it goes: log.csv always, TensorBoard's files where that is installed.
+
+Where a training stands, in one safetensors file: enough to go on as if nothing had happened.
 
 The tensors are network/NAME, best/NAME for the best weights so far, and optimizer/NUMBER/KEY; the header holds the
 numbers and what run it is of. Random numbers need no state: all are drawn from (seed, epoch, place) or (seed, step).
@@ -6,7 +8,11 @@ numbers and what run it is of. Random numbers need no state: all are drawn from 
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +22,115 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ubhpd.errors import UbhpdError
-from ubhpd.files import clear_parts, replacing
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import clear_parts, replacing
 
-FILE = "state.safetensors"
+LOG_FILE = "log.csv"
+TENSORBOARD = "tensorboard"
+COLUMNS = (
+    "step", "epoch", "lr", "loss", "terms", "validation_error_deg", "heads_per_second", "wait_share",
+)  # fmt: skip
+
+
+class Log:
+    """A CSV with a row for each interval: see COLUMNS; `terms` are NAME=VALUE, the validation is empty between epochs.
+
+    A run that goes on cuts off what was written after the state it begins from.
+    """
+
+    def __init__(self, folder: Path, keep_bytes: int) -> None:
+        self._path = folder / LOG_FILE
+        self._board = _board(folder)
+        if not keep_bytes or not self._path.is_file():
+            self._path.write_text(_line(COLUMNS), encoding="utf-8", newline="")
+        else:
+            with self._path.open("r+b") as file:
+                file.truncate(keep_bytes)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self._path.stat().st_size
+
+    def write(self, row: Mapping[str, float | None], terms: Mapping[str, float]) -> None:
+        """Add a row; None is left empty."""
+        joined = " ".join(f"{name}={value:.6g}" for name, value in terms.items())
+        values = [joined if n == "terms" else _text(row.get(n)) for n in COLUMNS]
+        with self._path.open("a", encoding="utf-8", newline="") as file:
+            file.write(_line(values))
+        if self._board is not None:
+            named = {**{n: v for n, v in row.items() if n != "step" and v is not None}, **terms}
+            for name, value in named.items():
+                self._board.add_scalar(name, value, int(row["step"] or 0))
+
+    def close(self) -> None:
+        """Let TensorBoard write what it still holds."""
+        if self._board is not None:
+            self._board.close()
+
+
+class Waits:
+    """Which share of the time the device waits for heads.
+
+    On a CPU it is the time that asking for a batch takes. A GPU works behind the program's back: there marks in its
+    queue of work tell how long it was idle between one step's end and the next one's begin.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._marks: list[tuple[Any, Any]] = []
+        self._waited, self._since = 0.0, time.perf_counter()
+
+    def begin(self) -> Any:
+        """Mark that the program asks for a batch; give the result to `end`."""
+        return self._mark() if self._on_gpu else time.perf_counter()
+
+    def end(self, begun: Any) -> None:
+        """Mark that the batch is there."""
+        if self._on_gpu:
+            self._marks.append((begun, self._mark()))
+        else:
+            self._waited += time.perf_counter() - begun
+
+    def read(self) -> tuple[float, float]:
+        """Return the seconds since the last reading, and the share of them that was waiting; waits for a GPU."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
+            self._waited = sum(a.elapsed_time(b) for a, b in self._marks) / 1000
+            self._marks.clear()
+        now = time.perf_counter()
+        seconds = now - self._since
+        share = self._waited / seconds if seconds > 0 else 0.0
+        self._waited, self._since = 0.0, now
+        return seconds, min(share, 1.0)
+
+    def _mark(self) -> Any:
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder / TENSORBOARD))
+
+
+def _text(value: float | None) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.6g}"
+
+
+def _line(values: Any) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()
+
+
+STATE_FILE = "state.safetensors"
 _KEY = "ubhpd-training"
 
 Tensors = dict[str, torch.Tensor]
@@ -70,15 +181,15 @@ def save(folder: Path, state: State, identity: Mapping[str, Any]) -> None:
     said = {"identity": dict(identity), "position": asdict(state.position)}
     _clear(folder)  # only now: it is the leader that saves
     try:
-        with replacing(folder / FILE) as part_file:
+        with replacing(folder / STATE_FILE) as part_file:
             save_file(tensors, part_file, {_KEY: json.dumps(said)})
     except SafetensorError as error:
-        raise OSError(5, str(error), str(folder / FILE)) from None
+        raise OSError(5, str(error), str(folder / STATE_FILE)) from None
 
 
 def remove(folder: Path) -> None:
     """Remove the state, and what a kill while saving left."""
-    (folder / FILE).unlink(missing_ok=True)
+    (folder / STATE_FILE).unlink(missing_ok=True)
     _clear(folder)
 
 
@@ -88,7 +199,7 @@ def load(folder: Path, identity: Mapping[str, Any]) -> State | None:
     Raises:
         UbhpdError: it is of another run, or damaged.
     """
-    path = folder / FILE
+    path = folder / STATE_FILE
     if not path.is_file():
         return None
     try:
@@ -120,7 +231,7 @@ def check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any]) ->
 
 def _clear(folder: Path) -> None:
     """Remove what a kill while saving left: our part, and the one that safetensors writes first."""
-    clear_parts(folder / FILE)
+    clear_parts(folder / STATE_FILE)
     for part in folder.glob(".tmp??????"):
         part.unlink(missing_ok=True)
 

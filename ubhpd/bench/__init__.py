@@ -1,0 +1,1 @@
+"""Trains and evaluates models on protocols: one result file per run."""

@@ -1,0 +1,92 @@
+"""The two sides of a protocol on a build: their rows, what a result says of them, and the test side as a manifest."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ubhpd import manifest
+from ubhpd.core import bins
+from ubhpd.core.bins import ANGLES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.evaluation.pairing import angles
+from ubhpd.leaderboard.result import Side
+from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
+from ubhpd.protocols.resolve import Resolution, ids_hash, resolve
+
+GROUPS_TO_RESAMPLE = 10  # percentile intervals of fewer persons or recordings say little
+
+
+class Sides(NamedTuple):
+    """A protocol on a build: rows of the manifest that train and that test, all usable, and what they are."""
+
+    resolution: Resolution
+    train_rows: pa.Table
+    test_rows: pa.Table
+    train: Side
+    test: Side
+
+
+def sides_of(protocol_id: str, data: Path, frames: Path | None = None, seed: int = 0) -> Sides:
+    """Return both sides of a protocol on the build in the folder `data`; other arguments and errors as `resolve`."""
+    resolution = resolve(protocol_id, data, frames, seed)
+    own = resolution.protocol
+    train_rows = _rows(data, own.train.table, resolution.train)
+    test_rows = _rows(data, own.test.table, resolution.test)
+    return Sides(resolution, train_rows, test_rows, _side(train_rows), _side(test_rows))
+
+
+def write_test_manifest(sides: Sides, data: Path, folder: Path) -> Path:
+    """Write the test side as a manifest of its own, with the build's record of where pictures are, and return it."""
+    path = folder / "pool.parquet"
+    if not (path.is_file() and manifest.header(path).fingerprint == sides.test.fingerprint):
+        manifest.write_parquet([sides.test_rows], path)
+    with replacing(folder / "build.json") as part:
+        try:
+            shutil.copyfile(data / "build.json", part)
+        except OSError as error:
+            raise UbhpdError(f"Cannot read {data / 'build.json'} ({error.strerror}): build again.") from None
+    return path
+
+
+def resampled(test_rows: pa.Table) -> str:
+    """Return what intervals resample: persons, else recordings, where enough are known of every head, else heads."""
+    for over, column in (("subjects", "subject_id"), ("sequences", "sequence_id")):
+        names = test_rows.column(column)
+        if not names.null_count and len(pc.unique(names)) >= GROUPS_TO_RESAMPLE:
+            return over
+    return "samples"
+
+
+def _rows(data: Path, table: str, names: tuple[str, ...]) -> pa.Table:
+    path = next((p for end in ("parquet", "h5") if (p := data / f"{table}.{end}").is_file()), None)
+    if path is None:
+        raise UbhpdError(f"{data} holds no {table}.parquet: name the folder that ubhpd build --out wrote to.")
+    wanted = pa.array(names, pa.string())
+    batches = (b.filter(pc.is_in(b.column("sample_id"), value_set=wanted)) for b in manifest.iterate(path, NAMES))
+    rows = pa.Table.from_batches(batches)
+    # A head that the build refused for its angle alone is readmitted by some protocols.
+    empty = pa.nulls(rows.num_rows, pa.string())
+    for name in ("drop_reason", "drop_detail"):
+        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), empty)
+    return rows
+
+
+def _side(rows: pa.Table) -> Side:
+    mark = Fingerprint(COLUMNS)
+    mark.update(rows)
+    counted = bins.counts(angles(rows))
+    datasets = {r["values"]: r["counts"] for r in rows.column("dataset").value_counts().to_pylist()}
+    return Side(
+        rows.num_rows,
+        ids_hash(rows.column("sample_id").to_pylist()),
+        mark.hexdigest(),
+        dict(sorted(datasets.items())),
+        {a: tuple(own) for a, own in zip(ANGLES, counted.inside.tolist(), strict=True)},
+        dict(zip(ANGLES, counted.outside.tolist(), strict=True)),
+    )

@@ -1,1 +1,0 @@
-"""A build described for people and for machines."""

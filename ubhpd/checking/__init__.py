@@ -1,1 +1,0 @@
-"""What may be wrong with heads and splits: checks, decisions of people, the review page, the leakage audit."""

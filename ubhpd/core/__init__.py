@@ -1,0 +1,1 @@
+"""What every other package uses: errors, records, rotations, bins, files, parallel work."""

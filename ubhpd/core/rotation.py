@@ -1,0 +1,259 @@
+"""Head rotations: the one convention of this project, and the road from every source's own.
+
+Frame C: x image-right, y up, z toward the viewer. A rotation R maps head coordinates to C, so a head
+that looks straight into the camera has R = I. The canonical Euler triplet is that of 300W-LP,
+
+    R = Rx(-pitch) Ry(-yaw) Rz(-roll),
+
+with ordinary right-handed Rx, Ry, Rz: +yaw turns the face toward image-left, +pitch looks up,
++roll tilts the head clockwise in the picture. Angles are degrees, in the order yaw, pitch, roll.
+
+The triplet is unique for |yaw| < 90 only, and 300W-LP has faces at and beyond it. Hence the rule of the
+manifest: the matrix and the source's own triplet are both stored; Euler errors are measured on the
+triplet, geodesic errors on the matrix.
+
+Sources: Zhu et al., CVPR 2016 (300W-LP, AFLW2000-3D); Fanelli et al., IJCV 2013 (BIWI);
+Koestinger et al., ICCVW 2011 (AFLW) and its official tools; Ruiz et al., CVPRW 2018 (the BIWI formula).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.core.errors import UbhpdError
+
+if TYPE_CHECKING:
+    from scipy.spatial.transform import Rotation
+
+Array = npt.NDArray[np.float64]
+Angle = Literal["yaw", "pitch", "roll"]
+
+# Conjugation between frame C and a camera frame with x right, y down, z away from the camera.
+_CAMERA_FLIP = np.array([1.0, -1.0, -1.0])
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a source writes a head rotation as three angles.
+
+    R is the product of the three elementary rotations named in `axes`, left to right, each with the angle
+    of that axis (X pitch, Y yaw, Z roll) times its sign. `columns` is the order in which the source stores
+    them. `frame` is "C", or "camera" for x right, y down, z away from the camera.
+    """
+
+    name: str
+    columns: tuple[Angle, Angle, Angle]
+    unit: Literal["deg", "rad"]
+    axes: str
+    sign_pitch: int
+    sign_yaw: int
+    sign_roll: int
+    frame: Literal["C", "camera"] = "C"
+
+    @property
+    def shares_canonical_order(self) -> bool:
+        """True if the canonical triplet is this one with signs and units changed, exact for every angle."""
+        return self.axes == "XYZ" and self.frame == "C"
+
+
+_YPR: tuple[Angle, Angle, Angle] = ("yaw", "pitch", "roll")
+
+CONVENTIONS: dict[str, Convention] = {
+    c.name: c
+    for c in (
+        Convention("canonical", _YPR, "deg", "XYZ", -1, -1, -1),
+        # 300W-LP and AFLW2000-3D Pose_Para (official RotationMatrix.m).
+        Convention("300wlp", ("pitch", "yaw", "roll"), "rad", "XYZ", -1, -1, -1),
+        # BIWI pose.bin: fits the matrix that the labels give to 7e-6 degrees on ten real frames.
+        Convention("biwi_bin", ("pitch", "yaw", "roll"), "deg", "ZYX", 1, 1, 1, "camera"),
+        # AFLW FacePose (official CamPoseCalculator.cpp): another order, and roll counter-clockwise.
+        Convention("aflw", ("roll", "pitch", "yaw"), "rad", "YXZ", -1, -1, 1),
+        # AFLW as most of the literature reads it: the order ignored, the roll negated.
+        Convention("aflw_roll_flip", ("roll", "pitch", "yaw"), "rad", "XYZ", -1, -1, 1),
+        # UPNA ground truth text; order and signs from a single source, so the builder checks them.
+        Convention("upna", ("roll", "yaw", "pitch"), "deg", "XYZ", 1, -1, -1),
+        # SynHead csv; yaw opposite to 300W-LP, from a single source, so the builder checks it.
+        Convention("synhead", ("pitch", "yaw", "roll"), "deg", "XYZ", -1, 1, -1),
+    )
+}
+
+
+def matrix_from_euler(ypr_deg: npt.ArrayLike) -> Array:
+    """Return rotation matrices (..., 3, 3) of canonical yaw, pitch, roll (..., 3) in degrees."""
+    return matrix_from_angles(ypr_deg, CONVENTIONS["canonical"])
+
+
+def euler_from_matrix(rotation: npt.ArrayLike) -> Array:
+    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotation matrices (..., 3, 3).
+
+    yaw lies in [-90, 90]; pitch and roll in [-180, 180]. At |yaw| = 90 only pitch and roll together
+    are determined. Applied to F R F of a BIWI matrix it is the formula of Hopenet's BIWI loader.
+    """
+    r = _as_rotations(rotation)
+    pitch = np.arctan2(r[..., 1, 2], r[..., 2, 2])
+    yaw = np.arctan2(-r[..., 0, 2], np.hypot(r[..., 0, 0], r[..., 0, 1]))
+    roll = np.arctan2(r[..., 0, 1], r[..., 0, 0])
+    ypr: Array = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    return ypr
+
+
+def matrix_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> Array:
+    """Return rotations in frame C (..., 3, 3) of angles (..., 3) in the columns and unit of `convention`."""
+    c = _convention(convention)
+    pitch, yaw, roll = _split(angles, c)
+    elementary = {
+        "X": _elementary(c.sign_pitch * pitch, 0),
+        "Y": _elementary(c.sign_yaw * yaw, 1),
+        "Z": _elementary(c.sign_roll * roll, 2),
+    }
+    r = elementary[c.axes[0]] @ elementary[c.axes[1]] @ elementary[c.axes[2]]
+    return camera_to_canonical(r) if c.frame == "camera" else r
+
+
+def canonical_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> tuple[Array, Array]:
+    """Return (canonical yaw pitch roll in degrees (..., 3), rotation (..., 3, 3)) of a source's angles.
+
+    Where the source shares the canonical order the triplet is the source's own, signs and unit changed and
+    nothing else, so that a label of 893 degrees stays 893. Elsewhere it is read off the matrix.
+    """
+    c = _convention(convention)
+    rotation = matrix_from_angles(angles, c)
+    if not c.shares_canonical_order:
+        return euler_from_matrix(rotation), rotation
+    pitch, yaw, roll = (np.degrees(a) for a in _split(angles, c))
+    ypr = np.stack([-c.sign_yaw * yaw, -c.sign_pitch * pitch, -c.sign_roll * roll], axis=-1)
+    return ypr, rotation
+
+
+def camera_to_canonical(rotation: npt.ArrayLike) -> Array:
+    """Return F R F, F = diag(1, -1, -1): (..., 3, 3) from a camera frame (y down, z away) to frame C, or back."""
+    r = _as_rotations(rotation)
+    flipped: Array = r * _CAMERA_FLIP[:, None] * _CAMERA_FLIP
+    return flipped
+
+
+def mirror_euler(ypr_deg: npt.ArrayLike) -> Array:
+    """Return the canonical triplet (..., 3) of the same head in the horizontally mirrored picture."""
+    mirrored: Array = _as_angles(ypr_deg) * np.array([-1.0, 1.0, -1.0])
+    return mirrored
+
+
+def mirror_matrix(rotation: npt.ArrayLike) -> Array:
+    """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored picture."""
+    mirror = np.array([-1.0, 1.0, 1.0])
+    mirrored: Array = _as_rotations(rotation) * mirror[:, None] * mirror
+    return mirrored
+
+
+def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
+    """Return the rotation angle (...) in degrees, 0 to 180, between rotations (..., 3, 3).
+
+    Uses the chord |A - B| = sqrt(8) sin(angle / 2), which is exact near 0 where acos of the trace is not,
+    and the trace near 180 where the chord is not.
+    """
+    a, b = _as_rotations(first), _as_rotations(second)
+    sine = np.sqrt(np.sum((a - b) ** 2, axis=(-2, -1)) / 8.0)
+    cosine_squared = (np.sum(a * b, axis=(-2, -1)) + 1.0) / 4.0
+    angle: Array = np.degrees(2.0 * np.arctan2(sine, np.sqrt(np.maximum(cosine_squared, 0.0))))
+    return angle
+
+
+def wrap_deg(angle_deg: npt.ArrayLike) -> Array:
+    """Return angles moved by multiples of 360 degrees into [-180, 180)."""
+    wrapped = (np.asarray(angle_deg, dtype=np.float64) + 180.0) % 360.0 - 180.0
+    return wrapped - 360.0 * (wrapped >= 180.0)  # a hair below -180 rounds up to 180
+
+
+def quaternion_from_matrix(rotation: npt.ArrayLike) -> Array:
+    """Return unit quaternions (..., 4), scalar last (x, y, z, w), w >= 0, of rotations (..., 3, 3).
+
+    Raises:
+        UbhpdError: if a matrix is not finite or its determinant is not positive.
+    """
+    r = _as_rotations(rotation)
+    try:
+        with np.errstate(invalid="ignore"):
+            quaternion: Array = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
+    except (ValueError, np.linalg.LinAlgError):
+        raise UbhpdError(
+            "A matrix is not a rotation (zero, mirrored or not finite): check the r00 to r22 columns."
+        ) from None
+    return quaternion.reshape(*r.shape[:-2], 4)
+
+
+def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> Array:
+    """Return rotations (..., 3, 3) of quaternions (..., 4), scalar last; they need not be normalised.
+
+    Raises:
+        UbhpdError: if a quaternion is zero or not finite, or the shape is another.
+    """
+    q = np.asarray(quaternion_xyzw, dtype=np.float64)
+    if q.shape[-1:] != (4,):
+        raise UbhpdError(f"Expected quaternions of shape (..., 4), found shape {q.shape}.")
+    norm = np.linalg.norm(q, axis=-1)
+    if not np.all(np.isfinite(norm)) or np.any(norm == 0.0):
+        raise UbhpdError("A quaternion is zero or not finite, so it is no rotation: check the qx, qy, qz, qw columns.")
+    matrix: Array = _scipy_rotation().from_quat(q.reshape(-1, 4)).as_matrix()
+    return matrix.reshape(*q.shape[:-1], 3, 3)
+
+
+def orthonormality_error(rotation: npt.ArrayLike) -> Array:
+    """Return (...) how far matrices (..., 3, 3) are from a rotation: max |R R^T - I|, or inf if det < 0."""
+    r = _as_rotations(rotation)
+    error = np.abs(r @ np.swapaxes(r, -1, -2) - np.eye(3)).max(axis=(-2, -1))
+    with np.errstate(invalid="ignore"):
+        return np.where(np.linalg.det(r) > 0.0, error, np.inf)
+
+
+def _convention(convention: Convention | str) -> Convention:
+    if isinstance(convention, Convention):
+        return convention
+    try:
+        return CONVENTIONS[convention]
+    except KeyError:
+        known = ", ".join(CONVENTIONS)
+        raise UbhpdError(f"Unknown angle convention {convention!r}: use one of {known}.") from None
+
+
+def _split(angles: npt.ArrayLike, c: Convention) -> tuple[Array, Array, Array]:
+    a = _as_angles(angles)
+    radians = a if c.unit == "rad" else np.radians(a)
+    by_name = {name: radians[..., i] for i, name in enumerate(c.columns)}
+    return by_name["pitch"], by_name["yaw"], by_name["roll"]
+
+
+def _elementary(angle_rad: Array, axis: int) -> Array:
+    """Return right-handed rotations (..., 3, 3) about coordinate axis 0, 1 or 2."""
+    cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+    i, j = (axis + 1) % 3, (axis + 2) % 3
+    r = np.zeros((*np.shape(angle_rad), 3, 3))
+    r[..., axis, axis] = 1.0
+    r[..., i, i] = cos
+    r[..., j, j] = cos
+    r[..., i, j] = -sin
+    r[..., j, i] = sin
+    return r
+
+
+def _as_angles(angles: npt.ArrayLike) -> Array:
+    a = np.asarray(angles, dtype=np.float64)
+    if a.shape[-1:] != (3,):
+        raise UbhpdError(f"Expected angles of shape (..., 3), found shape {a.shape}.")
+    return a
+
+
+def _as_rotations(rotation: npt.ArrayLike) -> Array:
+    r = np.asarray(rotation, dtype=np.float64)
+    if r.shape[-2:] != (3, 3):
+        raise UbhpdError(f"Expected rotation matrices of shape (..., 3, 3), found shape {r.shape}.")
+    return r
+
+
+def _scipy_rotation() -> type[Rotation]:
+    from scipy.spatial.transform import Rotation  # slow to import, and most commands never need it
+
+    return Rotation

@@ -1,0 +1,1 @@
+"""From a prediction file to scores, intervals, comparison and diagnosis."""

@@ -1,0 +1,306 @@
+"""From a prediction file to a result: read, pair, score, resample, and everything that was chosen on the way."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ubhpd import __version__
+from ubhpd.core.bins import ANGLES, EDGES_DEG
+from ubhpd.core.errors import UbhpdError
+from ubhpd.evaluation import pairing, predictions
+from ubhpd.evaluation.intervals import BootstrapOptions, Difference, intervals, paired, sign_test
+from ubhpd.evaluation.metric_cards import units
+from ubhpd.evaluation.pairing import Paired, TrainingSet, counted, pair, training_set, truth_table
+from ubhpd.evaluation.printed_results import printed_constants
+from ubhpd.evaluation.scoring import Scored, ScoreOptions, bin_table, score
+
+if TYPE_CHECKING:
+    from ubhpd.protocols.resolve import Resolution
+
+RESULT_VERSION = 1
+PERCENTILES = (5, 10, 25, 50, 75, 90, 95, 99)
+OVER = ("samples", "subjects", "sequences")
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What a user may choose; kept whole in the result.
+
+    `source` names the training set, `pair` is TRAIN:TEST of a printed UBMAE, `max_angle_deg` leaves out heads with a
+    true angle beyond it. `protocol` is the id of a protocol: with a manifest only its test side counts, and its
+    training side is the source unless another is named; `frames` and `protocol_seed` are for protocols that need them.
+    """
+
+    score: ScoreOptions = field(default_factory=ScoreOptions)
+    bootstrap: BootstrapOptions | None = None
+    source: str | None = None
+    pair: str | None = None
+    protocol: str | None = None
+    max_angle_deg: float | None = None
+    frames: str | None = None
+    protocol_seed: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the options as plain values."""
+        return {
+            **self.score.as_dict(),
+            "bootstrap": asdict(self.bootstrap) if self.bootstrap else None,
+            "source": self.source,
+            "pair": self.pair,
+            "protocol": self.protocol,
+            "max_angle_deg": self.max_angle_deg,
+            "frames": self.frames,
+            "protocol_seed": self.protocol_seed,
+        }
+
+
+class Evaluation(NamedTuple):
+    """A scored file: the result a program reads, and the arrays that pictures and comparisons need."""
+
+    result: dict[str, Any]
+    paired: Paired
+    scored: Scored
+    kept: np.ndarray[Any, np.dtype[np.int64]]  # rows of `paired` that were scored
+
+
+class Comparison(NamedTuple):
+    """Two files on their common heads: the result, and the two evaluations."""
+
+    result: dict[str, Any]
+    first: Evaluation
+    second: Evaluation
+
+
+def evaluate(
+    path: str | Path, manifest: str | Path | None = None, options: EvaluationOptions | None = None
+) -> Evaluation:
+    """Return the evaluation of a prediction file.
+
+    Without a manifest the truth is the file's own; if it has none, the test split of the last build.
+
+    Raises:
+        UbhpdError: wrong input anywhere, with file and row.
+    """
+    file = predictions.read(path)
+    manifest, o = _or_last_build(file, manifest, options or EvaluationOptions())
+    protocol = _protocol(o, manifest)
+    found = pair(file, manifest, protocol.test if protocol else None)
+    source = _source(o, manifest, protocol)
+    scored, kept = _score(found, o, source)
+    result = _result(file, found, scored, o, source)
+    result["protocol"] = protocol.as_dict() if protocol else None
+    if o.bootstrap:
+        groups = _groups(found, o.bootstrap.over)
+        own = None if groups is None else groups[kept]
+        ends = intervals(scored.errors, scored.statistics, o.score, o.bootstrap, own)
+        for name, interval in ends.items():
+            result["scores"][name] |= {"low": _number(interval.low), "high": _number(interval.high)}
+        result["groups"] = len(kept) if own is None else len(np.unique(own))
+    return Evaluation(result, found, scored, kept)
+
+
+def compare(
+    first: str | Path, second: str | Path, manifest: str | Path | None, options: EvaluationOptions
+) -> Comparison:
+    """Return the paired comparison of two prediction files on the heads that both have.
+
+    Raises:
+        UbhpdError: wrong input, no head in common, or two truths for one head.
+    """
+    bootstrap = options.bootstrap or BootstrapOptions()
+    files = [predictions.read(p) for p in (first, second)]
+    for file in files:
+        manifest, options = _or_last_build(file, manifest, options)
+    protocol = _protocol(options, manifest)
+    found = [pair(file, manifest, protocol.test if protocol else None) for file in files]
+    source = _source(options, manifest, protocol)
+    rows = _common(found[0], found[1], str(first), str(second))
+    both = [_score(f, options, source, r) for f, r in zip(found, rows, strict=True)]
+    (a, kept_a), (b, kept_b) = both
+    groups = _groups(found[0], bootstrap.over)
+    own = None if groups is None else groups[kept_a]
+    differences = paired(a.errors, b.errors, a.statistics, options.score, bootstrap, own)
+    signs = {name: sign_test(_per_sample(a, name) - _per_sample(b, name), bootstrap, own) for name in a.errors.columns}
+    result = {
+        "ubhpd": __version__,
+        "result_version": RESULT_VERSION,
+        "kind": "comparison",
+        "first": str(first),
+        "second": str(second),
+        "truth": found[0].truth,
+        "heads": len(kept_a),
+        "only_first": len(found[0].sample_id) - len(rows[0]),
+        "only_second": len(found[1].sample_id) - len(rows[1]),
+        "groups": len(kept_a) if own is None else len(np.unique(own)),
+        "protocol": protocol.as_dict() if protocol else None,
+        "options": options.as_dict() | {"bootstrap": asdict(bootstrap)},
+        "scores": {n: _compared(n, a, b, d) for n, d in differences.items()},
+        "sign_test": {n: _number(p) for n, p in signs.items()},
+    }
+    evaluations = [Evaluation({}, f, s, k) for f, (s, k) in zip(found, ((a, kept_a), (b, kept_b)), strict=True)]
+    return Comparison(result, *evaluations)
+
+
+def _or_last_build(
+    file: predictions.Predictions, manifest: str | Path | None, o: EvaluationOptions
+) -> tuple[str | Path | None, EvaluationOptions]:
+    """Return the manifest and the options to go by: those of the last build if nothing else has the truth."""
+    if manifest is not None or file.true_deg is not None or (last := pairing.recall()) is None:
+        return manifest, o
+    return last, replace(o, protocol=o.protocol or "ubhpd")
+
+
+def _score(
+    found: Paired, o: EvaluationOptions, source: TrainingSet | None, rows: np.ndarray[Any, Any] | None = None
+) -> tuple[Scored, np.ndarray[Any, np.dtype[np.int64]]]:
+    rows = np.arange(len(found.sample_id)) if rows is None else rows
+    pairs = found.pairs if len(rows) == len(found.sample_id) and (rows == np.arange(len(rows))).all() else None
+    pairs = found.pairs.take(rows) if pairs is None else pairs
+    if o.max_angle_deg is not None:
+        near = np.flatnonzero((np.abs(pairs.true_deg) <= o.max_angle_deg).all(axis=1))
+        pairs, rows = pairs.take(near), rows[near]
+        if not len(rows):
+            raise UbhpdError(f"No head has all true angles within {o.max_angle_deg:g} degrees: raise --max-angle.")
+    constants = printed_constants(*_pair_of(o.pair)) if o.pair else None
+    scored = score(pairs, o.score, None if source is None else source.counts, constants)
+    return scored, rows[scored.kept]
+
+
+def _protocol(o: EvaluationOptions, manifest: str | Path | None) -> Resolution | None:
+    """Return the heads of the protocol on this manifest; none without a manifest, where its id is only checked."""
+    if o.protocol is None:
+        return None
+    from ubhpd.protocols.resolve import protocol, resolve
+
+    wanted = protocol(o.protocol)
+    return None if manifest is None else resolve(wanted.id, manifest, o.frames, o.protocol_seed)
+
+
+def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolution | None) -> TrainingSet | None:
+    if o.source:
+        return _protocol_source(o, manifest) or training_set(o.source)
+    if protocol is None or manifest is None:
+        return None
+    return counted(truth_table(Path(manifest))[0], f"the training side of {protocol.protocol.id}", protocol.train)
+
+
+def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> TrainingSet | None:
+    """Return the training side of the protocol that --source names, None if it names something else."""
+    from ubhpd.protocols.resolve import PROTOCOLS, resolve
+
+    if o.source is None or o.source not in PROTOCOLS:
+        return None
+    if manifest is None:
+        raise UbhpdError(
+            f"--source {o.source} is a protocol: its training side is looked up in --manifest, so give one."
+        )
+    train = resolve(o.source, manifest, o.frames, o.protocol_seed).train
+    return counted(truth_table(Path(manifest))[0], f"the training side of {o.source}", train)
+
+
+def _pair_of(text: str) -> tuple[str, str]:
+    train, colon, test = text.partition(":")
+    if not (colon and train and test):
+        raise UbhpdError(f"--pair {text!r} is not of the form TRAIN:TEST, as 300W-LP:AFLW2000.")
+    return train, test
+
+
+def _groups(found: Paired, over: str) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+    if over not in OVER:
+        raise UbhpdError(f"Cannot resample over {over!r}: choose from {', '.join(OVER)}.")
+    if over == "samples":
+        return None
+    name = {"subjects": "subject_id", "sequences": "sequence_id"}[over]
+    if name not in found.groups:
+        raise UbhpdError(f"{found.truth.capitalize()}: {name} is not known for every head: resample over samples.")
+    return found.groups[name]
+
+
+def _common(a: Paired, b: Paired, first: str, second: str) -> list[np.ndarray[Any, Any]]:
+    import pyarrow.compute as pc
+
+    place = pc.index_in(a.sample_id, value_set=b.sample_id)
+    rows_a = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+    if not len(rows_a):
+        raise UbhpdError(f"{first} and {second} have no id in common: they are not predictions for the same heads.")
+    rows_b = place.drop_null().to_numpy()
+    differ = np.abs(a.pairs.true_deg[rows_a] - b.pairs.true_deg[rows_b]).max(axis=1) > 1e-3
+    if differ.any():
+        row = int(rows_a[np.argmax(differ)])
+        raise UbhpdError(
+            f"{first} and {second} give different truth for {a.sample_id[row].as_py()!r} (row {row + 1}): "
+            "they are not comparable; give both the same --manifest."
+        )
+    return [rows_a, rows_b]
+
+
+def _per_sample(scored: Scored, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    column = scored.errors.columns[name]
+    return column.mean(axis=1) if column.ndim == 2 else column
+
+
+def _compared(name: str, a: Scored, b: Scored, d: Difference) -> dict[str, Any]:
+    return {
+        "first": _number(a.scores[name]),
+        "second": _number(b.scores[name]),
+        "unit": units()[name],
+        **{k: _number(v) for k, v in d._asdict().items()},
+    }
+
+
+def _result(
+    file: predictions.Predictions, found: Paired, scored: Scored, o: EvaluationOptions, source: TrainingSet | None
+) -> dict[str, Any]:
+    tables = bin_table(scored, o.score)
+    unit = units()
+    n = tables["n"]
+    filled = n[n > 0]
+    return {
+        "ubhpd": __version__,
+        "result_version": RESULT_VERSION,
+        "kind": "score",
+        "predictions": file.path,
+        "form": file.roles.form,
+        "unused_columns": list(file.roles.unused),
+        "truth": found.truth,
+        "fingerprint": found.fingerprint,
+        "heads": len(scored.errors),
+        "wanted": found.wanted,
+        "missing": found.missing,
+        "example_missing": found.example_missing,
+        "coverage": _number(found.coverage),
+        "refused": found.refused,
+        "excluded": len(found.sample_id) - len(scored.errors),
+        "outside": {a: int(k) for a, k in zip(ANGLES, scored.outside, strict=True)},
+        "source": source.name if source else None,
+        "options": o.as_dict(),
+        "scores": {k: {"value": _number(v), "unit": unit[k]} for k, v in scored.scores.items()},
+        "bins": {
+            "edges_deg": EDGES_DEG.tolist(),
+            **{a: {k: _list(t[j]) for k, t in tables.items() if t.ndim == 2} for j, a in enumerate(ANGLES)},
+        },
+        "non_empty_bins": len(filled),
+        "smallest_bin": int(filled.min()) if len(filled) else 0,
+        "dropped_mass": dict(zip(ANGLES, _list(tables["dropped"]), strict=True)) if "dropped" in tables else None,
+        "alignment": {k: v.tolist() for k, v in scored.errors.alignment.items()},
+        "percentiles": {name: _percentiles(_per_sample(scored, name)) for name in scored.errors.columns},
+    }
+
+
+def _percentiles(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
+    found = np.percentile(values, PERCENTILES) if len(values) else np.full(len(PERCENTILES), np.nan)
+    return {str(p): _number(v) for p, v in zip(PERCENTILES, found, strict=True)}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _list(values: Any) -> list[Any]:
+    if np.issubdtype(np.asarray(values).dtype, np.integer):
+        return [int(v) for v in values]
+    return [_number(v) for v in values]

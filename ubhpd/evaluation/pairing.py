@@ -1,0 +1,289 @@
+"""Predictions set beside their truth: from the file's own columns, or from a manifest by id.
+
+Where the last build went, so that `ubhpd score` needs no path: one line in the user's state folder.
+
+The training set that density weights refer to: heads per bin, from a manifest, a table, or a known name.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ubhpd import manifest
+from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, counts
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.evaluation.predictions import GROUPS, Predictions
+from ubhpd.evaluation.scoring import Pairs
+
+Array = npt.NDArray[np.float64]
+_COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "subject_id", "sequence_id", "drop_reason")
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Heads with a prediction and a truth, in the order of the file, and how many there should be.
+
+    `wanted` counts the usable heads of the manifest or the protocol (or the rows of the file), `missing` those
+    without a prediction, `refused` predictions for heads that the manifest dropped or the protocol leaves out.
+    `groups` has codes (n,), 0 upwards, of subjects and sequences, where known for every head.
+    """
+
+    pairs: Pairs
+    sample_id: pa.Array
+    groups: dict[str, npt.NDArray[np.int64]]
+    truth: str
+    wanted: int
+    missing: int
+    refused: int
+    example_missing: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def coverage(self) -> float:
+        """Share of the wanted heads that have a prediction."""
+        return len(self.sample_id) / self.wanted if self.wanted else float("nan")
+
+
+def pair(
+    predictions: Predictions, manifest_path: str | Path | None = None, only: Sequence[str] | None = None
+) -> Paired:
+    """Return the predictions with their truth.
+
+    Args:
+        predictions: of `ubhpd.evaluation.predictions.read`.
+        manifest_path: a manifest or a build's folder; none to take the truth that the file carries.
+        only: ids of the heads that count, usable or not; by default the usable ones of the manifest.
+
+    Raises:
+        UbhpdError: neither a manifest nor truth in the file; ids that the manifest does not have; a bad manifest.
+    """
+    if manifest_path is None:
+        return _own_truth(predictions)
+    return _with_manifest(predictions, Path(manifest_path), only)
+
+
+def truth_table(path: Path) -> tuple[pa.Table, str]:
+    """Return the columns of a manifest that scoring needs, and its fingerprint."""
+    if path.is_dir():
+        path = path / "pool.parquet"
+    head = manifest.header(path)
+    return manifest.read(path, _COLUMNS), head.fingerprint
+
+
+def angles(table: pa.Table) -> Array:
+    """Return yaw, pitch, roll (n, 3) in degrees of a manifest table, NaN where there is none."""
+    ypr: Array = np.stack([table.column(f"{a}_deg").to_numpy() for a in ("yaw", "pitch", "roll")]).T
+    return ypr
+
+
+def _own_truth(predictions: Predictions) -> Paired:
+    if predictions.true_deg is None:
+        raise UbhpdError(
+            f"{predictions.path} has no truth (columns yaw_true,pitch_true,roll_true): give --manifest, or add them."
+        )
+    pairs = Pairs(predictions.predicted_deg, predictions.true_deg, predictions.predicted_rotation)
+    groups = {name: codes for name in GROUPS if (codes := _codes(predictions.groups.get(name))) is not None}
+    return Paired(pairs, predictions.sample_id, groups, "columns of the file", len(predictions), 0, 0)
+
+
+def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | None) -> Paired:
+    table, fingerprint = truth_table(path)
+    ids = table.column("sample_id").combine_chunks()
+    place = _places(predictions.sample_id, ids)
+    if place.null_count:
+        row = pc.index(pc.is_null(place), True).as_py()
+        what = "None" if place.null_count == len(place) else f"{place.null_count:,} of {len(place):,}"
+        example = f"; the manifest has ids like {ids[0].as_py()!r}" if len(ids) else ""
+        raise UbhpdError(
+            f"{predictions.path}, row {row + 1}: the id {predictions.sample_id[row].as_py()!r} is not in {path} "
+            f"({what} {'of the ids is' if what == 'None' else 'ids are not'} there{example})."
+        )
+    rows = place.to_numpy()
+    wanted = table.column("drop_reason").is_null() if only is None else pc.is_in(ids, value_set=pa.array(only))
+    usable = wanted.to_numpy(zero_copy_only=False) & np.isfinite(angles(table)).all(axis=1)
+    kept = usable[rows]
+    rows_kept = rows[kept]
+    found = np.zeros(len(ids), dtype=bool)
+    found[rows_kept] = True
+    absent = np.flatnonzero(usable & ~found)
+    if not len(rows_kept):
+        raise UbhpdError(f"{predictions.path}: none of its heads counts in {path}, so there is nothing to score.")
+    rotation = table.column("rotation").combine_chunks()
+    matrices = None
+    if rotation.null_count == 0 or pc.is_valid(rotation).to_numpy(zero_copy_only=False)[rows_kept].all():
+        matrices = pc.list_flatten(rotation.take(pa.array(rows_kept))).to_numpy().reshape(-1, 3, 3)
+    own = predictions.predicted_rotation
+    pairs = Pairs(
+        _fortran(predictions.predicted_deg, kept),
+        _fortran(angles(table), rows_kept),
+        None if own is None else own[kept],
+        matrices,
+    )
+    groups = {
+        name: codes
+        for name in GROUPS
+        if (codes := _codes(table.column(name).combine_chunks().take(pa.array(rows_kept)))) is not None
+    }
+    return Paired(
+        pairs,
+        predictions.sample_id if kept.all() else predictions.sample_id.filter(pa.array(kept)),
+        groups,
+        str(path),
+        int(usable.sum()),
+        len(absent),
+        int((~kept).sum()),
+        ids[int(absent[0])].as_py() if len(absent) else None,
+        fingerprint,
+    )
+
+
+def _places(wanted: pa.Array, ids: pa.Array) -> pa.Array:
+    """Return the row of each wanted id, null where there is none."""
+    if len(wanted) == len(ids) and wanted.equals(ids):
+        return pa.array(np.arange(len(ids)))
+    return pc.index_in(wanted, value_set=ids)
+
+
+def _fortran(values: Array, rows: npt.NDArray[Any]) -> Array:
+    chosen: Array = np.stack([values[:, j][rows] for j in range(3)]).T
+    return chosen
+
+
+def _codes(names: pa.Array | None) -> npt.NDArray[np.int64] | None:
+    """Return codes in the order of the sorted names, so that resamples do not depend on the order of the file."""
+    if names is None or names.null_count or not len(names):
+        return None
+    encoded = names.dictionary_encode()
+    order = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=str)))
+    codes: npt.NDArray[np.int64] = order[encoded.indices.to_numpy()].astype(np.int64)
+    return codes
+
+
+def remember(out: Path) -> None:
+    """Note that `out` holds the last build; a state folder that cannot be written to is no fault of the build."""
+    try:
+        with replacing(_note()) as part:
+            part.write_text(f"{out.resolve()}\n", encoding="utf-8")
+    except OSError:
+        return
+
+
+def recall() -> Path | None:
+    """Return the manifest of the last build's UBHPD, None if there is none any more."""
+    try:
+        out = Path(_note().read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return None
+    return out / "ubhpd.parquet" if (out / "ubhpd.parquet").is_file() else None
+
+
+def _note() -> Path:
+    folder = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+    return Path(folder, "ubhpd", "last-build")
+
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class TrainingSet(NamedTuple):
+    """Heads per angle and bin (3, 15), heads outside the bins (3,), and where they were found."""
+
+    counts: npt.NDArray[np.float64]
+    outside: npt.NDArray[np.float64]
+    name: str
+
+
+@lru_cache(maxsize=1)
+def known() -> dict[str, TrainingSet]:
+    """Return the sets whose counts are shipped, by name."""
+    text = (files("ubhpd") / "data" / "label_counts.csv").read_text(encoding="utf-8")
+    rows = list(csv.DictReader(text.splitlines()))
+    found = {}
+    for name in dict.fromkeys(row["source"] for row in rows):
+        own = {row["angle"]: row for row in rows if row["source"] == name}
+        inside = np.array([[float(own[a][f"bin{i:02d}"]) for i in range(1, N_BINS + 1)] for a in ANGLES])
+        found[name] = TrainingSet(inside, np.array([float(own[a]["outside"]) for a in ANGLES]), name)
+    return found
+
+
+def training_set(text: str) -> TrainingSet:
+    """Return the training set that `text` names: a shipped one, a manifest or a build's folder, or a CSV table.
+
+    The table has low_deg, high_deg, yaw, pitch, roll: heads per bin, bins of 12 degrees or finer ones that nest.
+
+    Raises:
+        UbhpdError: none of these, or a table whose bins do not fit.
+    """
+    named = {name.lower(): found for name, found in known().items()}
+    if text.lower() in named:
+        return named[text.lower()]
+    path = Path(text)
+    if not path.exists():
+        raise UbhpdError(
+            f"No training set {text!r}: give a manifest, a table of counts, or one of {', '.join(known())}."
+        )
+    if path.is_file() and path.suffix.lower() == ".csv":
+        return _from_table(path)
+
+    return counted(truth_table(path)[0], str(path))
+
+
+def counted(table: pa.Table, name: str, only: Sequence[str] | None = None) -> TrainingSet:
+    """Return the heads of a manifest table per bin: those with these ids, or the usable ones.
+
+    Raises:
+        UbhpdError: there is none inside the bins of some angle.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = table.column("sample_id")
+    wanted = table.column("drop_reason").is_null() if only is None else pc.is_in(ids, value_set=pa.array(only))
+    ypr = angles(table)[wanted.to_numpy()]
+    found = counts(ypr[np.isfinite(ypr).all(axis=1)])
+    if not (found.inside.sum(axis=1) > 0).all():
+        raise UbhpdError(f"{name} has no head inside -90 to 90 for some angle: it is no training set.")
+    return TrainingSet(found.inside.astype(np.float64), found.outside.astype(np.float64), name)
+
+
+def _from_table(path: Path) -> TrainingSet:
+    inside, outside = np.zeros((len(ANGLES), N_BINS)), np.zeros(len(ANGLES))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        wanted = ("low_deg", "high_deg", *ANGLES)
+        if missing := [n for n in wanted if n not in (reader.fieldnames or [])]:
+            raise UbhpdError(f"{path} has no column {missing[0]}: a table of counts has {','.join(wanted)}.")
+        for number, row in enumerate(reader, start=1):
+            try:
+                low, high, *heads = (float(row[n]) for n in wanted)
+            except (TypeError, ValueError):
+                raise UbhpdError(f"{path}, row {number}: a value is not a number.") from None
+            if not (low < high and all(np.isfinite(h) and h >= 0 for h in heads)):
+                raise UbhpdError(f"{path}, row {number}: expected low_deg < high_deg and counts of 0 or more.")
+            place = int(np.searchsorted(EDGES_DEG, low + 1e-9, side="right")) - 1
+            if high <= EDGES_DEG[0] + 1e-9 or low >= EDGES_DEG[-1] - 1e-9:
+                outside += heads
+            elif 0 <= place < N_BINS and high <= EDGES_DEG[place + 1] + 1e-9:
+                inside[:, place] += heads
+            else:
+                raise UbhpdError(
+                    f"{path}, row {number}: {low:g} to {high:g} lies in two of the 12-degree bins from -90 to 90: "
+                    "give bins that nest in them, of 12, 6, 4 or 3 degrees."
+                )
+    if not (inside.sum(axis=1) > 0).all():
+        raise UbhpdError(f"{path} counts no head inside -90 to 90 for some angle: it is no training set.")
+    return TrainingSet(inside, outside, str(path))

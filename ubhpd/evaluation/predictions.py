@@ -1,0 +1,311 @@
+"""Prediction files: read, checked, and set beside a manifest.
+
+CSV with commas, or Parquet. The header says what a row holds: an id (`sample_id` or `image`), and either yaw,
+pitch, roll in degrees, or a rotation matrix r00 to r22 (row-major, frame C), or a quaternion qx, qy, qz, qw.
+A file may carry its truth (yaw_true or gt_yaw, and so on), `subject_id` and `sequence_id`. What is wrong is said
+in one sentence with the row, the first one after the header being row 1. Nothing in a file is ever executed.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from ubhpd.core.bins import ANGLES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import euler_from_matrix, matrix_from_quaternion, orthonormality_error
+
+Array = npt.NDArray[np.float64]
+ID_NAMES = ("sample_id", "image", "image_id", "name", "id")
+PREDICTED = ("{}", "{}_deg", "pred_{}", "{}_pred", "predicted_{}", "{}_predicted")
+TRUE = ("{}_true", "true_{}", "gt_{}", "{}_gt", "{}_true_deg", "true_{}_deg")
+MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
+QUATERNION = ("qx", "qy", "qz", "qw")
+GROUPS = ("subject_id", "sequence_id")
+TOLERANCE = 0.01  # of a rotation matrix written with few decimals
+_WANTED = "sample_id,yaw,pitch,roll (degrees), or r00 to r22, or qx,qy,qz,qw instead of the angles"
+_NOT_TEXT = {
+    b"\x80": "a pickle, which is never opened",
+    b"PK\x03\x04": "a zip archive (.npz, .xlsx, .pth), which is never opened",
+    b"\x93NUMPY": "a .npy file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\xff\xfe": "text in UTF-16",
+    b"\xfe\xff": "text in UTF-16",
+}
+
+
+class Roles(NamedTuple):
+    """Which column of a file plays which part."""
+
+    sample_id: str
+    form: str  # "angles", "matrix" or "quaternion"
+    predicted: tuple[str, ...]
+    true: tuple[str, ...]
+    groups: dict[str, str]
+    unused: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A prediction file in memory; angles are canonical, degrees. Truth is None where the file has none."""
+
+    path: str
+    roles: Roles
+    sample_id: pa.Array
+    predicted_deg: Array  # (n, 3)
+    predicted_rotation: Array | None  # (n, 3, 3), if the file gives rotations
+    true_deg: Array | None  # (n, 3)
+    groups: dict[str, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+
+def read(path: str | Path, *, strict: bool = True) -> Predictions:
+    """Return a prediction file.
+
+    Args:
+        path: CSV or Parquet, told apart by content.
+        strict: refuse duplicated ids and values that are not finite; the doctor reads them to say more.
+
+    Raises:
+        UbhpdError: no such file, another kind of file, a header without the columns, a row that does not follow it.
+    """
+    path = Path(path)
+    head = _head(path)
+    table, roles = _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path, head)
+    if table.num_rows == 0:
+        raise UbhpdError(f"{path} has a header and no rows: there is nothing to score.")
+    ids = _ids(table.column(roles.sample_id), path, strict)
+    values = _numbers(table, roles.predicted, path, strict)
+    true = _numbers(table, roles.true, path, strict) if roles.true else None
+    groups = {name: _text(table.column(column)) for name, column in roles.groups.items()}
+    angles, rotation = _pose(values, roles.form, path, strict)
+    return Predictions(str(path), roles, ids, angles, rotation, true, groups)
+
+
+def roles_of(names: list[str], path: str | Path) -> Roles:
+    """Return the part that each column of a header plays.
+
+    Raises:
+        UbhpdError: columns missing, or two for the same part.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        if (plain := name.strip().lower()) in known:
+            raise UbhpdError(f"{path} has two columns {name!r}: rename one.")
+        known[plain] = name
+    sample_id = next((known[n] for n in ID_NAMES if n in known), None)
+    angles = _triplet(known, PREDICTED, path, "predicted")
+    forms = {"angles": angles, "matrix": _all(known, MATRIX), "quaternion": _all(known, QUATERNION)}
+    given = [form for form, columns in forms.items() if columns]
+    if sample_id is None or not given:
+        what = "no column sample_id" if sample_id is None else "no predicted angles"
+        raise UbhpdError(f"{path} has {what} (its header is {','.join(names)[:200]}): the header must be {_WANTED}.")
+    if len(given) > 1:
+        raise UbhpdError(f"{path} has {' and '.join(given)}: keep one of them, so that it is plain which is scored.")
+    true = _triplet(known, TRUE, path, "true")
+    groups = {g: known[g] for g in GROUPS if g in known}
+    used = {sample_id, *forms[given[0]], *true, *groups.values()}
+    return Roles(sample_id, given[0], forms[given[0]], true, groups, tuple(n for n in names if n not in used))
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1 << 16)
+    except OSError as error:
+        raise UbhpdError(f"Cannot open {path} ({error.strerror}): check the path.") from None
+    if not head.strip():
+        raise UbhpdError(f"{path} is empty: write a header and one row per head.")
+    for magic, what in _NOT_TEXT.items():
+        if head.startswith(magic):
+            raise UbhpdError(f"{path} is {what}: write the predictions as CSV (UTF-8) or Parquet.")
+    return head
+
+
+def _read_parquet(path: Path) -> tuple[pa.Table, Roles]:
+    try:
+        file = pq.ParquetFile(path)
+        roles = roles_of(file.schema_arrow.names, path)
+        return file.read(columns=_columns(roles)), roles
+    except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
+        raise UbhpdError(f"{path} is not readable Parquet ({str(error).splitlines()[0]}): write it again.") from None
+
+
+def _read_csv(path: Path, head: bytes) -> tuple[pa.Table, Roles]:
+    names = _header(path, head)
+    roles = roles_of(names, path)
+    numbers = (*roles.predicted, *roles.true)
+    types = {n: pa.float64() if n in numbers else pa.string() for n in _columns(roles)}
+    convert = pacsv.ConvertOptions(column_types=types, include_columns=_columns(roles), strings_can_be_null=False)
+    read_options = pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=4 << 20)
+    try:
+        return pacsv.read_csv(path, read_options=read_options, convert_options=convert), roles
+    except pa.ArrowException as error:
+        raise UbhpdError(_what_is_wrong(path, names, roles, str(error))) from None
+
+
+def _header(path: Path, head: bytes) -> list[str]:
+    try:
+        line = head.decode("utf-8-sig", errors="strict" if len(head) < (1 << 16) else "ignore").lstrip("\n\r")
+    except UnicodeDecodeError as error:
+        raise UbhpdError(f"{path} is not UTF-8 text (byte {error.start}): write it as CSV in UTF-8.") from None
+    line = line.splitlines()[0]
+    for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+        if mark in line and "," not in line:
+            raise UbhpdError(f"{path} separates its columns by {word}: write commas, and decimal points.")
+    return [name.strip() for name in next(csv.reader([line]))]
+
+
+def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> str:
+    """Return the sentence for a CSV that pyarrow refused, by reading it again slowly as text."""
+    bad: list[Any] = []
+
+    def remember(row: Any) -> str:
+        bad.append(row)
+        return "skip"
+
+    try:
+        text = pacsv.read_csv(
+            path,
+            read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
+            parse_options=pacsv.ParseOptions(invalid_row_handler=remember),
+            convert_options=pacsv.ConvertOptions(
+                column_types={n: pa.string() for n in names}, strings_can_be_null=False, check_utf8=False
+            ),
+        )
+    except pa.ArrowException:
+        return f"{path} is not a CSV table ({error.splitlines()[0]}): write one row per head, with commas."
+    if bad:
+        row = bad[0]
+        hint = "a decimal comma? Write points" if row.actual_columns > row.expected_columns else "is it cut off?"
+        return (
+            f"{path}, row {row.number - 1}: {row.actual_columns} columns where the header has "
+            f"{row.expected_columns} ({hint})."
+        )
+    for name in (*roles.predicted, *roles.true):
+        for number, value in enumerate(text.column(name).to_pylist(), start=1):
+            if not _is_number(value):
+                hint = ": write a decimal point, not a comma" if _is_number(value.replace(",", ".")) else ""
+                return f"{path}, row {number}, column {name}: {value!r} is not a number{hint}."
+    return f"{path} is not a CSV table ({error.splitlines()[0]}): write it in UTF-8, one row per head."
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or "nan")
+    except ValueError:
+        return value in ("NA", "N/A", "NULL", "null", "n/a", "#N/A", "<NA>")
+    return True
+
+
+def _columns(roles: Roles) -> list[str]:
+    return [roles.sample_id, *roles.predicted, *roles.true, *roles.groups.values()]
+
+
+def _text(column: pa.ChunkedArray) -> pa.Array:
+    column = column if pa.types.is_string(column.type) else column.cast(pa.string())
+    joined = column.combine_chunks()
+    return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _ids(column: pa.ChunkedArray, path: Path, strict: bool) -> pa.Array:
+    ids = _text(column)
+    if ids.null_count or pc.min(pc.binary_length(ids)).as_py() == 0:
+        row = pc.index(pc.or_kleene(pc.is_null(ids), pc.equal(ids, "")), True).as_py()
+        raise UbhpdError(f"{path}, row {row + 1}: the id is missing.")
+    if strict and not _all_different(ids):
+        row, first = first_repeat(ids)
+        raise UbhpdError(f"{path}, row {row + 1}: the id {ids[row].as_py()!r} stands in row {first + 1} already.")
+    return ids
+
+
+def _all_different(ids: pa.Array) -> bool:
+    ascending = pc.all(pc.less(ids[:-1], ids[1:])).as_py()  # sorted, as most files are: no table of ids needed
+    return ascending or len(ids) < 2 or len(ids.dictionary_encode().dictionary) == len(ids)
+
+
+def first_repeat(ids: pa.Array) -> tuple[int, int]:
+    """Return (row, row of its first appearance), counted from 0, of the first id that comes again."""
+    codes = ids.dictionary_encode().indices.to_numpy()
+    _, first = np.unique(codes, return_index=True)
+    repeated = np.ones(len(codes), dtype=bool)
+    repeated[first] = False
+    row = int(np.flatnonzero(repeated)[0])
+    return row, int(first[codes[row]])
+
+
+def _numbers(table: pa.Table, names: tuple[str, ...], path: Path, strict: bool) -> Array:
+    values = np.empty((len(names), table.num_rows))
+    for k, name in enumerate(names):
+        column = table.column(name)
+        if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+            raise UbhpdError(f"{path}: the column {name} holds {column.type}, not numbers.")
+        _copy(column.cast(pa.float64()), values[k])
+        if strict and not np.isfinite(values[k].sum()):
+            bad = np.flatnonzero(~np.isfinite(values[k]))
+            if len(bad):
+                more = f" ({len(bad)} such values in this column)" if len(bad) > 1 else ""
+                raise UbhpdError(f"{path}, row {bad[0] + 1}, column {name}: {values[k][bad[0]]} is no angle{more}.")
+    transposed: Array = values.T
+    return transposed
+
+
+def _copy(column: pa.ChunkedArray, out: Array) -> None:
+    """Write a column into `out`, NaN for null. By DLPack: to_numpy would import pandas, which takes half a second."""
+    at = 0
+    for chunk in column.chunks:
+        known = chunk if chunk.null_count == 0 else pc.fill_null(chunk, float("nan"))
+        out[at : at + len(chunk)] = np.from_dlpack(known)
+        at += len(chunk)
+
+
+def _pose(values: Array, form: str, path: Path, strict: bool) -> tuple[Array, Array | None]:
+    if form == "angles":
+        return values, None
+    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
+    if form == "matrix":
+        rotation = values.reshape(-1, 3, 3)
+        error = np.where(finite, orthonormality_error(np.where(finite[:, None, None], rotation, np.eye(3))), 0.0)
+        if strict and (error > TOLERANCE).any():
+            row = int(np.argmax(error > TOLERANCE))
+            raise UbhpdError(f"{path}, row {row + 1}: r00 to r22 are no rotation matrix (off by {error[row]:.3g}).")
+    else:
+        zero: npt.NDArray[np.bool_] = finite & (np.abs(values).sum(axis=1) == 0.0)
+        if zero.any():
+            raise UbhpdError(f"{path}, row {int(np.argmax(zero)) + 1}: the quaternion is zero, so it is no rotation.")
+        rotation = np.full((len(values), 3, 3), np.nan)
+        rotation[finite] = matrix_from_quaternion(values[finite])
+    return euler_from_matrix(rotation), rotation
+
+
+def _triplet(known: dict[str, str], patterns: tuple[str, ...], path: str | Path, word: str) -> tuple[str, ...]:
+    """Return the three columns that follow one of the patterns, or none."""
+    complete: list[tuple[str, ...]] = []
+    for pattern in patterns:
+        present = [known[n] for a in ANGLES if (n := pattern.format(a)) in known]
+        if len(present) == len(ANGLES):
+            complete.append(tuple(present))
+        elif present:
+            missing = next(pattern.format(a) for a in ANGLES if pattern.format(a) not in known)
+            raise UbhpdError(
+                f"{path} has the {word} column {present[0]} and no {missing}: the header must be {_WANTED}."
+            )
+    if len(complete) > 1:
+        raise UbhpdError(f"{path} has the {word} angles twice, as {complete[0][0]} and {complete[1][0]}: keep one.")
+    return complete[0] if complete else ()
+
+
+def _all(known: dict[str, str], names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(known[n] for n in names) if all(n in known for n in names) else ()

@@ -1,0 +1,217 @@
+"""Reports of scores, comparisons and the doctor: a table that a person reads, and a page in one file."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ubhpd.core.text import table
+from ubhpd.evaluation.metric_cards import all_scores
+
+if TYPE_CHECKING:
+    from ubhpd.evaluation.doctor import Diagnosis
+
+_ANGLES = ("yaw", "pitch", "roll")
+_FIRST = ("mae", "mae_yaw", "mae_pitch", "mae_roll", "mae_wrapped", "geodesic", "geodesic_aligned", "maev")
+
+
+def score_text(result: Mapping[str, Any], per_bin: bool = False) -> str:
+    """Return the result of a score as text."""
+    lines = [*_heading(result), "", table(score_rows(result)), ""]
+    if per_bin:
+        lines += [table(bin_rows(result)), ""]
+    lines += _remarks(result)
+    return "\n".join(lines)
+
+
+def compare_text(result: Mapping[str, Any]) -> str:
+    """Return a comparison as text."""
+    rows = [["score", "first", "second", "difference", _level(result), "p"]]
+    for name in _ordered(result["scores"]):
+        s = result["scores"][name]
+        interval = f"{_signed(s['low'])} to {_signed(s['high'])}"
+        rows.append(
+            [name, _number(s["first"]), _number(s["second"]), _signed(s["difference"]), interval, _p(s["p_value"])]
+        )
+    b = result["options"]["bootstrap"]
+    lines = [
+        f"first   {result['first']}",
+        f"second  {result['second']}",
+        f"{result['heads']:,} heads in both; {result['only_first']:,} only in the first, {result['only_second']:,} "
+        "only in the second, both left out.",
+        "",
+        table(rows),
+        "",
+        f"Difference is first minus second. Intervals and p from {b['rounds']:,} paired resamples over {b['over']} "
+        f"({result['groups']:,} of them), seed {b['seed']}.",
+        "Sign-flip test of the mean difference per head: "
+        + ", ".join(f"{k} p = {_p(v)}" for k, v in result["sign_test"].items())
+        + ".",
+        verdict(result),
+    ]
+    return "\n".join(lines)
+
+
+def verdict(result: Mapping[str, Any]) -> str:
+    """Return in a sentence which of two files has the lower MAE, if the data can tell."""
+    s = result["scores"]["mae"]
+    if s["low"] is None or s["low"] <= 0.0 <= s["high"]:
+        return "MAE: the data do not tell the two apart."
+    better = "first" if s["difference"] < 0 else "second"
+    return f"MAE: the {better} is lower by {abs(s['difference']):.3f} degrees."
+
+
+def diagnosis_text(diagnosis: Diagnosis) -> str:
+    """Return what the doctor found, worst first."""
+    lines = [f"{diagnosis.path}: {diagnosis.heads:,} heads examined."]
+    if diagnosis.error_deg is not None:
+        lines[0] += f" Mean error on the circle {diagnosis.error_deg:.2f} degrees."
+    if not diagnosis.findings:
+        return lines[0] + "\nNothing found: unit, columns, signs, rotations, ids and values look right."
+    for f in diagnosis.findings:
+        lines.append(f"{f.severity}: {f.kind}: {f.text}.")
+        if f.before is not None and f.after is not None:
+            share = 100 * (1 - f.after / f.before) if f.before else 0.0
+            lines.append(
+                f"  undone, the mean error falls from {f.before:.2f} to {f.after:.2f} degrees ({share:.0f} % less)"
+            )
+        lines.append(f"  fix: {f.fix}")
+    return "\n".join(lines)
+
+
+def score_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return the table of scores, the first row its header."""
+    with_interval = any("low" in s for s in result["scores"].values())
+    meaning = all_scores()
+    rows = [["score", "value", *([_level(result)] if with_interval else []), "unit", ""]]
+    for name in _ordered(result["scores"]):
+        s = result["scores"][name]
+        interval = [f"{_number(s.get('low'))} to {_number(s.get('high'))}"] if with_interval else []
+        rows.append([name, _number(s["value"]), *interval, s["unit"], meaning.get(name, "")])
+    return rows
+
+
+def bin_rows(result: Mapping[str, Any]) -> list[list[str]]:
+    """Return the per-bin table, one row per bin: heads, MAE and weight of each angle."""
+    edges, bins = result["bins"]["edges_deg"], result["bins"]
+    weighted = "weight" in bins["yaw"]
+    header = ["bin"]
+    for a in _ANGLES:
+        header += [f"{a} n", f"{a} MAE", *([f"{a} w"] if weighted else [])]
+    rows = [header]
+    for i in range(len(edges) - 1):
+        row = [f"{edges[i]:.0f} to {edges[i + 1]:.0f}"]
+        for a in _ANGLES:
+            row += [f"{bins[a]['n'][i]:,}", _number(bins[a]["error"][i])]
+            row += [_number(bins[a]["weight"][i])] if weighted else []
+        rows.append(row)
+    return rows
+
+
+def score_html(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
+    """Return the result as one page that needs no other file; pictures are PNG by their caption."""
+    images = "\n".join(
+        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        f"<figcaption>{html.escape(name)}</figcaption></figure>"
+        for name, png in pictures.items()
+    )
+    parts = [
+        "<h1>Head pose scores</h1>",
+        *(f"<p>{html.escape(line)}</p>" for line in _heading(result)),
+        _html_table(score_rows(result)),
+        *(f"<p>{html.escape(line)}</p>" for line in _remarks(result)),
+        images,
+        "<h2>Per bin</h2>",
+        _html_table(bin_rows(result)),
+        "<h2>Options</h2>",
+        _html_table([["option", "value"], *([k, str(v)] for k, v in result["options"].items())]),
+    ]
+    title = html.escape(str(result["predictions"]))
+    return _PAGE.replace("TITLE", title).replace("BODY", "\n".join(parts))
+
+
+def _heading(result: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{result['predictions']}: {result['heads']:,} heads scored, truth from {result['truth']}.",
+        f"Coverage {_percent(result['coverage'])}: {result['wanted']:,} heads wanted, {result['missing']:,} without a "
+        "prediction" + (f" (the first: {result['example_missing']})." if result["missing"] else "."),
+    ]
+    if protocol := result["protocol"]:
+        lines.append(f"Protocol {protocol['protocol']}, hash {protocol['hash'][:16]}.")
+        lines += [f"Warning: {w}" for w in protocol["warnings"]]
+    elif stated := result["options"]["protocol"]:
+        lines.append(f"Protocol {stated} as stated, not checked: that needs --manifest.")
+    return lines
+
+
+def _remarks(result: Mapping[str, Any]) -> list[str]:
+    outside = result["outside"]
+    lines = [f"{result['non_empty_bins']} of 45 bins have heads, the smallest {result['smallest_bin']:,}."]
+    if any(outside.values()):
+        counts = ", ".join(f"{a} {outside[a]}" for a in _ANGLES)
+        what = "left out of every score" if result["options"]["exclude_outside"] else "in no bin, but in the MAE"
+        lines.append(f"True angles beyond 90 degrees: {counts}; those heads are {what}.")
+    if result["excluded"]:
+        lines.append(f"{result['excluded']:,} heads were left out by --exclude-outside or --max-angle.")
+    if result["refused"]:
+        who = "are not on the test side of the protocol" if result["protocol"] else "the manifest refuses"
+        lines.append(f"{result['refused']:,} predictions are for heads that {who}; they are not scored.")
+    if result["unused_columns"]:
+        lines.append(f"Columns not used: {', '.join(result['unused_columns'])}.")
+    if result["source"] is None:
+        lines.append("No training set named (--source): UBMAE and the shots need one.")
+    elif (dropped := result["dropped_mass"]) and any(dropped.values()):
+        shares = ", ".join(f"{a} {_percent(dropped[a])}" for a in _ANGLES)
+        lines.append(f"Heads in bins that {result['source']} never saw: {shares}.")
+    if b := result["options"]["bootstrap"]:
+        groups = f"{b['over']} ({result['groups']:,} of them)"
+        lines.append(f"Intervals: {b['rounds']:,} bootstrap resamples over {groups}, seed {b['seed']}.")
+    return lines
+
+
+def _ordered(scores: Mapping[str, Any]) -> list[str]:
+    return [n for n in _FIRST if n in scores] + [n for n in scores if n not in _FIRST]
+
+
+def _level(result: Mapping[str, Any]) -> str:
+    b = result["options"]["bootstrap"]
+    return f"{100 * b['level']:g} % interval" if b else "interval"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}" if value >= 0.001 else "< 0.001"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f} %"
+
+
+def _html_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = rows
+    cells = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + "</tr>"]
+    cells += ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body]
+    return "<table>" + "\n".join(cells) + "</table>"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1b1b; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block; }
+table { overflow-x: auto; }
+td, th { padding: .15rem .7rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
+img { max-width: 100%; } figure { margin: 1.5rem 0; } figcaption { color: #555; }
+</style></head><body>
+BODY
+</body></html>
+"""

@@ -1,0 +1,118 @@
+"""All metrics for a training loop: update with each batch, compute at the end, exact under any batching.
+
+    scores = HeadPoseScores(source="300W-LP")
+    for images, true in loader:
+        scores.update(network(images), true)       # angles (n, 3) in degrees, or rotations (n, 3, 3)
+    print(scores.compute()["mae"])
+
+The interface is that of torchmetrics, without the dependency: arrays or tensors on any device are copied to float64
+on the processor. What is kept are sums over all samples ever seen, so a short last batch counts for what it is.
+The aligned error needs the mean rotation of the whole epoch, so heads are kept (144 bytes each) unless
+`keep_heads` is off; without them `geodesic_aligned` is absent, and memory does not grow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.evaluation.pairing import training_set
+from ubhpd.evaluation.scoring import Pairs, ScoreOptions, checked, sample_errors, score, scores, sums, with_context
+
+Array = npt.NDArray[np.float64]
+
+
+class HeadPoseScores:
+    """Collects predictions batch by batch and computes every score over all of them.
+
+    Args:
+        source: training set for UBMAE and the shots, as in `ubhpd score --source`; none without.
+        keep_heads: keep every head, for the scores that need all of them at once.
+        options: of the scores.
+    """
+
+    def __init__(self, source: str | None = None, keep_heads: bool = True, options: ScoreOptions | None = None) -> None:
+        self.options = options or ScoreOptions()
+        self.keep_heads = keep_heads
+        self._source = training_set(source).counts if source else None
+        if self.options.exclude_outside and not keep_heads:
+            raise UbhpdError("exclude_outside needs keep_heads: heads are left out when all of them are known.")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything seen."""
+        self._heads: list[Pairs] = []
+        self._sums: dict[str, npt.NDArray[Any]] | None = None
+
+    def update(self, predicted: Any, true: Any) -> None:
+        """Add a batch: angles (n, 3) in degrees or rotations (n, 3, 3), arrays or tensors, each of either kind.
+
+        Raises:
+            UbhpdError: another shape, different lengths, or values that are not finite; the batch is not added.
+        """
+        predicted_deg, predicted_rotation = _angles_and_rotation(predicted, "predicted")
+        true_deg, true_rotation = _angles_and_rotation(true, "true")
+        pairs = checked(Pairs(predicted_deg, true_deg, predicted_rotation, true_rotation))
+        if self.keep_heads:
+            self._check_kind(pairs)
+            self._heads.append(pairs)
+            return
+        own = sums(sample_errors(pairs))
+        own.pop("aligned", None)
+        before = self._sums
+        self._sums = own if before is None else {k: v + before[k] for k, v in own.items()}
+
+    def compute(self) -> dict[str, float]:
+        """Return every score over all batches so far; NaN throughout if there were none."""
+        if self.keep_heads:
+            return score(self._all(), self.options, self._source).scores
+        statistics = self._sums
+        if statistics is None:
+            statistics = sums(sample_errors(Pairs(np.empty((0, 3)), np.empty((0, 3)))))
+        known = with_context(dict(statistics), self._source)
+        values = scores({"aligned": np.nan, **known}, self.options)  # type: ignore[dict-item]
+        return {k: float(v) for k, v in values.items() if k != "geodesic_aligned"}
+
+    def __call__(self, predicted: Any, true: Any) -> dict[str, float]:
+        """Add a batch and return the scores of this batch alone."""
+        self.update(predicted, true)
+        batch = HeadPoseScores(keep_heads=True, options=self.options)
+        batch._source = self._source
+        batch.update(predicted, true)
+        return batch.compute()
+
+    def _all(self) -> Pairs:
+        if not self._heads:
+            return Pairs(np.empty((0, 3)), np.empty((0, 3)))
+        heads = self._heads
+        predicted, true = heads[0].predicted_rotation, heads[0].true_rotation
+        return Pairs(
+            np.concatenate([h.predicted_deg for h in heads]),
+            np.concatenate([h.true_deg for h in heads]),
+            None if predicted is None else np.concatenate([h.predicted_rotation for h in heads]),
+            None if true is None else np.concatenate([h.true_rotation for h in heads]),
+        )
+
+    def _check_kind(self, pairs: Pairs) -> None:
+        if self._heads and [a is None for a in self._heads[0]] != [a is None for a in pairs]:
+            raise UbhpdError(
+                "A batch has angles where an earlier one has rotations: give the same kind in every batch."
+            )
+
+
+def _angles_and_rotation(values: Any, word: str) -> tuple[Array, Array | None]:
+    for step in ("detach", "cpu"):  # a tensor of torch, without importing torch
+        if hasattr(values, step):
+            values = getattr(values, step)()
+    if hasattr(values, "dtype") and "bfloat16" in str(values.dtype):
+        values = values.float()
+    a = np.array(values, dtype=np.float64)
+    if a.ndim == 3 and a.shape[1:] == (3, 3):
+        return euler_from_matrix(a), a
+    if a.ndim != 2 or a.shape[1] != 3:
+        raise UbhpdError(f"The {word} heads have shape {a.shape}: give angles (n, 3) or rotations (n, 3, 3).")
+    return a, None

@@ -1,1 +1,0 @@
-"""Pictures of densities, and the style of all pictures."""

@@ -1,0 +1,1 @@
+"""Images of heads: crop recipes, face detectors, landmarks, drawing."""

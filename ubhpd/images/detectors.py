@@ -1,0 +1,144 @@
+"""The face detectors by name: mtcnn, cascade, none, and auto, which takes the best that is there."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images.faces import Detector, Face, Picture, keep_apart, largest_first
+from ubhpd.images.mtcnn import INSTALL, VARIABLE, find_weights, read_weights
+
+DETECTORS = ("auto", "mtcnn", "cascade", "none")
+
+FRONTAL, PROFILE = "haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml"
+DEBIAN_FOLDERS = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/share/opencv/haarcascades"))
+
+_STEP = 1.1  # between the sizes at which a cascade looks
+_NEIGHBOURS = 3  # raw boxes that must agree on a face
+_SMALLEST_PX = 24
+_OVERLAP = 0.3  # above it a profile and a frontal box are one face
+
+
+def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = None) -> Detector:
+    """Return a face detector.
+
+    Args:
+        name: of DETECTORS. "auto" is mtcnn where torch and its weights are found, else cascade.
+        mtcnn_weights: wheel, zip or folder; by default the variable UBHPD_MTCNN, else the installed facenet-pytorch.
+
+    Raises:
+        UbhpdError: an unknown name, or what the detector needs is not there; the sentence says what to install.
+    """
+    if name == "none":
+        return WholePicture()
+    if name == "cascade":
+        return Cascade()
+    if name == "mtcnn":
+        return _mtcnn(find_weights(mtcnn_weights))
+    if name != "auto":
+        raise UbhpdError(f"No face detector is called {name!r}: choose from {', '.join(DETECTORS)}.")
+    weights = find_weights(mtcnn_weights)
+    if weights is not None and find_spec("torch") is not None:
+        return _mtcnn(weights)
+    try:
+        return Cascade()
+    except UbhpdError:
+        raise UbhpdError(
+            f"No face detector is installed: {INSTALL} (and torch) for mtcnn, or pip install "
+            "'opencv-python-headless<5' for cascade."
+        ) from None
+
+
+class WholePicture:
+    """Takes the whole picture for one face: for pictures that are face crops already."""
+
+    name = "none"
+
+    def boxes(self, picture_bgr: Picture) -> list[Face]:
+        """Return one face, whose box is the picture's border."""
+        height, width = picture_bgr.shape[:2]
+        return [Face((0.0, 0.0, float(width), float(height)), 1.0)]
+
+
+class Cascade:
+    """OpenCV's boosted cascades for faces from the front and from both sides.
+
+    Viola and Jones, Rapid Object Detection using a Boosted Cascade of Simple Features, CVPR 2001; the frontal cascade
+    is by Lienhart, the profile cascade by Bradley. The score is the last stage's sum: no probability, and one frontal
+    face hides a profile that overlaps it. It misses most faces turned far up, down or to a shoulder.
+    """
+
+    name = "cascade"
+
+    def __init__(self) -> None:
+        """Read the cascades.
+
+        Raises:
+            UbhpdError: OpenCV has no cascades, or their files are not there.
+        """
+        import cv2
+
+        if not hasattr(cv2, "CascadeClassifier"):
+            raise UbhpdError(
+                f"OpenCV {cv2.__version__} has no cascades any more: pip install 'opencv-python-headless<5'."
+            )
+        data = getattr(cv2, "data", None)
+        folders = ([Path(data.haarcascades)] if data is not None else []) + list(DEBIAN_FOLDERS)
+        self._frontal, self._profile = _read(FRONTAL, folders), _read(PROFILE, folders)
+
+    def boxes(self, picture_bgr: Picture) -> list[Face]:
+        """Return the faces of a picture (height, width, 3), BGR, the largest first."""
+        import cv2
+
+        grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2GRAY)), dtype=np.uint8)
+        frontal = _search(self._frontal, grey)
+        sides = _search(self._profile, grey)  # a profile that looks to image-left
+        for face in _search(self._profile, np.ascontiguousarray(grey[:, ::-1])):
+            left, top, right, bottom = face.bbox_xyxy
+            sides.append(Face((grey.shape[1] - right, top, grey.shape[1] - left, bottom), face.score))
+        found = frontal + sides
+        boxes = np.array([face.bbox_xyxy for face in found]).reshape(-1, 4)
+        # The two cascades' sums cannot be compared: frontal goes first, whatever its sum.
+        rank = [face.score + (1e6 if i < len(frontal) else 0.0) for i, face in enumerate(found)]
+        return largest_first([found[i] for i in keep_apart(boxes, rank, _OVERLAP)])
+
+
+def _mtcnn(weights: Path | None) -> Detector:
+    if weights is None:
+        raise UbhpdError(f"The weights of MTCNN are not installed: {INSTALL}, or name its wheel in {VARIABLE}.")
+    try:
+        from ubhpd.images.mtcnn import Mtcnn
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise UbhpdError("The face detector mtcnn needs torch: pip install 'ubhpd[torch]'.") from None
+    return Mtcnn(read_weights(weights))
+
+
+def _read(name: str, folders: list[Path]) -> Any:
+    import cv2
+
+    for folder in folders:
+        if (folder / name).is_file():
+            cascade = cv2.CascadeClassifier(str(folder / name))
+            if not cascade.empty():
+                return cascade
+    raise UbhpdError(
+        f"The cascade {name} is not in {folders[0]}: pip install 'opencv-python-headless<5', or on Debian apt install "
+        "opencv-data."
+    )
+
+
+def _search(cascade: Any, grey: Picture) -> list[Face]:
+    boxes, _, weights = cascade.detectMultiScale3(
+        grey, scaleFactor=_STEP, minNeighbors=_NEIGHBOURS, minSize=(_SMALLEST_PX, _SMALLEST_PX), outputRejectLevels=True
+    )
+    return [
+        Face((float(x), float(y), float(x + w), float(y + h)), float(weight))
+        for (x, y, w, h), weight in zip(boxes, np.ravel(weights), strict=True)
+    ]

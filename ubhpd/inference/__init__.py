@@ -1,0 +1,1 @@
+"""Runs models on heads and writes prediction files."""

@@ -1,0 +1,55 @@
+"""The graph that a network sees on one face: its landmarks and the weights between them, on the crop it judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.images import faces as inputs
+from ubhpd.images.crops import Picture
+from ubhpd.images.faces import Detector
+from ubhpd.inference.image_source import seen_of_face
+from ubhpd.inference.network_predictor import FromPixels
+from ubhpd.models.model import Model
+
+Floats = npt.NDArray[np.float64]
+
+
+class FacialGraph(NamedTuple):
+    """A face's graph: the crop (size, size, 3), BGR, its nodes (K, 2) in pixels of the crop, the weights (K, K)."""
+
+    picture: Picture
+    nodes_xy: Floats
+    weights: Floats
+
+
+def facial_graph(weights: Path, picture: Path, detector: Detector) -> FacialGraph:
+    """Return the graph that a checkpoint's network makes of the largest face in a picture.
+
+    Raises:
+        UbhpdError: the network makes no graph, the picture cannot be read, or no face is found in it.
+    """
+    model = Model.of_checkpoint(weights)
+    found = next(inputs.folder(picture))
+    if found.pixels_bgr is None:
+        raise UbhpdError(found.problem or f"{picture} does not decode.")
+    faces = detector.boxes(found.pixels_bgr)
+    if not faces:
+        raise UbhpdError(f"The detector {detector.name} finds no face in {picture}: name another with --detector.")
+    seen = seen_of_face(found.pixels_bgr, faces[0].bbox_xyxy, model.recipe)
+    if seen is None:
+        raise UbhpdError(f"The face that {detector.name} finds in {picture} lies outside it: name another --detector.")
+    output: dict[str, torch.Tensor] = {}
+    model.network.register_forward_hook(lambda network, given, answer: output.update(answer))
+    with torch.inference_mode():
+        FromPixels(model.network, model.recipe).eval()(torch.from_numpy(seen[None]))
+    if "graph" not in output:
+        raise UbhpdError(f"{model.name} makes no graph of a face: give the weights of an OsGG-Net.")
+    nodes = (output["landmarks"][0].double().numpy() + 0.5) * model.recipe.size - 0.5
+    crop = seen if model.recipe.colour == "BGR" else seen[..., ::-1]
+    return FacialGraph(crop, nodes, output["graph"][0].double().numpy())

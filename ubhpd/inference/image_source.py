@@ -1,0 +1,217 @@
+"""Pictures without a manifest as batches: a folder, a video or a camera, the faces in them found by a detector.
+
+Predicted poses drawn on the pictures: axes and a cube on every head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.images.crops import crop, crop_box, placed, recipe_named
+from ubhpd.images.drawing import draw_axes, draw_cube, draw_label
+from ubhpd.images.faces import Detector, Face, InputPicture, Picture, Pictures
+from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Draw, Drawable, in_order, stacked
+from ubhpd.nn.geometric import Heads
+
+if TYPE_CHECKING:
+    from ubhpd.nn.contract import InputRecipe
+
+Sees = Literal["crops", "landmarks", "table"]
+Landmarks = Callable[[Picture, tuple[float, float, float, float]], npt.NDArray[np.float64]]
+
+
+class PictureSource:
+    """The faces in pictures that come one by one.
+
+    A head is called after its picture; the second face of a picture has "#2" behind it, a frame of a video or a camera
+    its number. A network that sees sequences gets the last frames up to a picture, of a folder in the order of names;
+    it is meant for videos, with one face.
+    """
+
+    extra_columns: tuple[str, ...] = ("image_path", "frame_index", "x0", "y0", "x1", "y1", "score")
+
+    def __init__(self, pictures: Pictures, where: str, detector: Detector,
+                 recipe: InputRecipe | None, sees: Sees, *, all_faces: bool = False, live: bool = False,
+                 landmarks: Landmarks | None = None) -> None:  # fmt: skip
+        """Prepare to read.
+
+        Args:
+            pictures: in order.
+            where: they come from, for the record.
+            detector: finds the faces.
+            recipe: of the model, None for a solver.
+            sees: what the model is fed with.
+            all_faces: judge every face of a picture, not only the largest.
+            live: the pictures come as time goes by: each is judged at once, not when a batch is full.
+            landmarks: gives the 68 points of a face, for a model that sees landmarks.
+        """
+        if sees != "crops" and landmarks is None:
+            raise UbhpdError("This model judges 68 landmarks, and pictures have none: give --landmarks dlib.")
+        self._pictures, self._detector = pictures, detector
+        self._recipe, self._sees, self._all, self._landmarks = recipe, sees, all_faces, landmarks
+        self._live, self._batch_heads = live, 1 if live else BATCH_HEADS
+        self.identity: dict[str, Any] = {"pictures": where, "detector": detector.name, "all_faces": all_faces}
+        self._last: list[Picture] = []
+
+    def total(self) -> int:
+        """Return the number of pictures to come, 0 if that is not known."""
+        return self._pictures.total
+
+    def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
+        """Yield the faces of all pictures but those done; `draws`: with their pictures."""
+        waiting: list[Batch] = []
+        left = (p for p in self._pictures if self._recipe_frames() > 1 or _name(p) not in done)
+
+        def faces(picture: InputPicture) -> Batch:
+            return self._picture(picture, draws)
+
+        # One thread, for a cascade must not be asked twice at a time; live, it must not run ahead.
+        for batch in map(faces, left) if self._live else in_order(faces, left, 1):
+            waiting.append(self._in_sequence(batch))
+            if sum(len(b.sample_id) + len(b.problems) for b in waiting) >= self._batch_heads:
+                yield self._joined(waiting, done)
+                waiting = []
+        if waiting:
+            yield self._joined(waiting, done)
+
+    def _recipe_frames(self) -> int:
+        return self._recipe.frames if self._recipe else 1
+
+    def _picture(self, picture: InputPicture, draws: bool) -> Batch:
+        """Return the faces of one picture."""
+        name, pixels = _name(picture), picture.pixels_bgr
+        if pixels is None:
+            return self._batch([], [], [], [(name, picture.problem or "it does not decode")], [])
+        faces = self._detector.boxes(pixels)[: None if self._all else 1]
+        ids, inputs, extra, drawables = [], [], [], []
+        problems = [] if faces else [(name, f"the detector {self._detector.name} finds no face")]
+        for number, face in enumerate(faces, start=1):
+            sample_id = name if number == 1 else f"{name}#{number}"
+            found = self._seen(pixels, face)
+            if found is None:
+                problems.append((sample_id, "the face box lies outside the picture"))
+                continue
+            ids.append(sample_id)
+            inputs.append(found)
+            frame = "" if picture.frame_index is None else picture.frame_index
+            extra.append((picture.name, frame, *(f"{v:.1f}" for v in face.bbox_xyxy), f"{face.score:.4f}"))
+            if draws:
+                drawables.append(Drawable(pixels, face.bbox_xyxy))
+        return self._batch(ids, inputs, extra, problems, drawables)
+
+    def _seen(self, pixels: Picture, face: Face) -> Any:
+        """Return what the model sees of a face, None if its crop is empty."""
+        points = self._landmarks(pixels, face.bbox_xyxy) if self._landmarks else None
+        size = (pixels.shape[1], pixels.shape[0])
+        if self._recipe is None:
+            return points, size
+        return seen_of_face(pixels, face.bbox_xyxy, self._recipe, points)
+
+    def _batch(self, ids: list[str], inputs: list[Any], extra: list[tuple[Any, ...]],
+               problems: list[tuple[str, str]], drawables: list[Drawable]) -> Batch:  # fmt: skip
+        return Batch(ids, self._together(ids, inputs), extra, problems, drawables)
+
+    def _together(self, ids: list[str], inputs: list[Any]) -> npt.NDArray[Any] | Heads:
+        if self._recipe is None:
+            points = np.array([p for p, _ in inputs], dtype=np.float64).reshape(-1, 68, 2)
+            sizes = np.array([s for _, s in inputs], dtype=np.float64).reshape(-1, 2)
+            return Heads(ids, None, None, points, sizes)
+        if self._sees == "landmarks":
+            return np.array(inputs, dtype=np.float64).reshape(-1, 68, 2)
+        return stacked(inputs, (self._recipe.size, self._recipe.size, 3))
+
+    def _in_sequence(self, batch: Batch) -> Batch:
+        """Return the batch with every crop as the last of a sequence, for a model that sees sequences."""
+        frames = self._recipe_frames()
+        if frames == 1 or not isinstance(batch.inputs, np.ndarray) or self._recipe is None:
+            return batch
+        windows = []
+        for face in batch.inputs:
+            self._last = [*(self._last or [face] * frames), face][-frames:]
+            windows.append(np.stack(self._last))
+        shape = (frames, self._recipe.size, self._recipe.size, 3)
+        return batch._replace(inputs=stacked(windows, shape))
+
+    def _joined(self, batches: list[Batch], done: Collection[str]) -> Batch:
+        """Return several batches as one, without the heads that are done."""
+        ids = [i for b in batches for i in b.sample_id]
+        keep = [at for at, sample_id in enumerate(ids) if sample_id not in done]
+        inputs = _concatenated([b.inputs for b in batches], keep)
+        extra = [e for b in batches for e in b.extra]
+        drawables = [d for b in batches for d in b.drawables]
+        return Batch(
+            [ids[at] for at in keep],
+            inputs,
+            [extra[at] for at in keep],
+            [p for b in batches for p in b.problems if p[0] not in done],
+            [drawables[at] for at in keep] if drawables else [],
+        )
+
+
+def seen_of_face(pixels: Picture, bbox_xyxy: tuple[float, float, float, float], recipe: InputRecipe,
+                 points: npt.NDArray[np.float64] | None = None) -> Any:  # fmt: skip
+    """Return what a network sees of a face that was found in a picture, None if its crop is empty.
+
+    Args:
+        pixels: the picture (height, width, 3), BGR.
+        bbox_xyxy: of the face, in pixels.
+        recipe: of the network.
+        points: landmarks (68, 2) in pixels, for a network that sees them: it gets them in the crop, -0.5 to 0.5.
+            Without them it gets the crop itself, uint8 (size, size, 3) in the recipe's colours.
+    """
+    height, width = pixels.shape[:2]
+    flat = None if points is None else points.ravel()
+    fields = {"image_width": width, "image_height": height, "bbox_xyxy": bbox_xyxy, "landmarks68": flat}
+    how = recipe_named(recipe.crop)
+    box = crop_box(fields, how)
+    if box is None:
+        return None
+    if points is not None:
+        return placed(points, box, how, recipe.size) / recipe.size - 0.5
+    return crop(pixels, box, how, recipe.size, recipe.colour)
+
+
+def _concatenated(inputs: list[npt.NDArray[Any] | Heads], keep: list[int]) -> npt.NDArray[Any] | Heads:
+    heads = [part for part in inputs if isinstance(part, Heads)]
+    if not heads:
+        return np.concatenate([part for part in inputs if isinstance(part, np.ndarray)])[keep]
+    ids = [i for h in heads for i in h.sample_id]
+    points = np.concatenate([h.landmarks68 for h in heads])
+    sizes = np.concatenate([h.image_size for h in heads])
+    return Heads([ids[at] for at in keep], None, None, points[keep], sizes[keep])
+
+
+def _name(picture: InputPicture) -> str:
+    return picture.name if picture.frame_index is None else f"{picture.name}:{picture.frame_index}"
+
+
+Floats = npt.NDArray[np.float64]
+
+
+def drawer(folder: Path) -> Draw:
+    """Return a function that writes a head's picture with its pose to `folder`, named after the head."""
+
+    def draw(sample_id: str, drawable: Drawable, rotation: Floats) -> None:
+        x0, y0, x1, y1 = drawable.box_xyxy
+        middle, size = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
+        picture = drawable.picture.copy()
+        draw_cube(picture, rotation, middle, size)
+        draw_axes(picture, rotation, middle, size)
+        draw_label(picture, euler_from_matrix(rotation), (x0, y0))
+        name = sample_id.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+        is_written, data = cv2.imencode(".jpg", picture)
+        if not is_written:
+            raise UbhpdError(f"The picture of {sample_id} cannot be encoded: leave --draw out.")
+        with replacing(folder / f"{name}.jpg") as part:
+            part.write_bytes(data.tobytes())
+
+    return draw

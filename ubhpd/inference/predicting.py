@@ -1,0 +1,117 @@
+"""`ubhpd predict` as a function: weights and a source of heads in, a prediction file out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.progress import Progress
+from ubhpd.inference.manifest_source import ManifestSource, Sees, read_plan
+from ubhpd.inference.network_predictor import Speed, angles_and_rotations
+from ubhpd.inference.prediction_file import HeadSource, Judge, PredictionReport, predict
+from ubhpd.models import checkpoint
+from ubhpd.models.catalogue import card
+
+if TYPE_CHECKING:
+    from ubhpd.nn.contract import InputRecipe
+
+_SEES: dict[str, Sees] = {"picture": "crops", "sequence": "crops", "landmarks": "landmarks", "solver": "table"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to predict; each field is the option of `ubhpd predict` of that name."""
+
+    weights: Path
+    out: Path
+    model: str | None = None
+    manifest: Path | None = None
+    split: str | None = None
+    pictures: Path | None = None
+    video: Path | None = None
+    camera: int | None = None
+    detector: str = "auto"
+    all_faces: bool = False
+    landmarks: str | None = None
+    form: str = "angles"
+    draw: Path | None = None
+    device: str = "auto"
+    speed: Speed = field(default_factory=Speed)
+    threads: int = 0
+
+
+def predict_request(request: Request, progress: Progress) -> PredictionReport:
+    """Judge the heads of a request and write the prediction file.
+
+    Raises:
+        UbhpdError: no source or several, weights that do not fit, or as `job.predict`.
+    """
+    given = [n for n in ("manifest", "pictures", "video", "camera") if getattr(request, n) is not None]
+    if len(given) != 1:
+        found = " and ".join(f"--{n}" for n in given) or "none"
+        raise UbhpdError(
+            f"One source of heads is needed, found {found}: give --manifest, --pictures, --video or --camera."
+        )
+    if request.split is not None and request.manifest is None:
+        raise UbhpdError("--split selects heads of a manifest: give --manifest, or leave it out.")
+    about = checkpoint.load(request.weights, request.model).about
+    sees = _SEES[card(about.model).kind]
+    recipe, judge = _solver(request) if sees == "table" else _network(request)
+    source = _heads(request, request.manifest, recipe, sees) if request.manifest else _faces(request, recipe, sees)
+    draw = None
+    if request.draw is not None:
+        if sees != "crops" and request.manifest is not None:
+            raise UbhpdError(
+                f"{about.model} opens no picture of a manifest, so there is none to draw on: leave --draw out."
+            )
+        from ubhpd.inference.image_source import drawer
+
+        draw = drawer(request.draw)
+    made_by = {"model": about.model, "weights": about.sha256, "config": dict(about.config), "input": about.input,
+               "speed": asdict(request.speed)}  # fmt: skip
+    return predict(source, judge, request.out, made_by, progress, form=request.form, draw=draw)
+
+
+def _solver(request: Request) -> tuple[None, Judge]:
+    from ubhpd.models.geometric_model import Solver
+
+    solver = Solver.of_checkpoint(request.weights)
+    return None, lambda heads: angles_and_rotations(solver.solve(heads))
+
+
+def _network(request: Request) -> tuple[InputRecipe, Judge]:
+    from ubhpd.inference.network_predictor import NetworkPredictor
+    from ubhpd.models.model import Model, device_named
+
+    model = Model.of_checkpoint(request.weights)
+    return model.recipe, NetworkPredictor(model, str(device_named(request.device)), request.speed).poses
+
+
+def _heads(request: Request, path: Path, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
+    plan = read_plan(path, recipe, request.split)
+    return ManifestSource(plan, path.parent, recipe, sees, request.threads)
+
+
+def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
+    from ubhpd.images import faces
+    from ubhpd.images.detectors import detector
+    from ubhpd.inference.image_source import PictureSource
+
+    if request.pictures is not None:
+        pictures = faces.folder(request.pictures)
+    elif request.video is not None:
+        pictures = faces.video(request.video)
+    else:
+        pictures = faces.camera(request.camera or 0)
+    landmarks = None
+    if request.landmarks == "dlib":
+        from ubhpd.images.landmarks import landmarks68
+
+        landmarks = landmarks68
+    where = str(request.pictures or request.video or f"camera {request.camera}")
+    return PictureSource(
+        pictures, where, detector(request.detector), recipe, sees,
+        all_faces=request.all_faces, live=request.camera is not None, landmarks=landmarks,
+    )  # fmt: skip

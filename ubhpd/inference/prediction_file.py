@@ -1,0 +1,248 @@
+"""What sources of heads give to a model: batches in order, and the heads that could not be read, each with why.
+
+The prediction file that grows: heads are judged batch by batch, what is done stays, and a second run goes on.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TextIO, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import write_json
+from ubhpd.core.progress import Progress
+from ubhpd.images.crops import Picture
+from ubhpd.nn.geometric import Heads
+
+BATCH_HEADS = 64
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Drawable(NamedTuple):
+    """Where a head is in its picture, for drawing: the picture (height, width, 3) BGR, and its box in pixels."""
+
+    picture: Picture
+    box_xyxy: tuple[float, float, float, float]
+
+
+class Batch(NamedTuple):
+    """Some heads, in order.
+
+    sample_id: of those that can be judged. inputs: uint8 crops (n, size, size, 3) or sequences of them (n, frames,
+    size, size, 3), landmarks (n, 68, 2) from -0.5 to 0.5 in the crop, or `Heads` for a solver. extra: values of the
+    source's `extra_columns`, one tuple per head. problems: (sample_id, reason) of heads that cannot. drawables: the
+    pictures, if asked for.
+    """
+
+    sample_id: list[str]
+    inputs: npt.NDArray[Any] | Heads
+    extra: list[tuple[Any, ...]]
+    problems: list[tuple[str, str]]
+    drawables: list[Drawable]
+
+
+class HeadSource(Protocol):
+    """Where heads come from: a manifest, a folder, a video, a camera.
+
+    extra_columns: written to the prediction file beside the pose. identity: what a file begun must have been made
+    from for it to be gone on with.
+    """
+
+    extra_columns: tuple[str, ...]
+    identity: dict[str, Any]
+
+    def total(self) -> int:
+        """Return the number of heads or pictures to come, 0 if that is not known."""
+
+    def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
+        """Yield all heads but those done; `draws`: with their pictures."""
+
+
+def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Yield work(item) in the order of the items, computed by `threads` threads that run a little ahead."""
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def cores() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def stacked(crops: list[Picture], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Return crops of `shape` as one array (n, *shape), also of none at all."""
+    return np.stack(crops) if crops else np.empty((0, *shape), dtype=np.uint8)
+
+
+Floats = npt.NDArray[np.float64]
+Judge = Callable[[Any], tuple[Floats, Floats]]
+Draw = Callable[[str, Drawable, Floats], None]
+
+ANGLES = ("yaw", "pitch", "roll")
+MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
+
+
+@dataclass(frozen=True)
+class PredictionReport:
+    """What a prediction file holds: heads judged, of which `kept` by an earlier run, and those that were not.
+
+    problems: (sample_id, reason), also written to `problems_file`.
+    """
+
+    out: str
+    heads: int
+    kept: int
+    problems: tuple[tuple[str, str], ...]
+    problems_file: str | None
+
+
+@dataclass(frozen=True)
+class _Files:
+    """The file, and what stands beside it while it grows."""
+
+    out: Path
+
+    @property
+    def part(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.part")
+
+    @property
+    def identity(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.part.json")
+
+    @property
+    def failed(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.problems.part")
+
+    @property
+    def problems(self) -> Path:
+        return self.out.with_name(f"{self.out.stem}.problems.csv")
+
+    @property
+    def about(self) -> Path:
+        return self.out.with_name(f"{self.out.stem}.json")
+
+
+def predict(source: HeadSource, judge: Judge, out: Path, about: dict[str, Any], progress: Progress, *,
+            form: str = "angles", draw: Draw | None = None) -> PredictionReport:  # fmt: skip
+    """Write the prediction file of all heads of a source: sample_id, the pose, and the source's own columns.
+
+    Args:
+        source: where heads come from.
+        judge: gives angles (n, 3) in degrees and rotations (n, 3, 3) of a batch's inputs, NaN where it cannot.
+        out: the file, CSV. Beside it come OUT.json, `about` and counts, and OUT.problems.csv with heads left out.
+        about: the model and its weights; a file begun with others is begun anew.
+        progress: shows how far it is.
+        form: "angles" writes yaw, pitch, roll; "matrix" r00 to r22.
+        draw: called with sample_id, picture and rotation of each head judged.
+
+    Raises:
+        UbhpdError: the file cannot be written.
+    """
+    files = _Files(out)
+    columns = ("sample_id", *(ANGLES if form == "angles" else MATRIX), *source.extra_columns)
+    identity = json.loads(json.dumps({**about, **source.identity, "columns": columns}))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        done = _begin(files, identity, columns)
+        with ExitStack() as stack:
+            rows = stack.enter_context(files.part.open("a", encoding="utf-8", newline=""))
+            failed = stack.enter_context(files.failed.open("a", encoding="utf-8", newline=""))
+            advance = stack.enter_context(progress.bar("Predicting", source.total()))
+            advance(len(done))
+            for batch in source.batches(done, draw is not None):
+                _write(batch, judge, form, draw, rows, failed)
+                advance(len(batch.sample_id) + len(batch.problems))
+        return _finish(files, identity, len(done))
+    except OSError as error:
+        raise UbhpdError(
+            f"Cannot write {error.filename or out} ({error.strerror}): make room or name another --out; "
+            "predictions already made are kept, and the same command goes on from them."
+        ) from None
+
+
+def _begin(files: _Files, identity: dict[str, Any], columns: tuple[str, ...]) -> set[str]:
+    """Make the growing files, or take up those of an earlier run of the same; return the heads that are done."""
+    try:
+        is_same = json.loads(files.identity.read_text(encoding="utf-8")) == identity
+    except (OSError, ValueError):
+        is_same = False
+    if is_same and files.part.exists() and files.failed.exists():
+        return _whole_lines(files.part, len(columns)) | _whole_lines(files.failed, 2)
+    files.identity.unlink(missing_ok=True)
+    files.part.write_text(_line(columns), encoding="utf-8", newline="")
+    files.failed.write_text(_line(("sample_id", "reason")), encoding="utf-8", newline="")
+    write_json(identity, files.identity)
+    return set()
+
+
+def _whole_lines(path: Path, width: int) -> set[str]:
+    """Return the ids in a file, cut back to its last whole line, for a kill may have come in the middle of one."""
+    data = path.read_bytes()
+    data = data[: data.rfind(b"\n") + 1]
+    os.truncate(path, len(data))
+    rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline="")))[1:]
+    return {row[0] for row in rows if len(row) == width}
+
+
+def _write(batch: Batch, judge: Judge, form: str, draw: Draw | None, rows: TextIO, failed: TextIO) -> None:
+    angles, rotations = judge(batch.inputs)
+    values = angles if form == "angles" else rotations.reshape(-1, 9)
+    finite = np.asarray(np.isfinite(values).all(axis=1))
+    problems = list(batch.problems)
+    for at, sample_id in enumerate(batch.sample_id):
+        if not finite[at]:
+            problems.append((sample_id, "the model gives no finite pose for it"))
+            continue
+        rows.write(_line((sample_id, *(f"{v:.6f}" for v in values[at]), *batch.extra[at])))
+        if draw is not None:
+            draw(sample_id, batch.drawables[at], rotations[at])
+    failed.writelines(map(_line, problems))
+    rows.flush()
+    failed.flush()
+
+
+def _finish(files: _Files, identity: dict[str, Any], kept: int) -> PredictionReport:
+    with files.failed.open(encoding="utf-8", newline="") as failed:
+        problems = tuple((row[0], row[1]) for row in list(csv.reader(failed))[1:])
+    with files.part.open(encoding="utf-8", newline="") as rows:
+        heads = sum(1 for _ in csv.reader(rows)) - 1
+    write_json({**identity, "judged": heads, "left_out": len(problems)}, files.about)
+    if problems:
+        files.failed.replace(files.problems)
+    else:
+        files.failed.unlink()
+        files.problems.unlink(missing_ok=True)
+    files.part.replace(files.out)
+    files.identity.unlink(missing_ok=True)
+    return PredictionReport(str(files.out), heads, kept, problems, str(files.problems) if problems else None)
+
+
+def _line(values: tuple[Any, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(values)
+    return text.getvalue()

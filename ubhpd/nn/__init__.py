@@ -1,0 +1,1 @@
+"""Network layers and backbones that several models share, and the contract of a model."""

@@ -1,0 +1,41 @@
+"""Backbones by the names that models have in their options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbone import Backbone
+from ubhpd.nn.mobilenets import EfficientNetB0, MobileNetV2
+from ubhpd.nn.resnets import LAYOUTS, BoTNet101, Res2Net101, resnet
+from ubhpd.nn.vggs import VGG16, AlexNet, RepVGGB1g2
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    **{f"resnet{depth}": partial(resnet, depth) for depth in LAYOUTS},
+    "res2net101": Res2Net101,
+    "botnet101": BoTNet101,
+    "vgg16": VGG16,
+    "vgg16_bn": partial(VGG16, batch_norm=True),
+    "alexnet": AlexNet,
+    "mobilenet_v2": MobileNetV2,
+    "efficientnet_b0": EfficientNetB0,
+    "repvgg_b1g2": RepVGGB1g2,
+}
+
+
+def backbone(name: str, num_classes: int | None = None, **options: Any) -> Backbone:
+    """Return a new backbone of that name, with random weights.
+
+    Args:
+        name: a key of `BACKBONES`.
+        num_classes: rows of its classifier; None for none.
+        options: what else the family's constructor takes, such as `strides` of a ResNet.
+
+    Raises:
+        UbhpdError: no backbone has that name.
+    """
+    if name not in BACKBONES:
+        raise UbhpdError(f'There is no backbone "{name}": choose one of {", ".join(BACKBONES)}.')
+    return BACKBONES[name](num_classes=num_classes, **options)

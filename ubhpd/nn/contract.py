@@ -1,0 +1,141 @@
+"""What a network in baselines/ is: how it is fed, what it is told in training, what it has to answer.
+
+A file in baselines/ holds one model in all its named variants. Its constants, all literals, are its card:
+
+    TITLE     the name in the literature
+    PAPER     authors, title, venue, year
+    CODE      address of the released code, "" if none
+    LICENSE   of the published weights and code; what is written here is MIT
+    KIND      "picture", "sequence" or "landmarks": what the network sees; "solver": no network, see `ubhpd.models`;
+              "reported": numbers of a paper only, and the docstring says why
+    MODELS    name on the command line -> options of its Config that differ from the defaults
+    PARAMETERS  the same names -> number of trainable parameters, checked by the tests
+    REPORTED  the same names -> method as printed in published_results.csv, where one is
+
+and its docstring says what the model is, what differs from the paper, and what is a reading of it. Then come
+
+    Config                         frozen dataclass of every option, all of them numbers, texts or booleans
+    input_recipe(config)           how a head becomes the network's input
+    training_recipe(config)        how the paper trains it
+    Network(config)                a `PoseNetwork`
+    published(config, tensors)     optional: foreign weights, by their published names, to the network's own names
+
+Pictures as Hopenet sees them, which several later papers took over: its crops, and ImageNet's normalisation.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of RGB values 0 to 255
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+Output = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class InputRecipe:
+    """How a picture of a head becomes the network's input: it belongs to the model and travels with its weights.
+
+    crop: name of a crop recipe of `ubhpd.images.recipes`. size: side of the input in pixels. colour: order of the
+    channels. mean, std: a value v of 0 to 255 enters as (v - mean) / std, per channel in the order of `colour`.
+    crop_of: pairs (dataset, crop recipe) where the paper cuts a dataset in another way. frames: pictures per input;
+    more than one for a network that sees a sequence, the last one is judged.
+    """
+
+    crop: str
+    size: int
+    colour: Literal["RGB", "BGR"] = "RGB"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    crop_of: tuple[tuple[str, str], ...] = ()
+    frames: int = 1
+
+    def crop_for(self, dataset: str) -> str:
+        """Return the name of the crop recipe for a dataset."""
+        return dict(self.crop_of).get(dataset, self.crop)
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How the paper trains: optimiser, schedule, augmentation; the docstring of the model says where it is silent.
+
+    epochs, batch_size: as printed. optimizer and its lr, betas, eps, momentum (nesterov where SGD has one),
+    weight_decay. schedule: "constant"; "step": lr * gamma at each of the `milestones` (epochs); "cosine": down to
+    lr * final_share at the end, per iteration; "exponential": lr * gamma per epoch. warmup_epochs: linear, from 0.
+    clip_norm, clip_value: of the gradient. augmentations: names of `ubhpd.training.augmentations`, in their order.
+    max_angle_deg: heads with an angle of this size or more are left out.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine", "exponential"] = "constant"
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    final_share: float = 0.0
+    warmup_epochs: int = 0
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    augmentations: tuple[str, ...] = ()
+    max_angle_deg: float = 99.0
+
+
+class Target(NamedTuple):
+    """The truth about a batch of n heads.
+
+    angles_deg: canonical yaw, pitch, roll (n, 3). rotation: the same as matrices (n, 3, 3), frame C of
+    `ubhpd.core.rotation`. landmarks: the 68 points in the input picture (n, 68, 2), x and y from -0.5 at its left and
+    top edge to 0.5, NaN where not known; None if no head has any. teacher: probabilities that a teacher gives (n, 3,
+    bins) for a network that learns from one, else None.
+    """
+
+    angles_deg: torch.Tensor
+    rotation: torch.Tensor
+    landmarks: torch.Tensor | None = None
+    teacher: torch.Tensor | None = None
+
+
+class PoseNetwork(nn.Module, ABC):
+    """A network that estimates head pose.
+
+    `forward` takes pictures (n, 3, size, size) that `InputRecipe` has normalised, sequences of them (n, frames, 3,
+    size, size), or landmarks (n, 68, 2) as in `Target`, and returns named tensors, whose first axis is n.
+    """
+
+    config: Any
+
+    @abstractmethod
+    def pose(self, output: Output) -> torch.Tensor:
+        """Return canonical yaw, pitch, roll (n, 3) in degrees, or rotations (n, 3, 3) in frame C."""
+
+    @abstractmethod
+    def loss(self, output: Output, target: Target) -> Output:
+        """Return the terms of the loss by name, scalars, weighted: their sum is what training makes small."""
+
+    def learning_rates(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Return groups of parameters and the share of the learning rate that each has."""
+        return [(list(self.parameters()), 1.0)]
+
+
+def hopenet_pictures(size: int, aflw2000: str = "hopenet-aflw2000", biwi: str = "hopenet-biwi") -> InputRecipe:
+    """Return RGB pictures with ImageNet's mean and deviation, cut by Hopenet's recipe.
+
+    Args:
+        size: side of the input in pixels.
+        aflw2000: crop recipe of AFLW2000, where a paper has its own.
+        biwi: the same of BIWI.
+    """
+    crop_of = (("aflw2000", aflw2000), ("biwi", biwi))
+    return InputRecipe(crop="hopenet", size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_of=crop_of)

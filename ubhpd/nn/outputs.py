@@ -1,0 +1,136 @@
+"""Angles as classes: bins of equal width, their probabilities, and the expectation that is the angle.
+
+Hopenet (Ruiz et al., CVPRW 2018) made it the field's custom: 66 bins of 3 degrees from -99 on, a classifier for each
+angle, and the expectation over its softmax as the angle. EHPNet has 62 bins from -93 on, WHENet 120 for yaw.
+
+Rotations in torch, in the frame and order of `ubhpd.core.rotation`, differentiable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Bins:
+    """`count` bins of `width_deg` from `first_deg` on; bin i covers first + i * width up to the next."""
+
+    count: int = 66
+    width_deg: float = 3.0
+    first_deg: float = -99.0
+
+    def classes(self, angle_deg: torch.Tensor) -> torch.Tensor:
+        """Return the bin (...) of each angle (...); an angle beyond the first or last bin belongs to that bin."""
+        return ((angle_deg - self.first_deg) / self.width_deg).floor().long().clamp(0, self.count - 1)
+
+    def expectation_deg(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the angles (...) of logits (..., count): width * sum(i softmax_i) + first (Hopenet, section 3.2).
+
+        That is the left edge of a bin, so a sure and right classifier is half a bin low: kept, for it is what all
+        published numbers have.
+        """
+        index = torch.arange(self.count, device=logits.device, dtype=logits.dtype)
+        return (logits.softmax(dim=-1) * index).sum(dim=-1) * self.width_deg + self.first_deg
+
+
+HOPENET_BINS = Bins()
+
+
+class AngleHeads(nn.ModuleDict):
+    """A linear classifier for each angle, named fc_yaw, fc_pitch and fc_roll as in Hopenet's published weights."""
+
+    def __init__(self, features: int, bins: int) -> None:
+        super().__init__({f"fc_{angle}": nn.Linear(features, bins) for angle in ("yaw", "pitch", "roll")})
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, 3, bins), yaw, pitch, roll, of features (n, f)."""
+        return torch.stack([head(features) for head in self.values()], dim=1)
+
+
+def cross_entropy(logits: torch.Tensor, angles_deg: torch.Tensor, bins: Bins) -> torch.Tensor:
+    """Return the cross entropy of logits (n, 3, count) with angles (n, 3): mean over heads, sum over angles."""
+    return 3 * functional.cross_entropy(logits.flatten(0, 1), bins.classes(angles_deg).flatten())
+
+
+def matrix_from_euler(angles_deg: torch.Tensor) -> torch.Tensor:
+    """Return R = Rx(-pitch) Ry(-yaw) Rz(-roll) (..., 3, 3) of canonical yaw, pitch, roll (..., 3) in degrees."""
+    y, p, r = (-torch.deg2rad(angles_deg)).unbind(-1)
+    one, zero = torch.ones_like(y), torch.zeros_like(y)
+    x_part = torch.stack([one, zero, zero, zero, p.cos(), -p.sin(), zero, p.sin(), p.cos()], -1).reshape(*y.shape, 3, 3)
+    y_part = torch.stack([y.cos(), zero, y.sin(), zero, one, zero, -y.sin(), zero, y.cos()], -1).reshape(*y.shape, 3, 3)
+    z_part = torch.stack([r.cos(), -r.sin(), zero, r.sin(), r.cos(), zero, zero, zero, one], -1).reshape(*y.shape, 3, 3)
+    return x_part @ y_part @ z_part
+
+
+def euler_from_matrix(rotation: torch.Tensor) -> torch.Tensor:
+    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3); yaw within [-90, 90]."""
+    r = rotation
+    pitch = torch.atan2(r[..., 1, 2], r[..., 2, 2])
+    yaw = torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1))
+    roll = torch.atan2(r[..., 0, 1], r[..., 0, 0])
+    return torch.rad2deg(torch.stack([yaw, pitch, roll], dim=-1))
+
+
+def geodesic_rad(first: torch.Tensor, second: torch.Tensor, margin: float = 1e-7) -> torch.Tensor:
+    """Return the rotation angles (...) in radians between rotations (..., 3, 3): acos((tr(A B^T) - 1) / 2).
+
+    The cosine is kept `margin` inside [-1, 1], where the gradient of acos is finite (6DRepNet, equation 5).
+    """
+    cosine = ((first * second).sum(dim=(-2, -1)) - 1) / 2
+    return torch.acos(cosine.clamp(-1 + margin, 1 - margin))
+
+
+def orthonormal_columns(six: torch.Tensor) -> torch.Tensor:
+    """Return rotations (n, 3, 3) of six numbers (n, 6), by Gram and Schmidt (Zhou et al., CVPR 2019).
+
+    Columns x, y, z: x is the first triple normalised, z the normalised cross product of x and the second triple,
+    and y = z x x.
+    """
+    x = functional.normalize(six[:, :3], dim=1)
+    z = functional.normalize(torch.linalg.cross(x, six[:, 3:]), dim=1)
+    return torch.stack([x, torch.linalg.cross(z, x), z], dim=2)
+
+
+def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the rotations (..., 3, 3) with the least sum of squared differences to matrices (..., 3, 3).
+
+    The unit quaternion q of the nearest rotation is the eigenvector of the largest eigenvalue of a symmetric 4 x 4
+    matrix that is linear in the given one (Horn, J. Opt. Soc. Am. A 1987, section 4). Made positive and squared again
+    and again, that becomes q q^T, in which the rotation is linear. So it is the rotation that singular values give,
+    by products and sums alone, which every runtime has.
+    """
+    products = _PRODUCTS.to(matrix)
+    power = (matrix.flatten(-2)[..., None, None] * products).sum(dim=-3)
+    # No eigenvalue is below minus the sum of the singular values, and that is at most sqrt(3) times the norm.
+    shift = 3**0.5 * torch.linalg.vector_norm(matrix, dim=(-2, -1))
+    power = _trace_1(power + shift[..., None, None] * torch.eye(4).to(matrix))
+    for _ in range(_SQUARINGS):
+        power = _trace_1((power[..., None] * power[..., None, :, :]).sum(dim=-2))  # autocast leaves this in 32 bits
+    return (power[..., None, :, :] * products).sum(dim=(-2, -1)).reshape(matrix.shape)
+
+
+_SQUARINGS = 16  # a second eigenvalue 0.1 % below the first has no part in the power 2^16
+
+
+def _trace_1(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix / matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
+
+
+def _products() -> torch.Tensor:
+    """Return Q (9, 4, 4) with R_ij = sum_ab Q_(3i+j)ab q_a q_b for the rotation R of a unit quaternion q, w first."""
+    squares = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
+    products = torch.zeros(3, 3, 4, 4)
+    for i in range(3):
+        products[i, i] = torch.diag(torch.tensor(squares[i]))
+        j, k = (i + 1) % 3, (i + 2) % 3
+        for row, column, sign in ((i, j, -1.0), (j, i, 1.0)):
+            products[row, column, i + 1, j + 1] = products[row, column, j + 1, i + 1] = 1.0
+            products[row, column, 0, k + 1] = products[row, column, k + 1, 0] = sign
+    return products.flatten(0, 1)
+
+
+_PRODUCTS = _products()

@@ -1,0 +1,243 @@
+"""Weight files that ubhpd did not write: what kind a file is, and the tensors in a file of torch or safetensors.
+
+The content says what a file is, not its name. Nothing in a file is ever executed: torch unpickles tensors alone.
+
+Foreign weights under a network's own names: every tensor is used or knowingly left aside, or there is an error.
+
+A user's ImageNet checkpoint into a backbone: all of it, or a sentence that says what is wrong with it.
+
+Checkpoints are .pth or .pt of torch.save, or .safetensors, with the published names of the family, bare or wrapped as
+`weight_files` reads them.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.nn.backbone import Backbone
+
+Tensors = dict[str, torch.Tensor]
+Kind = Literal["keras", "torch", "safetensors"]
+
+AGAIN = "get it again"  # what to do about a damaged file
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_TORCH = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # a zip archive, or pickles one after another
+_WRAPPERS = ("state_dict", "model_state_dict")
+_PARALLEL = "module."
+
+
+def kind(path: Path) -> Kind:
+    """Return what kind of weight file this is, by its first bytes.
+
+    Raises:
+        UbhpdError: no such file, or no weight file.
+    """
+    if path.is_dir():
+        raise UbhpdError(f"{path} is a folder: give the weight file in it.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UbhpdError(f"Cannot open {path} ({error.strerror}): check the path.") from None
+    if not start:
+        raise UbhpdError(f"{path} is empty: {AGAIN}.")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UbhpdError(f"{path} is a web page, no weights: the download gave a page instead of the file, {AGAIN}.")
+    if start.startswith(b"version https://git-lfs"):
+        raise UbhpdError(f"{path} only points to weights in Git LFS: get the file itself, as by git lfs pull.")
+    if start.startswith(_HDF5):
+        return "keras"
+    if start.startswith(_TORCH):
+        return "torch"
+    if start[8:9] == b"{":
+        return "safetensors"
+    raise UbhpdError(f"{path} is no weight file: give .h5 of Keras, .pth of torch, or .safetensors.")
+
+
+def tensors(path: Path) -> Tensors:
+    """Return the tensors of a file of torch or safetensors by name, dense and on the CPU, of the types they have there.
+
+    The names in a file of torch are the keys of the state dict, bare or wrapped in {"state_dict": ...}, without the
+    "module." that a network trained in parallel puts before them.
+
+    Raises:
+        UbhpdError: as `kind`; or of Keras, damaged, or with anything but plain tensors in it.
+    """
+    found = kind(path)
+    if found == "keras":
+        raise UbhpdError(f"{path} is a file of Keras: give .pth of torch or .safetensors.")
+    return _torch(path) if found == "torch" else _safetensors(path)
+
+
+def _torch(path: Path) -> Tensors:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the pickle protocol; and of TorchScript, refused in the next breath
+            # Files of torch before 1.6 are no zip archives, and cannot be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged or hostile pickle leads to any of them
+        if "weights only" in str(error).lower() or "weights_only" in str(error):
+            raise UbhpdError(
+                f"{path} holds more than tensors, so it is not opened: save the state_dict of the network alone."
+            ) from None
+        raise UbhpdError(f"{path} is damaged or no file of torch ({type(error).__name__}): {AGAIN}.") from None
+    content = _unwrapped(content)
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise UbhpdError(f"{path} holds no tensors by name: save the state_dict of the network.")
+    found: Tensors = {}
+    for key, value in content.items():
+        if not _is_plain(value):
+            raise UbhpdError(f"{path}: {key} is no plain tensor: save the state_dict of the network alone.")
+        name = key.removeprefix(_PARALLEL)
+        if name in found:
+            raise UbhpdError(f"{path} has {name} twice, with and without {_PARALLEL!r}: give one network.")
+        found[name] = value.detach()
+    return found
+
+
+def _unwrapped(content: Any) -> Any:
+    """Return the innermost state dict; one level a wrapper, for a pickle can hold itself."""
+    for _ in _WRAPPERS:
+        if isinstance(content, Mapping):
+            content = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), content)
+    return content
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+    )
+
+
+def _safetensors(path: Path) -> Tensors:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ModuleNotFoundError as error:
+        raise UbhpdError(f"Reading {path} needs the package {error.name}: pip install {error.name}.") from None
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UbhpdError(f"{path} is no weight file, or is cut off ({error}): {AGAIN}.") from None
+
+
+# Only a normalisation without momentum reads this count, and Keras and older checkpoints have none.
+_COUNTER = "num_batches_tracked"
+_SHOWN = 3
+
+
+def fit(
+    own: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, Any],
+    published_names: Mapping[str, str],
+    ignored: Collection[str] = (),
+) -> dict[str, torch.Tensor]:
+    """Return a state dict with the keys, shapes and types of `own`, filled from published tensors.
+
+    Args:
+        own: state dict of the network; its values may be on the device "meta".
+        tensors: arrays or tensors by their published names, in torch's layout.
+        published_names: the published name of each of the network's own.
+        ignored: published names that are known and not needed.
+
+    Raises:
+        UbhpdError: a tensor is missing, unknown or of another shape.
+    """
+    names = {name: published_names[name] for name in own if not name.endswith(_COUNTER)}
+    missing = [name for name in names.values() if name not in tensors]
+    known = {*published_names.values(), *ignored}
+    unknown = [name for name in tensors if name not in known]
+    if missing or unknown:
+        parts = [f"lack {_listed(missing)}"] * bool(missing) + [f"have {_listed(unknown)} too many"] * bool(unknown)
+        raise UbhpdError(f"The weights {' and '.join(parts)}: give those of this very model, with the same options.")
+    filled = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in own.items() if name not in names}
+    for name, published in names.items():
+        tensor = torch.as_tensor(tensors[published])
+        if tensor.shape != own[name].shape:
+            shapes = f"{tuple(tensor.shape)} where {tuple(own[name].shape)} belongs"
+            raise UbhpdError(f"The tensor {published} has shape {shapes}: give the weights of this very model.")
+        filled[name] = tensor.detach().to(own[name].dtype, copy=True).contiguous()
+    return filled
+
+
+def _listed(names: list[str]) -> str:
+    rest = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+# A count that older checkpoints lack and that only a normalisation without momentum reads.
+
+
+def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output: bool = True) -> list[str]:
+    """Return the names of the file's tensors that were left aside, after copying all others into the backbone.
+
+    Left aside is what the backbone lacks of the classifier: all of it where it has none, the layer with one row per
+    class where it keeps only what comes before. If anything is wrong the backbone stays as it was.
+
+    Args:
+        backbone: gets the weights, converted to its own precision and device.
+        file: the checkpoint.
+        with_output: False leaves the layer with one row per class as it is, for another number of classes.
+
+    Raises:
+        UbhpdError: the file is of no use (see `weight_files.tensors`), not one of this network (names or shapes
+            differ), or has values that are not finite.
+    """
+    path = Path(file)
+    found = tensors(path)
+    own = backbone.state_dict()
+    output = f"{backbone.OUTPUT}."
+    kept = {} if with_output else {name: tensor for name, tensor in own.items() if name.startswith(output)}
+    expected = {name: tensor for name, tensor in own.items() if name not in kept}
+    lacks_output = not any(name.startswith(output) for name in expected)
+    classifier = f"{backbone.OUTPUT.partition('.')[0]}."
+    wanted = {
+        name: tensor
+        for name, tensor in found.items()
+        if name in expected or not (lacks_output and name.startswith(classifier))
+    }
+    _check(wanted, expected, f"{path} does not fit this {type(backbone).__name__}")
+    _check_values(wanted, path)
+    # No metadata of the file's goes along: so torch takes a missing counter for an older file's, not for an error.
+    backbone.load_state_dict(wanted | kept)
+    return [name for name in found if name not in wanted]
+
+
+def _check(found: Tensors, expected: Tensors, problem: str) -> None:
+    missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
+    unexpected = [name for name in found if name not in expected]
+    parts = [f"it lacks {_shortened(missing)}"] if missing else []
+    parts += [f"it has {_shortened(unexpected)} too many"] if unexpected else []
+    if parts:
+        raise UbhpdError(f"{problem}: {' and '.join(parts)}; give a checkpoint of this very network.")
+    for name, tensor in found.items():
+        own = expected[name]
+        if tensor.shape != own.shape:
+            shapes = f"{tuple(tensor.shape)} where {tuple(own.shape)} belongs"
+            raise UbhpdError(f"{problem}: {name} has shape {shapes}; give a checkpoint of this very network.")
+        if tensor.is_floating_point() != own.is_floating_point():
+            types = f"{tensor.dtype} where {own.dtype} belongs"
+            raise UbhpdError(f"{problem}: {name} is of type {types}; give the checkpoint before quantisation.")
+
+
+def _check_values(tensors: Tensors, path: Path) -> None:
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise UbhpdError(f"{path} has values in {name} that are not finite: give a checkpoint that is sound.")
+
+
+def _shortened(names: list[str], shown: int = 3) -> str:
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

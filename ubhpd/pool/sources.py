@@ -1,0 +1,303 @@
+"""Finds what lies in a room: scans the folder, imports each file, checks its card. No list to keep by hand.
+
+Finds raw datasets below a folder, unpacked or as archives, whatever their top folders are called.
+
+What datasets are known, how to get them, and which of them lie below a folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import lru_cache
+from typing import Any, Protocol, cast
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.raw.source import Source
+from ubhpd.raw.trees import Tree, TreeSpec, archive_fault, is_archive, open_tree, peek
+
+# What every file in builders/ defines, and its type; docs/add-a-dataset.md explains each.
+BUILDER_CARD: dict[str, type] = {
+    "NAME": str,
+    "TITLE": str,
+    "HOMEPAGE": str,
+    "LICENSE": str,
+    "CITATION": str,
+    "ACCESS": str,
+    "LAYOUT": str,
+    "PUBLISHED": dict,
+    "OUT_OF_RANGE": frozenset,
+}
+
+
+class Builder(Protocol):
+    """The reader of one raw dataset: a module in builders/."""
+
+    NAME: str
+    TITLE: str
+    HOMEPAGE: str
+    LICENSE: str
+    CITATION: str
+    ACCESS: str  # where to request it
+    LAYOUT: str  # what the folder must look like
+    PUBLISHED: dict[str, int]  # prefix of sample ids -> heads published under it
+    OUT_OF_RANGE: frozenset[str]  # sample ids published as beyond 99 degrees
+    Options: type[Any]  # frozen dataclass of named modes, each a string with a default
+
+    def recognise(self, source: Source, path: str) -> bool:
+        """Return True if the folder `path` of `source` is the root of this dataset."""
+
+    def units(self, source: Source, options: Any) -> list[Unit]:
+        """Return the independent pieces of work, in a stable order."""
+
+    def read(self, source: Source, unit: Unit, options: Any) -> Iterator[Record | Drop | Note]:
+        """Yield every head of a unit, in a stable order, and what else there is to say."""
+
+
+@lru_cache(maxsize=1)
+def builders() -> dict[str, Builder]:
+    """Return the builders by name, sorted.
+
+    Raises:
+        UbhpdError: a file in the room has no valid card, or two share a name.
+    """
+    import ubhpd.builders as room
+
+    found: dict[str, Builder] = {}
+    for info in pkgutil.iter_modules(room.__path__):
+        module = importlib.import_module(f"{room.__name__}.{info.name}")
+        check_builder(module)
+        if module.NAME in found:
+            raise UbhpdError(f"Two builders are called {module.NAME!r}: rename the one in {info.name}.py.")
+        found[module.NAME] = cast(Builder, module)
+    return dict(sorted(found.items()))
+
+
+def check_builder(module: Any) -> None:
+    """Raise UbhpdError unless `module` has the card and the functions of a builder."""
+    where = f"builders/{module.__name__.rpartition('.')[2]}.py"
+    if not (module.__doc__ or "").strip():
+        raise UbhpdError(f"{where} has no docstring: say what the dataset is and which quirks are handled.")
+    for name, kind in BUILDER_CARD.items():
+        if not isinstance(getattr(module, name, None), kind):
+            raise UbhpdError(f"{where} has no {name} of type {kind.__name__}: add it to its card.")
+    for name in ("recognise", "units", "read"):
+        if not callable(getattr(module, name, None)):
+            raise UbhpdError(f"{where} has no function {name}: see docs/add-a-dataset.md.")
+    options = getattr(module, "Options", None)
+    if not (isinstance(options, type) and is_dataclass(options) and _is_frozen(options)):
+        raise UbhpdError(f"{where} has no frozen dataclass Options: see docs/add-a-dataset.md.")
+
+
+def select(names: Iterable[str]) -> dict[str, Builder]:
+    """Return the named builders in the order of all builders.
+
+    Raises:
+        UbhpdError: an unknown name, or none at all.
+    """
+    known, wanted = builders(), set(names)
+    if unknown := sorted(wanted - set(known)):
+        raise UbhpdError(f"Unknown source {unknown[0]!r}: choose from {', '.join(known)}.")
+    if not wanted:
+        raise UbhpdError(f"No source named: choose from {', '.join(known)}.")
+    return {name: builder for name, builder in known.items() if name in wanted}
+
+
+def options_for(builder: Builder, chosen: dict[str, str]) -> Any:
+    """Return the builder's options with the chosen values.
+
+    A field's metadata["choices"] lists what it may be; without choices any text goes to the builder's own check.
+
+    Raises:
+        UbhpdError: an unknown option or value.
+    """
+    known = {f.name: f for f in fields(builder.Options)}
+    for key, value in chosen.items():
+        if key not in known:
+            listed = ", ".join(known) or "none"
+            raise UbhpdError(f"{builder.NAME} has no option {key!r}: it has {listed}.")
+        choices = known[key].metadata.get("choices")
+        if choices and value not in choices:
+            raise UbhpdError(f"{builder.NAME}.{key} cannot be {value!r}: choose from {', '.join(choices)}.")
+    return replace(builder.Options(), **chosen)
+
+
+def _is_frozen(kind: Any) -> bool:
+    return bool(kind.__dataclass_params__.frozen)
+
+
+_MAX_DEPTH = 5  # folders below the data root, and again inside an archive
+_MAX_FOLDERS = 5000
+_CROWD = 400  # a folder with more sub-folders than this holds recordings, not datasets
+
+
+@dataclass
+class Findings:
+    """Where each dataset was found, and the archives that cannot be used with the reason."""
+
+    specs: dict[str, TreeSpec] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+
+def discover(
+    builders: Mapping[str, Builder], data_root: str | None, roots: Mapping[str, str], *, spool_dir: str | None = None,
+    keep_whole: bool = False,
+) -> Findings:  # fmt: skip
+    """Return where the datasets of `builders` lie.
+
+    Args:
+        builders: by name.
+        data_root: a folder (or an archive) to search; None to go by `roots` alone.
+        roots: places that the user named, dataset to folder or archive; they are searched instead of data_root.
+        spool_dir: where the label files of a compressed tar are kept.
+        keep_whole: keep whole pictures there, too.
+
+    Raises:
+        UbhpdError: a place does not exist, or a dataset is found twice.
+    """
+    findings = Findings()
+    for name in roots:
+        if name not in builders:
+            raise UbhpdError(f"--root names {name!r}, which is not among the sources {', '.join(builders)}.")
+    searched = {n: b for n, b in builders.items() if n not in roots}
+    if data_root is not None and searched:
+        _search(data_root, searched, findings, spool_dir, keep_whole)
+    for name, place in roots.items():
+        if os.path.isdir(place) and _asked(builders[name], "recognise", Source(peek(place)), ""):  # the dataset itself
+            findings.specs[name] = TreeSpec(((place, ""),), spool_dir, keep_whole)
+        else:
+            _search(place, {name: builders[name]}, findings, spool_dir, keep_whole)
+    return findings
+
+
+def missing_message(builder: Builder, place: str | None, faults: Mapping[str, str]) -> str:
+    """Return what to tell a user whose dataset was not found in `place`, or who named no place."""
+    where = (
+        f"was not found in {place}" if place else f"has no place: give --data-root DIR or --root {builder.NAME}=PATH"
+    )
+    lines = [f"{builder.TITLE} ({builder.NAME}) {where}. {builder.ACCESS}"]
+    lines += [f"  Homepage: {builder.HOMEPAGE}", f"  Licence: {builder.LICENSE}", "  It must look like this, or be the"]
+    lines[-1] += " official archive of it:"
+    lines += [f"    {line}" for line in builder.LAYOUT.rstrip().splitlines()]
+    lines += [f"  Not usable: {archive} {fault}." for archive, fault in faults.items()]
+    return "\n".join(lines)
+
+
+def _search(
+    place: str, builders: Mapping[str, Builder], findings: Findings, spool_dir: str | None, keep_whole: bool
+) -> None:
+    if not os.path.exists(place):
+        raise UbhpdError(f"{place} does not exist: check --data-root and --root.")
+    whole: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
+    parts: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
+    for source, home, folder in _folders(place, findings):
+        for name, builder in builders.items():
+            if _asked(builder, "recognise", source, folder):
+                whole[name].append((home, folder))
+            elif _asked(builder, "recognise_part", source, folder):
+                parts[name].append((home, folder))
+    for name in builders:
+        if chosen := _choose(name, whole[name]):
+            rest = tuple(p for p in parts[name] if p != chosen)
+            findings.specs[name] = TreeSpec((_normal(chosen), *map(_normal, rest)), spool_dir, keep_whole)
+
+
+def _asked(builder: Builder, question: str, source: Source, folder: str) -> bool:
+    ask = getattr(builder, question, None)
+    return bool(ask is not None and ask(source, folder))
+
+
+def _choose(name: str, found: list[tuple[str, str]]) -> tuple[str, str] | None:
+    """Return the one place of a dataset: an unpacked folder goes before the archive it came from."""
+    unpacked = [f for f in found if not is_archive(f[0])]
+    candidates = unpacked or found
+    if len(candidates) > 1:
+        listed = " and ".join(TreeSpec((c,)).where for c in candidates[:3])
+        raise UbhpdError(f"{name} was found more than once ({listed}): name one with --root {name}=PLACE.")
+    return candidates[0] if candidates else None
+
+
+def _normal(part: tuple[str, str]) -> tuple[str, str]:
+    place, root = part
+    return part if is_archive(place) else (os.path.join(place, root) if root else place, "")
+
+
+def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]]:
+    """Yield (files, where they are, folder among them), breadth first, archives in their turn."""
+    places = deque([os.fspath(place)])
+    seen = 0
+    while places:
+        here = places.popleft()
+        tree = _peek(here, findings)
+        if tree is None:
+            continue
+        source = Source(tree)  # a folder that cannot be listed is an empty one here
+        folders: deque[tuple[str, int]] = deque([("", 0)])
+        while folders and seen < _MAX_FOLDERS:
+            folder, depth = folders.popleft()
+            seen += 1
+            yield source, here, folder
+            entries = source.listdir(folder)
+            inside = [e.name for e in entries if e.is_dir and not e.name.startswith((".", "__MACOSX"))]
+            if depth < _MAX_DEPTH and len(inside) <= _CROWD:
+                folders.extend((f"{folder}/{name}" if folder else name, depth + 1) for name in inside)
+            if not is_archive(here):
+                names = (e.name for e in entries if not e.is_dir and is_archive(e.name))
+                places.extend(os.path.join(here, folder, name) for name in names)
+
+
+def _peek(place: str, findings: Findings) -> Tree | None:
+    if not os.path.isdir(place) and not is_archive(place):
+        raise UbhpdError(f"{place} is neither a folder nor an archive (.zip, .tgz, .tar.gz, .tar).")
+    try:
+        if is_archive(place) and (fault := archive_fault(place)):
+            findings.faults[place] = fault
+            return None
+        return peek(place)
+    except UbhpdError as error:
+        findings.faults[place] = f"cannot be used ({error})"
+        return None
+
+
+def survey(data_root: str | None, names: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Return a card per dataset: what it is, how to get it, its options, and where and how much of it was found.
+
+    `heads_listed` counts labels by the listing alone, without reading them; it is None for a compressed tar,
+    which would have to be read through.
+
+    Raises:
+        UbhpdError: an unknown name, a data root that does not exist, or a dataset found twice.
+    """
+    chosen = select(names) if names else builders()
+    specs = discover(chosen, data_root, {}).specs if data_root else {}
+    return {name: _card(builder, specs.get(name)) for name, builder in chosen.items()}
+
+
+def _card(builder: Builder, spec: TreeSpec | None) -> dict[str, Any]:
+    return {
+        "name": builder.NAME,
+        "title": builder.TITLE,
+        "homepage": builder.HOMEPAGE,
+        "licence": builder.LICENSE,
+        "citation": builder.CITATION,
+        "access": builder.ACCESS,
+        "layout": builder.LAYOUT,
+        "published": builder.PUBLISHED,
+        "options": {
+            f.name: {"default": f.default, "choices": list(f.metadata.get("choices", ()))}
+            for f in fields(builder.Options)
+        },
+        "found": [TreeSpec((part,)).where for part in spec.parts] if spec else [],
+        "heads_listed": _listed(builder, spec) if spec else None,
+    }
+
+
+def _listed(builder: Builder, spec: TreeSpec) -> int | None:
+    if any(is_archive(place) and not place.lower().endswith((".zip", ".tar")) for place, _ in spec.parts):
+        return None
+    return sum(unit.size for unit in builder.units(Source(open_tree(spec)), builder.Options()))

@@ -1,0 +1,1 @@
+"""The fixed training and test sets of the literature."""

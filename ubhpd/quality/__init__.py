@@ -1,0 +1,1 @@
+"""Automatic checks of heads, decisions of people, the review page, the leakage audit."""

@@ -1,0 +1,317 @@
+"""Picture size from the header, and whether the file is whole, without decoding it.
+
+Reading 512 bytes instead of decoding 450x450 pixels is what makes a build fast. A JPEG must end with its
+end-of-image marker and a PNG with its IEND chunk; a JPEG that does not is decoded once to decide.
+
+The pictures behind a build's heads: opened from the raw data where build.json says it lies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ubhpd.core.errors import UbhpdError
+from ubhpd.raw.trees import Tree, TreeSpec, open_tree
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+HEAD_BYTES = 512  # holds the frame header of nearly every picture without a large EXIF block
+TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a fill byte or a restart marker
+_MAX_SIDE = 65_500
+
+
+class PictureError(Exception):
+    """The bytes are not a whole JPEG or PNG picture; the message says what is wrong with them."""
+
+
+class HeaderTooShort(Exception):
+    """The frame header lies beyond the bytes given: call again with more of the file."""
+
+
+class Size(NamedTuple):
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+
+# The bytes that told the size of the last picture, and that size: most pictures of a dataset begin alike, and
+# what begins alike has the same size.
+_last = (b"", Size(0, 0))
+
+
+def size_from_header(head: bytes) -> Size:
+    """Return the size that the first bytes of a JPEG or PNG state.
+
+    Raises:
+        HeaderTooShort: more bytes of the file are needed.
+        PictureError: the bytes are no JPEG or PNG, or state an impossible size.
+    """
+    global _last
+    seen, size = _last
+    if seen and head.startswith(seen):
+        return size
+    if head[:3] == b"\xff\xd8\xff":
+        return _jpeg_size(head)
+    if head[:8] == _PNG_SIGNATURE:
+        if len(head) < 24:
+            raise HeaderTooShort
+        if head[12:16] != b"IHDR":
+            raise PictureError("PNG without an IHDR chunk")
+        size = _checked(*struct.unpack_from(">II", head, 16))
+        _last = (head[:24], size)
+        return size
+    if not head:
+        raise PictureError("empty file")
+    if head.lstrip()[:1] == b"<":
+        raise PictureError("a web page, not a picture")
+    raise PictureError("neither JPEG nor PNG")
+
+
+def has_end(head: bytes, tail: bytes) -> bool:
+    """Return True if the last bytes of the file are those of a finished picture."""
+    if head[:8] == _PNG_SIGNATURE:
+        return tail[-12:] == _PNG_END
+    return tail[-2:] == b"\xff\xd9"
+
+
+def decode_fault(data: bytes) -> str | None:
+    """Return what is wrong with a picture when all of it is decoded, or None if it decodes."""
+    try:
+        size = size_from_header(data)
+    except HeaderTooShort:
+        return "truncated inside its header"
+    except PictureError as error:
+        return str(error)
+    is_png = data[:8] == _PNG_SIGNATURE
+    if is_png and (fault := _png_chunk_fault(data)):
+        return fault
+    if not is_png and b"\xff\xd9" not in data[-4096:]:
+        return "truncated: a JPEG without its end marker"
+    pixels = decode(data)
+    if pixels is None:
+        return "does not decode"
+    if pixels.shape[:2] != (size.height, size.width):
+        return f"decodes to {pixels.shape[1]}x{pixels.shape[0]}, its header says {size.width}x{size.height}"
+    return None
+
+
+def decode(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """Return the image (height, width, 3), BGR, with any EXIF orientation ignored, or None if it does not decode.
+
+    A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
+    baseline JPEG that is cut off with its lower part grey.
+    """
+    import cv2
+    import numpy as np
+
+    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)):
+        return None
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:  # a size that OpenCV refuses to allocate
+        return None
+    return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+@contextmanager
+def quiet_opencv() -> Iterator[None]:
+    """Keep OpenCV from writing log messages to the terminal, for places that report the problem themselves."""
+    import cv2
+
+    log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.13 moved the two functions from cv2 to cv2.utils.logging
+    level = log.getLogLevel()
+    log.setLogLevel(0)  # silent
+    try:
+        yield
+    finally:
+        log.setLogLevel(level)
+
+
+def _jpeg_is_complete(data: bytes) -> bool:
+    """Return True if the end marker follows the scans of a JPEG; an end marker inside a thumbnail does not count."""
+    if data[-2:] == b"\xff\xd9":
+        return True
+    position = 2
+    while found := _JPEG_MARKER.search(data, position):
+        marker, position = data[found.start() + 1], found.end()
+        if marker == 0xD9:
+            return True
+        if marker not in (0x01, 0xD8):  # markers without a length
+            position += int.from_bytes(data[position : position + 2], "big")
+    return False
+
+
+def _jpeg_size(head: bytes) -> Size:
+    global _last
+    position, end = 2, len(head)
+    while True:
+        if position + 4 > end:
+            raise HeaderTooShort
+        if head[position] != 0xFF:
+            raise PictureError("damaged JPEG header")
+        marker = head[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker in _JPEG_FRAME_MARKERS:
+            if position + 9 > end:
+                raise HeaderTooShort
+            height, width = struct.unpack_from(">HH", head, position + 5)
+            size = _checked(width, height)
+            _last = (head[: position + 9], size)
+            return size
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:  # markers without a length
+            position += 2
+            continue
+        if marker in (0xD9, 0xDA):
+            raise PictureError("JPEG without a frame header")
+        length = (head[position + 2] << 8) + head[position + 3]
+        if length < 2:
+            raise PictureError("damaged JPEG header")
+        position += 2 + length
+
+
+def _png_chunk_fault(data: bytes) -> str | None:
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        end = position + 12 + length
+        if end > len(data):
+            break
+        if zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            return f"damaged: the PNG chunk at byte {position} fails its checksum"
+        if data[position + 4 : position + 8] == b"IEND":
+            return None
+        position = end
+    return "truncated: a PNG without its IEND chunk"
+
+
+def _checked(width: int, height: int) -> Size:
+    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
+        raise PictureError(f"impossible size {width}x{height}")
+    return Size(width, height)
+
+
+Picture = npt.NDArray[np.uint8]
+
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov")
+
+
+class Images:
+    """Reads pictures by dataset and image_path. Ask for the frames of a video in their order: it is never sought in."""
+
+    def __init__(self, roots: Mapping[str, TreeSpec]) -> None:
+        self._roots = dict(roots)
+        self._trees: dict[str, Tree] = {}
+        self._video: tuple[str, str, Any, int] | None = None  # dataset, path, capture, next frame
+
+    @classmethod
+    def of_build(cls, out: Path) -> Images:
+        """Return the pictures of the build in `out`.
+
+        Raises:
+            UbhpdError: there is no readable build.json.
+        """
+        path = out / "build.json"
+        try:
+            datasets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
+            roots = {n: tuple((str(p), str(r)) for p, r in d["roots"]) for n, d in datasets.items()}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UbhpdError(f"{path} does not say where the pictures are ({error}): build again.") from None
+        return cls({n: TreeSpec(parts, str(out / "work" / "spool"), keep_whole=True) for n, parts in roots.items()})
+
+    def data(self, dataset: str, image_path: str) -> bytes:
+        """Return the bytes of a picture file.
+
+        Raises:
+            UbhpdError: the dataset has moved, or the file is gone or unreadable.
+        """
+        _refuse_escape(image_path)
+        try:
+            return self._tree(dataset).read(image_path)
+        except OSError as error:
+            where = self._roots[dataset].where
+            raise UbhpdError(f"{image_path} cannot be read in {where} ({error}): build again.") from None
+
+    def picture(self, dataset: str, image_path: str, frame_index: int | None = None) -> Picture:
+        """Return a picture (height, width, 3), BGR; of a video the frame `frame_index`.
+
+        Raises:
+            UbhpdError: as `data`, or the picture does not decode.
+        """
+        if image_path.lower().endswith(VIDEO_SUFFIXES):
+            return self._frame(dataset, image_path, frame_index or 0)
+        pixels = decode(self.data(dataset, image_path))
+        if pixels is None:
+            raise UbhpdError(f"{image_path} in {self._roots[dataset].where} does not decode: see ubhpd validate.")
+        return pixels
+
+    def of_heads(self, heads: Iterable[Mapping[str, Any]]) -> Iterator[Picture | UbhpdError]:
+        """Yield the picture of each head, or why there is none: see `picture`.
+
+        Heads of one picture that follow each other have it decoded once.
+
+        Args:
+            heads: with dataset, image_path and frame_index.
+        """
+        last: tuple[Any, Picture | UbhpdError] | None = None
+        for head in heads:
+            place = (head["dataset"], head["image_path"], head["frame_index"])
+            if last is None or last[0] != place:
+                try:
+                    last = place, self.picture(*place)
+                except UbhpdError as error:
+                    last = place, error
+            yield last[1]
+
+    def _tree(self, dataset: str) -> Tree:
+        if dataset not in self._roots:
+            raise UbhpdError(f"The build has no dataset {dataset!r}: it has {', '.join(self._roots)}.")
+        if dataset not in self._trees:
+            self._trees[dataset] = open_tree(self._roots[dataset])
+        return self._trees[dataset]
+
+    def _frame(self, dataset: str, image_path: str, index: int) -> Picture:
+        import cv2
+
+        _refuse_escape(image_path)
+        tree = self._tree(dataset)
+        if self._video is None or self._video[:2] != (dataset, image_path) or self._video[3] > index:
+            with tree.local_path(image_path) as local:
+                self._video = (dataset, image_path, cv2.VideoCapture(local), 0)
+        _, _, capture, position = self._video
+        while position <= index:
+            is_read, pixels = capture.read() if position == index else (capture.grab(), None)
+            if not is_read:
+                raise UbhpdError(
+                    f"{image_path} in {self._roots[dataset].where} has no frame {index}: see ubhpd validate."
+                )
+            position += 1
+        self._video = (dataset, image_path, capture, position)
+        return np.asarray(pixels, dtype=np.uint8)
+
+
+def _refuse_escape(image_path: str) -> None:
+    if image_path.startswith("/") or ".." in image_path.split("/"):
+        raise UbhpdError(
+            f"The picture {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
+        )

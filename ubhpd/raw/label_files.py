@@ -1,0 +1,312 @@
+"""Named variables of small MATLAB v5 label files, fast where the layout is the known one, with care elsewhere.
+
+The label files of 300W-LP and AFLW2000-3D hold eight or nine variables, each compressed by itself. A loader
+that calls scipy.io.loadmat inflates them all; here only the wanted ones are inflated, found at the place
+where the previous file had them. A variable is accepted on this road only if its header is, byte for byte,
+that of a plain real matrix of a known type and its checksum holds. Anything else is walked through element by
+element, each inflated with a bound and every size checked, so that a damaged file is refused, not misread.
+scipy.io.loadmat is not called: some damaged files make it read past a failing checksum, or end the process.
+
+Format: MAT-File Format, level 5 (The MathWorks).
+
+Label files with one row of numbers a frame: each row its numbers, or a sentence that says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_MAX_INFLATED = 4 << 20
+_SMALL = _MAX_INFLATED // 1033  # deflate packs at most 1032 to 1
+_unpack_tag = struct.Struct("<II").unpack_from
+_COMPRESSED = 15
+_MATRIX = 14
+# Data type of the stored numbers -> numpy type; array class -> the class those numbers may stand for.
+_STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
+_CLASS = {6: "<f8", 7: "<f4", 8: "<i1", 9: "<u1", 10: "<i2", 11: "<u2", 12: "<i4", 13: "<u4"}
+# The slow road lets numbers of any type stand for any class, and knows 64-bit integers.
+_ANY_STORED = {**_STORED, 12: "<i8", 13: "<u8"}
+_REAL_CLASSES = range(6, 16)
+_COMPLEX_OR_LOGICAL = 0x0A00
+
+
+class MatError(Exception):
+    """The file does not hold the wanted variables; the message says why."""
+
+
+class MatReader:
+    """Reads the same variables from many files. It remembers where the last file had them.
+
+    Variables that are not wanted are not inflated at those places, so neither damage in one of them nor a
+    second variable of a wanted name in place of one is looked for.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = tuple(names)
+        self._count = -1  # variables in the last file
+        self._places: tuple[int, ...] = ()
+        self._layouts: list[_Layout | None] = [None] * len(self._names)  # of the wanted variables in the last file
+        # Fixed part of an inflated variable: tags, flags, two dimensions, its name, the tag of its numbers.
+        self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
+
+    def read(self, data: bytes) -> list[Array]:
+        """Return the wanted variables, in the order asked for, as float64 matrices.
+
+        Raises:
+            MatError: no MATLAB v5 file, a variable is absent or not a real matrix, or the file is damaged.
+        """
+        found = self._read_fast(data)
+        return found if found is not None else self._read_slowly(data)
+
+    def _read_fast(self, data: bytes) -> list[Array] | None:
+        if data[124:128] != b"\x00\x01IM" or b"\0" in data[:4]:  # a zero there means version 4
+            return None
+        offsets = []
+        position, end = 128, len(data)
+        while position + 8 <= end:
+            kind, length = _unpack_tag(data, position)
+            if kind != _COMPRESSED:
+                return None
+            start = position + 8
+            position = start + length
+            offsets.append((start, position))
+        if position != end:
+            return None
+        if len(offsets) == self._count:
+            try:
+                if (found := self._take(data, offsets, self._places)) is not None:
+                    return found
+            except MatError:  # in this file that place may hold something else
+                pass
+        places = self._locate(data, offsets)
+        if places is None or (found := self._take(data, offsets, places)) is None:
+            return None
+        self._count, self._places = len(offsets), places
+        return found
+
+    def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[Array] | None:
+        found = []
+        for i, place in enumerate(places):
+            start, stop = offsets[place]
+            inflated = _inflate(data[start:stop])
+            layout = self._layouts[i]
+            if layout is None or not inflated.startswith(layout.header):
+                layout = self._layouts[i] = _layout(inflated[: self._header_sizes[i]], self._names[i])
+                if layout is None:
+                    return None
+            if len(inflated) != layout.total:
+                return None
+            values = np.frombuffer(inflated, layout.stored, layout.numbers, len(layout.header))
+            found.append(values.reshape(layout.shape, order="F").astype(np.float64, copy=False))
+        return found
+
+    def _locate(self, data: bytes, offsets: list[tuple[int, int]]) -> tuple[int, ...] | None:
+        """Return the place of each wanted variable in the file, or None unless each is there exactly once."""
+        places: dict[str, int] = {}
+        for place, (start, stop) in enumerate(offsets):
+            try:
+                head = zlib.decompressobj().decompress(data[start:stop], 128)
+            except zlib.error:
+                continue
+            for name, header_size in zip(self._names, self._header_sizes, strict=True):
+                if _layout(head[:header_size], name) is not None:
+                    if name in places:
+                        return None
+                    places[name] = place
+        return tuple(places[n] for n in self._names) if len(places) == len(self._names) else None
+
+    def _read_slowly(self, data: bytes) -> list[Array]:
+        if data.lstrip()[:1] in (b"<", b""):
+            raise MatError("a web page, not a MATLAB file" if data.strip() else "empty file")
+        order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(data[124:128])
+        if order is None or b"\0" in data[:4]:
+            raise MatError("not a MATLAB v5 file")
+        found: dict[str, Array] = {}
+        for element in _elements(data, order):
+            header = _header(element, order)
+            if header is None or header.name not in self._names:
+                continue
+            if header.name in found:
+                raise MatError(f"holds {header.name} twice")
+            found[header.name] = _matrix(element, header, order)
+        for name in self._names:
+            if name not in found:
+                raise MatError(f"holds no variable {name}")
+        return [found[name] for name in self._names]
+
+
+class _Layout(NamedTuple):
+    """An inflated variable: its header, how its numbers are stored, and how long it is with them."""
+
+    header: bytes
+    stored: np.dtype[Any]
+    shape: tuple[int, int]
+    numbers: int
+    total: int
+
+
+def _layout(header: bytes, name: str) -> _Layout | None:
+    """Return the layout if this is the header of a plain real matrix called `name`.
+
+    The element sizes in the first tag are left to the caller's length check; complex, logical and global
+    matrices, other classes, and more than two dimensions are None.
+    """
+    if len(header) < 56:
+        return None
+    kind, total, flags_kind, flags_size, flags, _, dims_kind, dims_size, rows, columns = struct.unpack_from(
+        "<IIIIIIIIii", header
+    )
+    if (kind, flags_kind, flags_size, dims_kind, dims_size) != (_MATRIX, 6, 8, 5, 8):
+        return None
+    encoded = name.encode()
+    if len(encoded) <= 4:
+        expected = struct.pack("<HH4s", 1, len(encoded), encoded)
+    else:
+        padded = (len(encoded) + 7) // 8 * 8
+        expected = struct.pack(f"<II{padded}s", 1, len(encoded), encoded)
+    if header[40:-8] != expected:
+        return None
+    stored_kind, size = struct.unpack_from("<II", header, len(header) - 8)
+    stored, array_class = _STORED.get(stored_kind), _CLASS.get(flags & 0xFF)
+    if stored is None or array_class is None or flags >> 8 or rows < 1 or columns < 1:
+        return None
+    if rows * columns * int(stored[2]) != size or total != len(header) - 8 + (size + 7) // 8 * 8:
+        return None
+    if not np.can_cast(stored, array_class, "safe"):
+        return None
+    return _Layout(header, np.dtype(stored), (rows, columns), rows * columns, len(header) + (size + 7) // 8 * 8)
+
+
+def _inflate(data: bytes) -> bytes:
+    """Return one inflated element, checksum verified; MatError if it is damaged or too large."""
+    try:
+        if len(data) <= _SMALL:  # cannot become larger than _MAX_INFLATED
+            return zlib.decompress(data)
+        inflater = zlib.decompressobj()
+        inflated = inflater.decompress(data, _MAX_INFLATED)
+    except zlib.error:
+        raise MatError("damaged: a compressed variable fails its checksum") from None
+    if inflater.unconsumed_tail:
+        raise MatError(f"a variable of more than {_MAX_INFLATED:,} bytes, far more than a label file holds")
+    if not inflater.eof or inflater.unused_data:
+        raise MatError("damaged: a compressed variable is cut short")
+    return inflated
+
+
+class _Header(NamedTuple):
+    """What a matrix element says of itself before its numbers."""
+
+    name: str
+    array_class: int
+    flags: int
+    shape: tuple[int, ...]
+    numbers_at: int
+
+
+def _elements(data: bytes, order: str) -> Iterator[bytes]:
+    """Yield the content of every matrix element, inflated."""
+    position = 128
+    while position < len(data):
+        if position + 8 > len(data):
+            raise MatError("truncated")
+        kind, length = struct.unpack_from(order + "II", data, position)
+        content = data[position + 8 : position + 8 + length]
+        if len(content) != length:
+            raise MatError("truncated")
+        position += 8 + length
+        if kind == _COMPRESSED:
+            inflated = _inflate(content)
+            if len(inflated) < 8:
+                raise MatError("damaged: a variable without a header")
+            kind, length = struct.unpack_from(order + "II", inflated)
+            content = inflated[8:]
+        if kind != _MATRIX or len(content) != length:
+            raise MatError("damaged: a variable of the wrong length or kind")
+        yield content
+
+
+def _header(element: bytes, order: str) -> _Header | None:
+    """Return the header of a matrix element, or None if it is not built as arrays with a name are."""
+    position, parts = 0, []
+    for wanted_kind in (6, 5, 1):  # flags, dimensions, name
+        kind, content, position = _part(element, position, order)
+        if kind != wanted_kind:
+            return None
+        parts.append(content)
+    flags, dims, name = parts
+    if len(flags) != 8 or len(dims) % 4:
+        return None
+    (word,) = struct.unpack_from(order + "I", flags)
+    shape = struct.unpack(f"{order}{len(dims) // 4}i", dims)
+    return _Header(name.decode("latin1"), word & 0xFF, word, shape, position)
+
+
+def _matrix(element: bytes, header: _Header, order: str) -> Array:
+    if header.array_class not in _REAL_CLASSES or header.flags & _COMPLEX_OR_LOGICAL or len(header.shape) != 2:
+        raise MatError(f"{header.name} is not a real matrix")
+    kind, numbers, _ = _part(element, header.numbers_at, order)
+    stored = _ANY_STORED.get(kind)
+    rows, columns = header.shape
+    if stored is None or rows < 0 or columns < 0 or rows * columns * int(stored[2]) != len(numbers):
+        raise MatError(f"damaged: the numbers of {header.name} do not fit its size")
+    values = np.frombuffer(bytearray(numbers), order + stored[1:])
+    return values.reshape(header.shape, order="F").astype(np.float64)
+
+
+def _part(element: bytes, position: int, order: str) -> tuple[int, bytes, int]:
+    """Return the data type and bytes of one part of a matrix element, and where the next begins; type -1 if cut."""
+    if position + 8 > len(element):
+        return -1, b"", position
+    kind, size = struct.unpack_from(order + "II", element, position)
+    start, following = position + 8, position + 8 + (size + 7) // 8 * 8
+    if kind >> 16:  # up to four bytes lie in the tag itself
+        kind, size, start, following = kind & 0xFFFF, kind >> 16, position + 4, position + 8
+    content = element[start : min(start + size, following)]
+    return (kind, content, following) if len(content) == size else (-1, b"", position)
+
+
+class NumberRows(NamedTuple):
+    """The rows of a file, blank ones aside: the numbers, or what is wrong; and whether the last row may be cut."""
+
+    rows: list[list[float] | str]
+    is_cut: bool
+
+
+def number_rows(
+    data: bytes, path: str, limits: Sequence[float], separator: bytes | None = None, may_go_on: bool = False
+) -> NumberRows:
+    """Return the rows of a label file.
+
+    Args:
+        data: its bytes.
+        path: of the file, for what is said of a row.
+        limits: one per number of a row: beyond it, in either direction, the number is damage.
+        separator: between numbers; white space by default.
+        may_go_on: a row can be longer than `limits`, and what follows is not looked at unless it is no number.
+    """
+    rows: list[list[float] | str] = []
+    count = len(limits)
+    for number, line in enumerate(data.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            tokens = line.split() if separator is None else line.rstrip(separator + b" \t").split(separator)
+            values = [float(token) for token in tokens]
+        except ValueError:
+            values = []
+        is_long_enough = len(values) >= count if may_go_on else len(values) == count
+        # Python reads 1_0 as 10. A NaN is within no limit.
+        if not is_long_enough or b"_" in line or not all(abs(v) <= m for v, m in zip(values, limits, strict=False)):
+            how = "start with" if may_go_on else "hold"
+            rows.append(f"{path}: line {number} does not {how} {count} possible numbers")
+        else:
+            rows.append(values[:count])
+    return NumberRows(rows, not data[-1:].isspace())

@@ -1,0 +1,1 @@
+"""Text for a terminal, dataset cards, Croissant metadata and figures."""

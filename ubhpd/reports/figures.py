@@ -1,0 +1,387 @@
+"""How every picture of ubhpd looks: colours, hatches, fonts, sizes, and files whose bytes depend on the input alone.
+
+Colours are those of Okabe and Ito (2008), which colour-blind people can tell apart; what matters is told a second
+time by hatch, line or marker, so that it also reads in grey print. Pictures are drawn through matplotlib's
+objects, never through pyplot: no window, no global figure, no setting of the user's matplotlibrc.
+
+Pictures of densities: each dataset beside UBHPD, two angles at a time, before against after.
+
+Figure `density` is laid out as figure 3 of OsGG-Net (ACM MM 2021). The figures take what `tallies.read` found in
+manifests or `tallies.from_arrays` in arrays; heads outside the bins are told in every panel.
+
+The graph of a face drawn on its picture, as figure 5 of OsGG-Net (ACM MM 2021).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from ubhpd.core import bins
+from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, LIMIT_DEG
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import replacing
+from ubhpd.sampling import densities
+from ubhpd.sampling.densities import PAIRS, POOL, SIDES, TARGET, UBHPD, Array, Densities, Tally, Whole
+
+FORMATS = ("png", "svg")
+DPI = 200
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+DARK_GREY, PALE_GREY = "#404040", "#D9D9D9"
+
+# Light means few, dark means many, also in grey print: magma is even in lightness. Its palest tenth is left out,
+# so that white can mean none at all.
+SEQUENTIAL = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.1, 1.0, 256)), "ubhpd")
+NOTHING = "#FFFFFF"
+
+# One look per role, the same in every picture.
+BEFORE_LOOK: dict[str, Any] = {"facecolor": "#A6D5F2", "edgecolor": BLUE, "linewidth": 0.5}
+AFTER_LOOK: dict[str, Any] = {"facecolor": "#F7D9A0", "edgecolor": "#B87F00", "linewidth": 0.5, "hatch": "//////"}
+AFTER_OVER_LOOK: dict[str, Any] = {**AFTER_LOOK, "facecolor": "none", "edgecolor": VERMILLION, "linewidth": 0.9}
+TRAIN_LOOK: dict[str, Any] = {"color": BLUE, "linewidth": 1.2, "linestyle": "-"}
+TEST_LOOK: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.2, "linestyle": (0, (2.5, 1.2))}
+TARGET_LOOK: dict[str, Any] = {"color": BLACK, "linewidth": 0.9, "marker": "o", "markersize": 2.4}
+
+FONT_PT, SMALL_PT, TITLE_PT = 8.0, 6.5, 9.0
+
+_SETTINGS: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
+    "font.size": FONT_PT,
+    "axes.titlesize": SMALL_PT,
+    "axes.labelsize": FONT_PT,
+    "xtick.labelsize": SMALL_PT,
+    "ytick.labelsize": SMALL_PT,
+    "legend.fontsize": FONT_PT,
+    "legend.frameon": False,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": DARK_GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": PALE_GREY,
+    "grid.linewidth": 0.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "hatch.linewidth": 0.5,
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "svg.hashsalt": "ubhpd",
+    "svg.fonttype": "path",
+}
+# What the two writers would add of themselves: the date, and which matplotlib it was.
+_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw and save in the style of ubhpd, whatever the user's settings; they are as before afterwards."""
+    with matplotlib.style.context(["default", _SETTINGS]):
+        yield
+
+
+def new_figure(width_in: float, height_in: float) -> Figure:
+    """Return an empty figure that lays itself out without overlaps; `settled` ends that."""
+    figure = Figure(figsize=(width_in, height_in), layout=ConstrainedLayoutEngine(w_pad=0.06, h_pad=0.05))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def settled(figure: Figure) -> Figure:
+    """Return the figure with its layout fixed, so that saving it twice, or in another format, changes nothing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def encoded(figure: Figure, form: str) -> bytes:
+    """Return the figure as the bytes of a PNG (200 dots per inch) or SVG file; equal figures give equal bytes.
+
+    Raises:
+        UbhpdError: an unknown format.
+    """
+    if form not in FORMATS:
+        raise UbhpdError(f"Figures are not written as {form!r}: choose of {', '.join(FORMATS)}.")
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=form, metadata=_METADATA[form])
+    return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure in the format of the path's ending, whole or not at all, and return the path.
+
+    Raises:
+        UbhpdError: an unknown format.
+    """
+    content = encoded(figure, path.suffix.removeprefix("."))
+    with replacing(path) as part:
+        part.write_bytes(content)
+    return path
+
+
+Look = dict[str, Any]  # keyword arguments of matplotlib's artists
+
+_LOOK_OF_SIDE = dict(zip(SIDES, (TRAIN_LOOK, TEST_LOOK), strict=True))
+_TICKS_DEG = np.arange(-60, 61, 30)
+_HEADROOM = 1.06
+
+
+def write(
+    place: str | os.PathLike[str],
+    names: Sequence[str] = ("density", "joint", "overlay"),
+    folder: Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    target: str | None = None,
+) -> list[Path]:
+    """Draw figures of a build's folder, or of one manifest, write them and densities.csv, and return the paths.
+
+    Args:
+        place: as for `tallies.read`.
+        names: which of FIGURES.
+        folder: where to write; by default the folder `figures` beside the manifest.
+        formats: which of figure_style.FORMATS.
+        target: as for `tallies.target_for`.
+
+    Raises:
+        UbhpdError: an unknown figure, no usable head, or a folder that cannot be written. Nothing was written then.
+    """
+    if not names:
+        raise UbhpdError(f"No figure was named: choose of {', '.join(FIGURES)}.")
+    if unknown := [n for n in names if n not in FIGURES]:
+        raise UbhpdError(f"There is no figure {unknown[0]!r}: choose of {', '.join(FIGURES)}.")
+    content = densities.read(place, densities.target_for(place, target))
+    files: dict[str, bytes] = {}
+    for name in dict.fromkeys(names):
+        figure = FIGURES[name](content)
+        files |= {f"{name}.{form}": encoded(figure, form) for form in dict.fromkeys(formats)}
+    files["densities.csv"] = densities.table(content).to_csv(index=False, lineterminator="\n").encode()
+    where = folder or (Path(place) if Path(place).is_dir() else Path(place).parent) / "figures"
+    try:
+        for name, data in files.items():
+            with replacing(where / name) as part:
+                part.write_bytes(data)
+    except OSError as error:
+        raise UbhpdError(f"Cannot write to {where} ({error.strerror}): name another folder with --out.") from None
+    return [where / name for name in files]
+
+
+def density_figure(content: Densities) -> Figure:
+    """Return rows yaw, pitch, roll, a column per dataset and UBHPD last; the scale is shared along a row."""
+    columns = [*content.datasets, *([content.ubhpd] if content.ubhpd is not None else [])]
+    panel_in = min(max(6.6 / len(columns), 1.6), 3.0)
+    with styled():
+        figure = new_figure(0.6 + panel_in * len(columns), 5.4)
+        grid = figure.subplots(len(ANGLES), len(columns), sharex=True, sharey="row", squeeze=False)
+        for (j, k), axes in np.ndenumerate(grid):
+            tally = columns[k]
+            _bars(axes, tally, j, AFTER_LOOK if tally is content.ubhpd else BEFORE_LOOK)
+            for side, own in tally.sides.items():
+                axes.stairs(_drawable(own, j), EDGES_DEG, baseline=None, zorder=3, **_LOOK_OF_SIDE[side])
+            _finish(axes, j, content.target, [t for c in columns for t in (c, *c.sides.values())])
+            axes.set_title(_told(tally, j))
+            if j == 0:
+                _column_title(axes, tally.name, panel_in)
+            if k == 0:
+                axes.set_ylabel(f"{ANGLES[j]}: share per bin")
+            if j == len(ANGLES) - 1:
+                axes.set_xlabel("angle (degrees)")
+        looks = {}
+        if content.datasets:
+            looks["dataset" if content.pool is not None else f"dataset inside {UBHPD}"] = BEFORE_LOOK
+        if content.ubhpd is not None:
+            looks[UBHPD] = AFTER_LOOK
+        _legend(figure, content, looks, content.ubhpd.sides if content.ubhpd is not None else ())
+        return settled(figure)
+
+
+def joint_figure(content: Densities) -> Figure:
+    """Return the densities of two angles at a time, the pool left and UBHPD right, on one logarithmic scale."""
+    columns = [t for t in (content.pool, content.ubhpd) if t is not None]
+    shares = [[_share(tally.joint[p]) for tally in columns] for p in range(len(PAIRS))]
+    positive = np.concatenate([s[s > 0] for row in shares for s in row])
+    panel_in = 2.35
+    low, high = (float(positive.min()), float(positive.max())) if len(positive) else (0.1, 1.0)
+    with styled():
+        figure = new_figure(1.0 + panel_in * len(columns), 7.6)
+        grid = figure.subplots(len(PAIRS), len(columns), squeeze=False)
+        norm = LogNorm(low if low < high else high / 10, high)
+        for (p, k), axes in np.ndenumerate(grid):
+            across, up = PAIRS[p]
+            shown = np.ma.masked_equal(shares[p][k].T, 0)
+            mesh = axes.pcolormesh(
+                EDGES_DEG, EDGES_DEG, shown, norm=norm, cmap=SEQUENTIAL, edgecolors="face", linewidth=0.3
+            )
+            axes.set(xlabel=f"{ANGLES[across]} (degrees)", ylabel=f"{ANGLES[up]} (degrees)", aspect="equal")
+            axes.set(xticks=_TICKS_DEG, yticks=_TICKS_DEG, facecolor=NOTHING)
+            axes.spines[["top", "right"]].set_visible(True)
+            outside = columns[k].heads - int(columns[k].joint[p].sum())
+            axes.set_title(f"{columns[k].heads:,} heads, {outside:,} outside")
+            if p == 0:
+                _column_title(axes, columns[k].name, panel_in)
+        bar = figure.colorbar(mesh, ax=grid, shrink=0.6, aspect=35, pad=0.02)
+        bar.set_label("share of heads per cell of 12 x 12 degrees (log scale); white: none")
+        return settled(figure)
+
+
+def overlay_figure(content: Densities) -> Figure:
+    """Return the density of each angle in the pool and in UBHPD on top of each other, and the target."""
+    layers = [
+        (tally, label, look)
+        for tally, label, look in (
+            (content.pool, f"{POOL} (before)", BEFORE_LOOK),
+            (content.ubhpd, f"{UBHPD} (after)", AFTER_OVER_LOOK),
+        )
+        if tally is not None
+    ]
+    with styled():
+        figure = new_figure(7.2, 3.0)
+        for j, axes in enumerate(figure.subplots(1, len(ANGLES))):
+            for tally, _, look in layers:
+                _bars(axes, tally, j, look)
+            _finish(axes, j, content.target, [tally for tally, _, _ in layers])
+            axes.set_title("\n".join(f"{tally.name}: {_told(tally, j)}" for tally, _, _ in layers))
+            axes.set_xlabel(f"{ANGLES[j]} (degrees)")
+            if j == 0:
+                axes.set_ylabel("share per bin")
+        _legend(figure, content, {label: look for _, label, look in layers})
+        return settled(figure)
+
+
+FIGURES: dict[str, Callable[[Densities], Figure]] = {
+    "density": density_figure,
+    "joint": joint_figure,
+    "overlay": overlay_figure,
+}
+
+
+def _share(counts: Whole) -> Array:
+    return bins.densities(counts.ravel()).reshape(counts.shape)
+
+
+def _drawable(tally: Tally, angle: int) -> Array:
+    return np.nan_to_num(bins.densities(tally.inside[angle]))
+
+
+def _told(tally: Tally, angle: int) -> str:
+    return f"{tally.heads:,} heads, {tally.outside[angle]:,} outside"
+
+
+def _bars(axes: Axes, tally: Tally, angle: int, look: Look) -> None:
+    axes.bar(CENTRES_DEG, _drawable(tally, angle), bins.WIDTH_DEG, **look)
+    if not tally.inside[angle].any():
+        axes.text(0.5, 0.5, "none inside the bins", transform=axes.transAxes, ha="center", va="center")
+
+
+def _finish(axes: Axes, angle: int, target: Array | None, row: Sequence[Tally]) -> None:
+    """Draw the target, and scale the panel so that nothing in its row is cut off."""
+    drawn = [_drawable(tally, angle) for tally in row]
+    if target is not None:
+        axes.plot(CENTRES_DEG, target[angle], zorder=4, **TARGET_LOOK)
+        drawn.append(target[angle])
+    axes.set(xlim=(-LIMIT_DEG, LIMIT_DEG), xticks=_TICKS_DEG, ylim=(0, _HEADROOM * float(np.max(drawn)) or 1.0))
+    axes.grid(axis="y")
+
+
+def _column_title(axes: Axes, text: str, width_in: float) -> None:
+    axes.annotate(
+        text, (0.5, 1), (0, 15), "axes fraction", "offset points", ha="center", fontweight="bold",
+        fontsize=min(TITLE_PT, 100 * width_in / len(text)),
+    )  # fmt: skip
+
+
+def _legend(figure: Figure, content: Densities, looks: dict[str, Look], sides: Iterable[str] = ()) -> None:
+    """Say below the figure what is what, unless there is one thing only."""
+    handles: list[Patch | Line2D] = [Patch(label=name, **look) for name, look in looks.items()]
+    handles += [Line2D([], [], label=f"{UBHPD} {side}", **_LOOK_OF_SIDE[side]) for side in sides]
+    if content.target is not None:
+        handles.append(Line2D([], [], label=TARGET, **TARGET_LOOK))
+    if len(handles) > 1:
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+_THICKEST_PT = 3.0
+_RIM_PT = 1.2  # of white, so that lines are seen on dark pictures too
+_SHORTER_SIDE_IN = 3.2
+
+
+def draw_graph(picture: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
+    """Return the picture with a line for each edge, the thicker and darker the larger its weight.
+
+    An undirected edge has the mean of the two weights; a node's edge to itself is not drawn. Nodes that are not known
+    (NaN), and their edges, are left out.
+
+    Args:
+        picture: (height, width, 3), uint8, BGR.
+        landmarks_xy: nodes (K, 2) in pixels of the picture.
+        adjacency: weights (K, K), 0 for no edge.
+
+    Raises:
+        UbhpdError: sizes that do not agree, or weights that are negative or not finite.
+    """
+    places, weights = _checked(np.asarray(landmarks_xy, dtype=float), np.asarray(adjacency, dtype=float))
+    first, second = np.nonzero(np.triu(weights, k=1))
+    known = np.isfinite(places).all(axis=1)
+    kept = known[first] & known[second]
+    first, second = first[kept], second[kept]
+    order = np.argsort(weights[first, second], kind="stable")  # the strongest on top
+    first, second = first[order], second[order]
+    height, width = picture.shape[:2]
+    inch = _SHORTER_SIDE_IN / min(height, width)
+    with styled():
+        figure = new_figure(width * inch, height * inch + 0.3)
+        axes = figure.add_subplot()
+        axes.imshow(picture[..., ::-1])
+        _add_edges(figure, axes, np.stack([places[first], places[second]], axis=1), weights[first, second])
+        axes.plot(
+            *places[known].T, "o", color=BLACK, markerfacecolor="white", markersize=3.2, zorder=3,
+            markeredgewidth=0.8,
+        )  # fmt: skip
+        axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.set_axis_off()
+        return settled(figure)
+
+
+def _add_edges(figure: Figure, axes: Any, ends: npt.NDArray[Any], weights: npt.NDArray[Any]) -> None:
+    """Draw edges (m, 2 ends, 2) by weight, and tell what the thickest and the thinnest line mean."""
+    if not len(weights):
+        return
+    share = weights / weights.max()
+    colours = SEQUENTIAL(0.15 + 0.75 * share)
+    widths = _THICKEST_PT * share
+    axes.add_collection(LineCollection(list(ends), linewidths=widths + _RIM_PT, colors="white", zorder=1.5))
+    axes.add_collection(LineCollection(list(ends), linewidths=widths, colors=colours, zorder=2))
+    told = sorted({0, len(weights) - 1})  # weights are in ascending order
+    lines = [Line2D([], [], color=colours[i], linewidth=widths[i]) for i in told]
+    figure.legend(lines, [f"{weights[i]:.2f}" for i in told], loc="outside lower center", ncols=2)
+
+
+def _checked(places: npt.NDArray[Any], weights: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """Return nodes (K, 2) and symmetric weights (K, K)."""
+    nodes = len(places)
+    if places.shape != (nodes, 2) or weights.shape != (nodes, nodes):
+        shapes = f"landmarks of shape {places.shape} and a graph of shape {weights.shape}"
+        raise UbhpdError(f"Cannot draw {shapes}: give (K, 2) and (K, K).")
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise UbhpdError("Cannot draw a graph with weights that are negative or not finite: give numbers from 0 on.")
+    return places, (weights + weights.T) / 2

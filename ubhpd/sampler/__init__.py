@@ -1,1 +1,0 @@
-"""From a pool to UBHPD: targets, the floor, the choice of heads, the splits."""

@@ -1,0 +1,1 @@
+"""From a pool to UBHPD: targets, lower bound, choice of heads, splits."""

@@ -1,1 +1,0 @@
-"""From predictions to scores: reading, pairing, scoring, intervals, comparison, doctor."""

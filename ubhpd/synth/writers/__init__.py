@@ -1,0 +1,1 @@
+"""Writers of rendered heads in the layouts of the raw datasets."""

@@ -1,0 +1,201 @@
+"""Weights of heads that make up for an uneven distribution of poses, from the training set's own densities.
+
+Let a set have n heads, and s_j(b) be the share of its heads in bin b of angle j, for the 15 bins of `ubhpd.core.bins`;
+a bin that holds a head is occupied.
+
+    sampling   w_i = 1 / (K s(c_i))                     c_i the joint cell of yaw, pitch and roll, K cells occupied
+    loss       w_i = 1/3 sum_j 1 / (K_j s_j(b_ij))      K_j bins occupied of angle j
+    lds        w_i = 1/3 sum_j 1 / (Z_j t_j(b_ij))      t_j(b) = sum_k g(k) s_j(b + k), k = -2 ... 2
+
+g(k) is proportional to exp(-k^2 / (2 sigma^2)) with sigma = 2 and sum 1, and s_j is 0 beyond the ends: label
+distribution smoothing (LDS; Yang et al., Delving into Deep Imbalanced Regression, ICML 2021, section 3.1; kernel of
+5 bins and sigma 2 as there). Z_j makes the mean 1. An angle outside the bins counts as 1. All weights have mean
+1: as probabilities, w_i / n, every occupied cell is drawn equally often.
+
+The heads to train on: those of a protocol's training side or of UBHPD's split train, and none else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ubhpd import manifest
+from ubhpd.core import bins
+from ubhpd.core.bins import ANGLES
+from ubhpd.core.errors import UbhpdError
+from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
+from ubhpd.protocols.resolve import ids_hash, resolve
+from ubhpd.sampling import heads as sampled
+from ubhpd.sampling.splits import split
+
+Floats = npt.NDArray[np.float64]
+
+LDS_SIGMA_BINS = 2.0
+LDS_REACH_BINS = 2
+
+
+def sampling_weights(angles_deg: npt.ArrayLike) -> Floats:
+    """Return weights (n,) with mean 1, by the inverse density of joint cells, of angles (n, 3) in degrees.
+
+    A head with an angle outside the bins has the weight 1 before all are brought to mean 1.
+    """
+    index = bins.bin_index(angles_deg)
+    inside = (index >= 0).all(axis=1)
+    cells = index @ np.array([bins.N_BINS**2, bins.N_BINS, 1])
+    weights = np.ones(len(index))
+    if inside.any():
+        _, cell, held = np.unique(cells[inside], return_inverse=True, return_counts=True)
+        weights[inside] = inside.sum() / (len(held) * held[cell])
+    found: Floats = weights / weights.mean()
+    return found
+
+
+def loss_weights(angles_deg: npt.ArrayLike, smoothed: bool = False) -> Floats:
+    """Return weights (n,) with mean 1, by the inverse density of each angle, or by the smoothed one (LDS).
+
+    Args:
+        angles_deg: canonical yaw, pitch, roll (n, 3).
+        smoothed: LDS.
+    """
+    index = bins.bin_index(angles_deg)
+    density = bins.densities(bins.counts_of_indices(index).inside)
+    if smoothed:
+        density = smoothed_density(density)
+    weights = np.ones(index.shape)
+    for angle in range(index.shape[1]):
+        inside = index[:, angle] >= 0
+        if inside.any():
+            inverse = 1.0 / density[angle, index[inside, angle]]
+            weights[inside, angle] = inverse / inverse.mean()
+    found: Floats = weights.mean(axis=1)
+    return found
+
+
+def smoothed_density(density: Floats) -> Floats:
+    """Return densities (3, 15) convolved with a Gaussian of 5 bins, sigma 2 bins, nothing beyond the ends."""
+    reach = np.arange(-LDS_REACH_BINS, LDS_REACH_BINS + 1)
+    kernel = np.exp(-(reach**2) / (2 * LDS_SIGMA_BINS**2))
+    kernel /= kernel.sum()
+    return np.stack([np.convolve(row, kernel, mode="same") for row in np.nan_to_num(density)])
+
+
+Rows = npt.NDArray[np.int64]
+
+TRAIN = "train"
+_VALIDATION_SEED = 0  # one for all runs, so that what runs with several seeds are chosen by is the same
+
+
+class TrainingSide(NamedTuple):
+    """Rows of a manifest, every column of `COLUMNS`, and where they are from; warnings are sentences."""
+
+    table: pa.Table
+    origin: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+class Held(NamedTuple):
+    """Rows to train on and rows held out, and in words by what the two were kept apart."""
+
+    train: Rows
+    validation: Rows
+    grouped_by: str
+
+
+def check_build(data: Path) -> None:
+    """Raise UbhpdError unless the folder is one that a build wrote."""
+    if not (data / "build.json").is_file():
+        raise UbhpdError(f"{data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote.")
+
+
+def training_side(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSide:
+    """Return the heads that train, and nothing of those that test.
+
+    Args:
+        data: folder of a build.
+        protocol: an id; None for the split train of ubhpd.parquet.
+        frame_list: for protocols that need one.
+        seed: of a protocol that divides one set of heads.
+
+    Raises:
+        UbhpdError: no build, no such protocol or split, or no usable head.
+    """
+    check_build(data)
+    if protocol is None:
+        path = _manifest(data, "ubhpd")
+        table = _read(path, pc.equal, "split", TRAIN)
+        table = table.filter(table.column("drop_reason").is_null())
+        origin: dict[str, Any] = {"split": TRAIN}
+        warnings: tuple[str, ...] = ()
+    else:
+        found = resolve(protocol, data, frame_list, seed)
+        path = _manifest(data, found.protocol.train.table)
+        table = _read(path, pc.is_in, "sample_id", pa.array(found.train, pa.string()))
+        # A head that the build refused for its angle alone is readmitted by some protocols.
+        table = _without(table, "drop_reason", "drop_detail")
+        origin = {"protocol": protocol, "list": found.hash, "protocol_seed": found.seed}
+        warnings = found.warnings
+    if not table.num_rows:
+        raise UbhpdError(f"{path} has no usable head to train on.")
+    mark = Fingerprint(COLUMNS)
+    mark.update(table)
+    return TrainingSide(table, {
+        "manifest": path.name, "manifest_fingerprint": manifest.header(path).fingerprint, **origin,
+        "heads_sha256": ids_hash(table.column("sample_id").to_pylist()), "fingerprint": mark.hexdigest(),
+    }, warnings)  # fmt: skip
+
+
+def angles_deg(table: pa.Table) -> Floats:
+    """Return canonical yaw, pitch, roll (n, 3) of rows."""
+    return np.stack([table.column(f"{a}_deg").to_numpy() for a in ANGLES], axis=1).astype(np.float64)
+
+
+def held_out(table: pa.Table, share: float) -> Held:
+    """Return a division of the rows: no person, recording, photograph or flip pair is on both sides.
+
+    Args:
+        table: rows with the columns of a manifest.
+        share: of the rows to hold out; 0 holds out none.
+
+    Raises:
+        UbhpdError: all heads belong together, so that none can be held out.
+    """
+    rows = np.arange(table.num_rows)
+    if share == 0:
+        return Held(rows, rows[:0], "nothing")
+    try:
+        found = split(sampled.from_table(table), "subject", _VALIDATION_SEED, 1 - share)
+    except UbhpdError as error:
+        raise UbhpdError(
+            f"No validation heads can be held out ({str(error).partition(':')[0]}): train with --validation 0, "
+            "which keeps the last epoch."
+        ) from None
+    trains = found.side == TRAIN
+    return Held(rows[trains], rows[~trains], "person, recording, photograph and flip pair")
+
+
+def _manifest(data: Path, name: str) -> Path:
+    for suffix in (".parquet", ".h5"):
+        if (path := data / f"{name}{suffix}").is_file():
+            return path
+    remedy = "sample it by ubhpd build, or name a protocol" if name == "ubhpd" else "build again"
+    raise UbhpdError(f"{data} has no {name}.parquet to train on: {remedy}.")
+
+
+def _read(path: Path, condition: Any, column: str, value: Any) -> pa.Table:
+    """Return the rows that meet a condition; the others are let go as they are read."""
+    names = list(dict.fromkeys([*NAMES, column]))
+    batches = [b.filter(condition(b.column(column), value)) for b in manifest.iterate(path, names)]
+    return pa.Table.from_batches(batches).select(NAMES)
+
+
+def _without(table: pa.Table, *names: str) -> pa.Table:
+    for name in names:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.nulls(table.num_rows, pa.string()))
+    return table
