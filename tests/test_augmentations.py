@@ -387,7 +387,7 @@ def test_an_unknown_name():
 def test_every_name_that_a_training_recipe_has_exists():
     """Found in the source, not in the recipes of the default options, since options choose augmentations too."""
     found = set()
-    for folder in ("baselines", "ubhpd/networks"):
+    for folder in ("baselines", "ubhpd/nn"):
         for path in sorted((REPOSITORY / folder).glob("*.py")):
             tree = ast.parse(path.read_text())
             of_calls = [

@@ -1,7 +1,7 @@
 """What papers print for the train and test sets of a protocol, and when such rows may stand beside results.
 
 A printed number is of a test set, so it is shown only where the heads of a result are that set: names and counts as
-published, which `ubhpd.protocol` checks. Even then it is not ranked with results: its crops, checkpoint choice and
+published, which `ubhpd.protocols` checks. Even then it is not ranked with results: its crops, checkpoint choice and
 evaluation code are not known.
 """
 
