@@ -34,14 +34,14 @@ from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
 from ubhpd.nn.outputs import HOPENET_BINS, AngleHeads, cross_entropy
 
 TITLE = "DADL"
 PAPER = "DADL, 2023"
 CODE = ""
 LICENSE = "no weights or code published"
-KIND = "picture"
+KIND = "image"
 MODELS = {
     "dadl": {},
     "dadl_biwi": {"sigma_yaw": 0.35, "sigma_pitch": 0.6, "sigma_roll": 0.3, "alpha": 1.0, "beta": 2.0},
@@ -130,7 +130,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return RGB with ImageNet's mean and deviation, of Hopenet's boxes."""
-    return hopenet_pictures(config.size, aflw2000="6drepnet-aflw2000")
+    return hopenet_images(config.size, aflw2000="6drepnet-aflw2000")
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
@@ -171,9 +171,9 @@ class Network(PoseNetwork):
         self.heads = AngleHeads(self.backbone.channels, HOPENET_BINS.count)
         self.register_buffer("sigmas", torch.tensor(config.sigmas), persistent=False)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
-        """Return "logits" (n, 3, 66) of pictures (n, 3, size, size)."""
-        return {"logits": self.heads(self.backbone.pooled(self.backbone(pictures)))}
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return "logits" (n, 3, 66) of images (n, 3, size, size)."""
+        return {"logits": self.heads(self.backbone.pooled(self.backbone(images)))}
 
     def pose(self, output: Output) -> torch.Tensor:
         """Return yaw, pitch, roll (n, 3) in degrees: the expectation over the bins, as in Hopenet (equation 9)."""

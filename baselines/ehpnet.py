@@ -1,4 +1,4 @@
-"""EHPNet: a ResNet-18 that learns from three large networks what they make of a picture, instead of its label.
+"""EHPNet: a ResNet-18 that learns from three large networks what they make of an image, instead of its label.
 
 Student and teachers answer as Hopenet does, by 62 bins of 3 degrees for each angle and the expectation 3 sum(i p_i) -
 93. Teachers are trained on labels, cross entropy + alpha * squared error in degrees. The student is trained on the
@@ -19,13 +19,13 @@ Readings. Temperature 1 is the paper's; others are an option. That code takes th
 by 10, which makes its loss 10/62 of the one here: with Adam only the cut of the gradients notices. Batch size: not in
 the paper; 64 is ours (the code's 16 comes, like its other defaults, from Hopenet's script). The face is cut as a
 square, the shorter side grown on both ends, about RetinaFace's box there and the dataset's here; what lies outside the
-picture is black. Teachers start from random weights, as the paper has it, and so does the student here; that code
+image is black. Teachers start from random weights, as the paper has it, and so does the student here; that code
 starts it from the weights of `ehpnet_nokd`.
 
 Heads with an angle of 93 degrees or more are left out: they would be in a class that is not there. The expectation
 takes the left edge of a bin, as Hopenet's does, and a sure and right classifier is 1.5 degrees low.
 
-The paper trains on 300W-LPA, more than 350,000 pictures, which is not the usual 300W-LP; that code chooses its epoch on
+The paper trains on 300W-LPA, more than 350,000 images, which is not the usual 300W-LP; that code chooses its epoch on
 BIWI, which is a test set. Table 1 prints pitch 5.54 on AFLW2000 where table 2 has 5.345, the one that
 agrees with the mean.
 """
@@ -54,7 +54,7 @@ PAPER = (
 )
 CODE = ""
 LICENSE = "none stated"
-KIND = "picture"
+KIND = "image"
 MODELS = {
     "ehpnet": {},
     "ehpnet_nokd": {"distill": False},
@@ -160,9 +160,9 @@ class Network(PoseNetwork):
         self.activation: nn.Module = nn.Identity() if is_botnet else nn.ReLU()
         self.heads = AngleHeads(width, BINS.count)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
-        """Return "logits" (n, 3, 62) of pictures (n, 3, size, size)."""
-        features = self.backbone.pooled(self.backbone(pictures))
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return "logits" (n, 3, 62) of images (n, 3, size, size)."""
+        features = self.backbone.pooled(self.backbone(images))
         return {"logits": self.heads(self.activation(self.linear(features)))}
 
     def probabilities(self, output: Output) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""EVA-GCN: graph convolution over 19 landmarks of a face gives the head pose; no picture is seen.
+"""EVA-GCN: graph convolution over 19 landmarks of a face gives the head pose; no image is seen.
 
 A fixed graph joins the landmarks (40 edges and each node with itself), divided by the degree of the node that takes,
 into three partitions as in Yan et al., Spatial Temporal Graph Convolutional Networks, AAAI 2018: a node itself; nodes
@@ -16,9 +16,9 @@ coordinates, that without has a sixth block of 128 channels and leaves the norma
 here, as in OsGG-Net of the same authors. The loss weighs pitch by 1.5; their script writes labels as yaw, pitch,
 roll and the training reads pitch, yaw, roll, and what comes between was not released.
 
-Landmarks were FAN's, found in crops with a margin of 0.6, and pictures without were left out, of the test sets too.
-Here they are those of the manifest, a dataset's own or filled in by `ubhpd landmarks`; those of warped 300W-LP pictures
-have to be built with -O 300wlp.landmarks=projected, as pt2d is of another picture. Places count in the crop of
+Landmarks were FAN's, found in crops with a margin of 0.6, and images without were left out, of the test sets too.
+Here they are those of the manifest, a dataset's own or filled in by `ubhpd landmarks`; those of warped 300W-LP images
+have to be built with -O 300wlp.landmarks=projected, as pt2d is of another image. Places count in the crop of
 `osggnet`, which is the same; the first normalisation makes their unit irrelevant. A landmark that is not known is put
 amid its neighbours in the graph that are known, ring by ring; a head without any of the 19 has no pose (NaN) and does
 not count in the loss. No weights were published, so there is nothing to import.

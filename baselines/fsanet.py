@@ -8,7 +8,7 @@ plain matrices ("metric"), and each vector is a stage of `ubhpd.nn.stagewise`. A
 answers of the three scorings of one aggregation: one network here, whose members learn side by side, each from its
 own error. They share no parameter, so that is the same as training them apart on the same batches.
 
-The input is BGR of 0 to 255 as it is, the picture stretched to a square.
+The input is BGR of 0 to 255 as it is, the image stretched to a square.
 
 Where paper and released code differ this is the code, whose weights are public: the 1x1 convolution to 64 channels
 and its activation come before the product of the streams, not after; variance is a mean, not a sum; the weights p
@@ -57,7 +57,7 @@ PAPER = (
 )
 CODE = "https://github.com/shamangary/FSA-Net"
 LICENSE = "Apache-2.0"
-KIND = "picture"
+KIND = "image"
 MODELS = {
     "fsanet_capsule_1x1": {},
     "fsanet_capsule_var": {"scoring": "var"},
@@ -148,16 +148,16 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to "angles" (n, 3) in degrees, and all of `Member` as "1x1/angles" and so on."""
+    """Images (n, 3, size, size) to "angles" (n, 3) in degrees, and all of `Member` as "1x1/angles" and so on."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config: Config = config
         self.members = nn.ModuleDict({scoring: Member(config, scoring) for scoring in config.members})
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the mean of the members' angles, and all that the members return."""
-        outputs = {name: member(pictures) for name, member in self.members.items()}
+        outputs = {name: member(images) for name, member in self.members.items()}
         output = {f"{name}/{key}": value for name, found in outputs.items() for key, value in found.items()}
         return {"angles": sum(found["angles"] for found in outputs.values()) / len(outputs), **output}
 
@@ -188,13 +188,13 @@ class Member(nn.Module):
         self.p = StageDense(VECTOR if self.dense else _PARTS[2], ANGLES * BINS)
         self.shifts = Shifts(_DENSE if self.dense else _PARTS[0])
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the angles and what they are made of.
 
         "places": G of the stages, deepest first (n, places, 64). "capsules": (n, capsules, 64). "vectors":
         (n, stage, 16). "p": (n, stage, angle, bin). "eta", "delta": (n, stage, angle). "angles": (n, 3) in degrees.
         """
-        maps = [relu * tanh for relu, tanh in self.trunk(pictures)]
+        maps = [relu * tanh for relu, tanh in self.trunk(images)]
         maps[-1] = functional.avg_pool2d(maps[-1], 2)
         places = torch.cat([m.permute(0, 2, 3, 1).flatten(1, 2) for m in maps], dim=1)
         capsules = places if self.structure is None else self.structure(places)

@@ -19,7 +19,7 @@ residual blocks keep their statistics while those of the stem and the shortcuts 
 how it collects parameters. Without ImageNet weights turn `freeze_stem` off, and leave `freeze_bn` off: statistics
 that were never measured normalise nothing.
 
-Low resolution: pictures are made coarser and blown up again, nearest neighbour: always by 10, by
+Low resolution: images are made coarser and blown up again, nearest neighbour: always by 10, by
 1 to 10, or by one of 1, 6, 11, 16, 21. The released code never draws 21; here it is drawn, as printed.
 
 AlexNet: the released loop never resets its gradients, so they pile up over the whole training, which may explain
@@ -40,7 +40,7 @@ from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbone import Backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
 from ubhpd.nn.outputs import HOPENET_BINS, AngleHeads, cross_entropy
 from ubhpd.nn.resnets import LAYOUTS, resnet
 from ubhpd.nn.vggs import AlexNet
@@ -50,7 +50,7 @@ TITLE = "Hopenet"
 PAPER = "Ruiz, Chong and Rehg, Fine-Grained Head Pose Estimation Without Keypoints, CVPRW 2018"
 CODE = "https://github.com/natanielruiz/deep-head-pose"
 LICENSE = "Apache-2.0"
-KIND = "picture"
+KIND = "image"
 MODELS = {
     "hopenet": {},
     "hopenet_a2": {"alpha": 2.0},
@@ -118,7 +118,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return RGB with ImageNet's mean and deviation, cut as the released code cuts each dataset."""
-    return hopenet_pictures(config.size)
+    return hopenet_images(config.size)
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
@@ -146,9 +146,9 @@ class Network(PoseNetwork):
         else:
             self.heads = AngleHeads(features, HOPENET_BINS.count)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
-        """Return "logits" (n, 3, 66), or "angles" (n, 3) of the regression, of pictures (n, 3, size, size)."""
-        features = self.backbone.head_input(self.backbone(pictures))
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return "logits" (n, 3, 66), or "angles" (n, 3) of the regression, of images (n, 3, size, size)."""
+        features = self.backbone.head_input(self.backbone(images))
         if self.backbone.head is not None:
             features = self.backbone.head(features)
         return {"angles" if self.config.head == "regression" else "logits": self.heads(features)}

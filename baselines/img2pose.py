@@ -1,6 +1,6 @@
 """img2pose: faces and their six degrees of freedom at once, by a region-based detector; printed numbers only.
 
-Not trained here: it is a detector of all faces in a picture (Faster R-CNN), trained on WIDER FACE with poses derived
+Not trained here: it is a detector of all faces in an image (Faster R-CNN), trained on WIDER FACE with poses derived
 from landmarks; to compare it on head crops would be another task. Code and weights must not be used commercially.
 """
 

@@ -1,13 +1,13 @@
 """Landmarks + solvePnP: the pose in which a mean face, seen by an assumed camera, is where the landmarks are.
 
-The camera has its axis through the middle of the picture, no distortion, and a focal length of W + H, as the
+The camera has its axis through the middle of the image, no distortion, and a focal length of W + H, as the
 landmark rows of Ruiz et al. (Hopenet), which the later papers copy; their code is not released. The focal length is
 not known for photographs of the web, and the choice alone moves the pitch of a face by degrees: `focal`, `focal_unit`.
 
 The papers' mean face is not released either. Here it is fitted to heads of known pose (`ubhpd weights fit`): the points
 X_j, symmetrical, and for each head a scale s and a shift t that make sum |p_j - (s R[:2] X_j + t)|^2 least, p the
 landmarks over their spread, R the true rotation. Its axes are thus those of the labels, and no constant rotation
-remains between solver and labels. Scaled orthography, since 300W-LP and AFLW2000 were labelled with it. The
+remains between geometric method and labels. Scaled orthography, since 300W-LP and AFLW2000 were labelled with it. The
 parameters are `face` (points, 3), in frame C, centred, its root mean square radius 1, and `residual` (1,): the root
 mean square of what is left, in shares of a head's spread: 0.065 for AFLW2000, where persons and expressions differ.
 Beyond 0.2 landmarks and poses do not belong together, and the fit is refused.
@@ -22,11 +22,11 @@ behind the camera, turned by 180 degrees, and stays there: with OpenCV 4.14 a th
 points, half of them by twelve. Here SQPNP (Terzakis and Lourakis, ECCV 2020), which looks for the best of all poses,
 gives the start and ITERATIVE refines it. Where its own start is in front of the camera, both end in the same pose.
 
-Whose landmarks the solver judges is said by the manifest: a dataset's own are the row "Landmarks" ("Ground truth
-landmarks" in the Hopenet paper); `ubhpd landmarks --from dlib --all` makes those of the row "Dlib (68 points)", and
-`--from FILE` any other's. The solver is one and the same, so there is no second name for it. `landmarks_pnp_12` uses
-twelve points: brow ends, eye corners, nose wings, mouth corners. The papers do not say which twelve are those of their
-row "FAN (12 points)", so this is a choice of ours.
+Whose landmarks the geometric method judges is said by the manifest: a dataset's own are the row "Landmarks" ("Ground
+truth landmarks" in the Hopenet paper); `ubhpd landmarks --from dlib --all` makes those of the row "Dlib (68 points)",
+and `--from FILE` any other's. The geometric method is one and the same, so there is no second name for it.
+`landmarks_pnp_12` uses twelve points: brow ends, eye corners, nose wings, mouth corners. The papers do not say which
+twelve are those of their row "FAN (12 points)", so this is a choice of ours.
 
 Two traps of the data. pt2d of 300W-LP is that of the photograph before it was warped: fit with the points of
 `ubhpd build -O 300wlp.landmarks=projected`, or with other heads. And landmarks that follow the visible outline of a
@@ -53,7 +53,7 @@ PAPER = (
 )
 CODE = ""
 LICENSE = "MIT; a fitted face is under the terms of the heads it was fitted to"
-KIND = "solver"
+KIND = "geometric"
 MODELS = {"landmarks_pnp": {}, "landmarks_pnp_12": {"points": "12"}}
 PARAMETERS: dict[str, int] = {}
 REPORTED = {"landmarks_pnp": "Landmarks"}
@@ -82,7 +82,7 @@ class Config:
     """Options.
 
     points: which of the landmarks are used: all "68", the "49" inner ones, or "12" corners. focal: focal length in
-    `focal_unit`: "sum", width and height of the picture together; its "width"; or "pixel", for a known camera.
+    `focal_unit`: "sum", width and height of the image together; its "width"; or "pixel", for a known camera.
     """
 
     points: Points = "68"
@@ -121,7 +121,7 @@ def fit(config: Config, heads: Heads) -> Parameters:
     if not residual <= _MAX_RESIDUAL:
         raise UbhpdError(
             f"These landmarks do not lie as the poses say (residual {residual:.2f}, {_MAX_RESIDUAL} at most): give "
-            "heads with landmarks of their own picture, 300W-LP as built with -O 300wlp.landmarks=projected."
+            "heads with landmarks of their own image, 300W-LP as built with -O 300wlp.landmarks=projected."
         )
     return {"face": face, "residual": np.array([residual])}
 
@@ -129,7 +129,7 @@ def fit(config: Config, heads: Heads) -> Parameters:
 def solve(config: Config, parameters: Parameters, heads: Heads) -> Array:
     """Return rotations in frame C (n, 3, 3), by the landmarks that are known.
 
-    NaN where they are fewer than six or do not determine a pose, or where the size of the picture is not known.
+    NaN where they are fewer than six or do not determine a pose, or where the size of the image is not known.
     """
     face = parameters["face"] * _FLIP
     landmarks = heads.landmarks68[:, _POINTS[config.points]]

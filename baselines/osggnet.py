@@ -2,7 +2,7 @@
 
 ResNet-34 with layer 4 at stride 1 and a decoder of 1x1 convolutions (the landmark network), soft-argmax, a graph out of
 the heat maps (`networks.landmark_graph`), five graph blocks (`networks.graph_blocks`). Landmarks come from the datasets
-here, where the authors took detections of FAN and dropped every picture, of the test sets too, in which it found none.
+here, where the authors took detections of FAN and dropped every image, of the test sets too, in which it found none.
 
 The paper does not determine the network, and the released code is another one, so there are two readings:
 
@@ -10,14 +10,14 @@ The paper does not determine the network, and the released code is another one, 
 neighbours are taken out of the softmax, since 0 in it, as equation 7 is printed, counts as exp(0); edges up to t_clip
 are pruned, as the text says and equation 8 does not. The dense loss, printed with the formula of the sparse one, is
 what nodes lack to a degree of 1. Neighbours are by rule, the S nearest on a mean face: tables were released only for
-K = 19, S = 3 and 5, and not symmetric. Coordinates of map and picture agree; printed, their grids are 1.5 pixels apart.
+K = 19, S = 3 and 5, and not symmetric. Coordinates of map and image agree; printed, their grids are 1.5 pixels apart.
 S, t_clip, blocks and weights are those of the best rows of tables 5 to 9, where weights are multiples of base values
 that are not given: here 1 for landmarks and pose, 0.01 for the graph, whose loss at 1 drowned the pose in trials.
 Tables 1 to 4 do not say their options: table 4's own row is the untuned one of table 5. Unstated and thus as released:
 size 256, crops, a constant learning rate. Batch size 16 is that of protocol 1; protocol 2 has 8.
 
 `osgg_released` does what the code does. The softmax-normalised maps are read at [x, y] in place of [y, x]; their values
-are so small that the softmax over them is flat: A + A^T is 2/19 everywhere for any picture, to four digits on average.
+are so small that the softmax over them is flat: A + A^T is 2/19 everywhere for any image, to four digits on average.
 So the pose depends on two linear functions of the 38 coordinates (docs/benchmarks/osgg-graph.md), and a t_clip of 0.106
 leaves next to no edge. The 1/2 of equation 8 is missing. An in-place change makes cells 0 to 63 of the coordinates
 that the graph sees and that the landmark loss compares with targets in -0.5 to 0.5. The dense loss is a count and has
@@ -61,7 +61,7 @@ TITLE = "OsGG-Net"
 PAPER = "Mo and Miao, OsGG-Net: One-step Graph Generation Network for Unbiased Head Pose Estimation, ACM MM 2021"
 CODE = "https://github.com/stoneMo/OsGG-Net"
 LICENSE = "the code has none; no weights were published"
-KIND = "picture"
+KIND = "image"
 MODELS = {
     "osgg_paper": {},
     "osgg_paper_k34": {"landmarks": 34},
@@ -158,14 +158,14 @@ _CHOICES: dict[str, tuple[object, ...]] = {
 class Config:
     """Every option of the network.
 
-    size: side of the picture, a multiple of 16; maps have a quarter of it. backbone: of LANDMARK_BACKBONES.
+    size: side of the image, a multiple of 16; maps have a quarter of it. backbone: of LANDMARK_BACKBONES.
     decoder_width: channels of the decoder's first block, halved in the second and third. landmarks: K, 19, 34 or 68.
     neighbours: S, nodes that one may be joined to. clip: t_clip. graph_blocks: of the pose network.
     landmark_weight, graph_weight, pose_weight: alpha, beta, gamma of equation 13; sparse_weight, dense_weight: beta_s,
     beta_d of equation 11.
     map_reading, index_reading, mask_reading, sum_reading, clip_reading: see `networks.landmark_graph`.
     self_loops: whether a node sees itself. node_unit: of the coordinates that the graph network and the landmark loss
-    see, "share" of the picture about its middle, or "cells" of the map, from 0, as released. errors: "absolute", or
+    see, "share" of the image about its middle, or "cells" of the map, from 0, as released. errors: "absolute", or
     "squared" as released. graph_loss: "hinge", a dense loss that opposes the sparse one, "literal", both as printed,
     which is the same formula twice, or "released". recipe: whose training and colours, of the "paper" or "released".
     """
@@ -232,7 +232,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to landmarks, graph and pose.
+    """Images (n, 3, size, size) to landmarks, graph and pose.
 
     Output: logits (n, K, size/4, size/4), the heat maps; landmarks (n, K, 2) as in `Target`; nodes (n, K, 2), the same
     in the unit of `node_unit`; graph (n, K, K), A~ of equation 8; pose (n, 3), yaw, pitch, roll in degrees.
@@ -256,10 +256,10 @@ class Network(PoseNetwork):
         """Return what ImageNet weights can be loaded into."""
         return self.landmark_network.backbone
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the network's output, see above."""
         c = self.config
-        logits = self.landmark_network(pictures)
+        logits = self.landmark_network(images)
         landmarks = soft_argmax(softmax_maps(logits))
         nodes = (landmarks + 0.5) * logits.shape[-1] - 0.5 if c.node_unit == "cells" else landmarks
         affinity = graphs.affinities(logits, landmarks, c.map_reading, c.index_reading)

@@ -20,7 +20,7 @@ that schedule, and a random 224 of 240 pixels instead of a random resized crop.
 
 Known defects of the released code that matter for its tables: the test script takes for each angle the smallest
 error over shifts of the prediction by 0, 180 and 360 degrees both ways, so that an error of 180 degrees counts as none
-and one of 100 as 80. Its BIWI pictures come in the order BGR though the network expects RGB. Its AFLW2000 boxes span
+and one of 100 as 80. Its BIWI images come in the order BGR though the network expects RGB. Its AFLW2000 boxes span
 hidden landmarks at x = -1 (recipe 6drepnet-aflw2000-legacy; here they are left out).
 """
 
@@ -35,7 +35,7 @@ from torch import nn
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
 from ubhpd.nn.outputs import geodesic_rad, orthonormal_columns
 from ubhpd.nn.weight_files import fit
 
@@ -45,7 +45,7 @@ PAPER = (
 )
 CODE = "https://github.com/thohemp/6DRepNet"
 LICENSE = "MIT"
-KIND = "picture"
+KIND = "image"
 MODELS = {"sixdrepnet": {}, "sixdrepnet_deploy": {"deploy": True}}
 PARAMETERS = {"sixdrepnet": 43_745_670, "sixdrepnet_deploy": 39_323_398}
 REPORTED: dict[str, str] = {}
@@ -80,7 +80,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return Hopenet's crop of the training set, and the paper's own of AFLW2000 and BIWI."""
-    return hopenet_pictures(config.size, "6drepnet-aflw2000", "6drepnet-biwi")
+    return hopenet_images(config.size, "6drepnet-aflw2000", "6drepnet-biwi")
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
@@ -94,7 +94,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to "rotation" (n, 3, 3), the paper's: the canonical one transposed."""
+    """Images (n, 3, size, size) to "rotation" (n, 3, 3), the paper's: the canonical one transposed."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -103,9 +103,9 @@ class Network(PoseNetwork):
         self.backbone = backbone(config.backbone, **form)
         self.linear_reg = nn.Linear(self.backbone.channels, 6)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the paper's rotation of each head."""
-        six = self.linear_reg(self.backbone.pooled(self.backbone(pictures)))
+        six = self.linear_reg(self.backbone.pooled(self.backbone(images)))
         return {"rotation": orthonormal_columns(six)}
 
     def pose(self, output: Output) -> torch.Tensor:

@@ -4,7 +4,7 @@ Two streams of small separable convolutions give features at three depths, poole
 stage of `ubhpd.nn.stagewise`. Published as a comparison in the FSA-Net paper and released with it, as
 `SSR_net_MT`; the older `SSR_net_ori_MT` with plain convolutions is not the one in the tables.
 
-The input is BGR of 0 to 255 as it is, the picture stretched to a square.
+The input is BGR of 0 to 255 as it is, the image stretched to a square.
 
 Differs from the release: nothing in the network. Options, off by default: `min_delta` keeps the head away from the
 pole of the stage-wise sum at delta = -1, -0.9 will do; `colour`. Training holds back no random fifth of 300W-LP,
@@ -34,7 +34,7 @@ PAPER = (
 )
 CODE = "https://github.com/shamangary/FSA-Net"
 LICENSE = "Apache-2.0"
-KIND = "picture"
+KIND = "image"
 MODELS: dict[str, dict[str, object]] = {"ssrnet_md": {}}
 PARAMETERS = {"ssrnet_md": 231_763}
 REPORTED = {"ssrnet_md": "SSR-Net-MD"}
@@ -69,7 +69,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to "angles" (n, 3) in degrees, and "p", "eta", "delta" of the stages."""
+    """Images (n, 3, size, size) to "angles" (n, 3) in degrees, and "p", "eta", "delta" of the stages."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -83,10 +83,10 @@ class Network(PoseNetwork):
             nn.init.zeros_(cast(nn.Linear, layer).bias)
         self.shifts = Shifts(_PARTS[0])
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the angles and what they are made of."""
         parts = []
-        for (relu, tanh), layer in zip(self.trunk(pictures), self.features, strict=True):
+        for (relu, tanh), layer in zip(self.trunk(images), self.features, strict=True):
             maps = functional.avg_pool2d(relu, 2) * functional.max_pool2d(tanh, 2)
             parts.append(layer(maps.permute(0, 2, 3, 1).flatten(1)))
         features = torch.stack(parts, dim=1)

@@ -5,7 +5,7 @@ vector -> expectation over the softmax of B values evenly from -1 to 1 -> each v
 has MobileNetV2's 1280 mean features instead. The paper judges by MAEV, the mean angle between true and predicted
 vectors.
 
-The vectors live in the picture's own frame: x right, y down, and z toward the viewer, a left-handed frame that is
+The vectors live in the image's own frame: x right, y down, and z toward the viewer, a left-handed frame that is
 frame C with y turned round. With M = diag(1, -1, 1) their matrix, in columns left, down, front, is P = M R M for the
 canonical rotation R. Turning y round inverts rotations about x and z, so R = Rx(-pitch) Ry(-yaw) Rz(-roll) becomes
 P = Rx(pitch) Ry(-yaw) Rz(roll), which is how the authors' data script makes the labels of 300W-LP and AFLW2000 from
@@ -50,7 +50,7 @@ TITLE = "TriNet"
 PAPER = "Cao, Chu, Liu and Chen, A Vector-based Representation to Enhance Head Pose Estimation, WACV 2021"
 CODE = "https://github.com/chuzcjoe/TriNet"
 LICENSE = "MIT"
-KIND = "picture"
+KIND = "image"
 MODELS = {"trinet": {}, "trinet_mobilenetv2": {"backbone": "mobilenet_v2"}}
 PARAMETERS = {"trinet": 25_917_392, "trinet_mobilenetv2": 2_685_032}
 REPORTED = {"trinet": "TriNet"}
@@ -105,7 +105,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to "logits" (n, 3, 3, bins) and "vectors" (n, 3, 3).
+    """Images (n, 3, size, size) to "logits" (n, 3, 3, bins) and "vectors" (n, 3, 3).
 
     The second axis of both is the vector, left, down, front; the third its coordinate, x right, y down, z to the
     viewer.
@@ -122,12 +122,12 @@ class Network(PoseNetwork):
         self.heads = nn.ModuleDict({name: nn.Linear(features, config.bins) for name in _HEADS})
         self.register_buffer("grid", torch.linspace(-1, 1, config.bins), persistent=False)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return logits of the coordinates and the vectors they expect."""
         if self.backbone.head is None:
-            features = self.backbone.pooled(self.backbone(pictures))
+            features = self.backbone.pooled(self.backbone(images))
         else:
-            features = self.backbone.logits(pictures)
+            features = self.backbone.logits(images)
         stacked = torch.stack([head(features) for head in self.heads.values()], dim=1)
         logits = stacked.view(-1, 3, 3, self.config.bins)
         coordinates = (logits.softmax(dim=-1) * self.grid).sum(dim=-1)

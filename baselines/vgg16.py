@@ -1,4 +1,4 @@
-"""VGG16 regression, ours: VGG-16, a linear layer, and three angles of one picture, with a squared error.
+"""VGG16 regression, ours: VGG-16, a linear layer, and three angles of one image, with a squared error.
 
 The row "VGG16" of the tables is the frame-wise network that Gu et al. compare their recurrent one with. Its code was
 not released. Known are VGG-16 and the squared error. From memory, no source was opened: one linear layer of 1024 in
@@ -27,7 +27,7 @@ PAPER = (
 )
 CODE = ""
 LICENSE = "no weights or code published"
-KIND = "picture"
+KIND = "image"
 MODELS: dict[str, dict[str, float]] = {"vgg16": {}}
 PARAMETERS = {"vgg16": 40_408_899}
 REPORTED = {"vgg16": "VGG16"}
@@ -71,9 +71,9 @@ class Network(PoseNetwork):
         self.hidden = nn.Linear(self.backbone.channels * _PLACES, config.width)
         self.angles = nn.Linear(config.width, 3)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
-        """Return "angles" (n, 3) in radians of pictures (n, 3, size, size)."""
-        places = self.backbone.head_input(self.backbone(pictures))
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return "angles" (n, 3) in radians of images (n, 3, size, size)."""
+        places = self.backbone.head_input(self.backbone(images))
         return {"angles": self.angles(functional.relu(self.hidden(places)))}
 
     def pose(self, output: Output) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""VGG16+RNN, ours: VGG-16 on every picture of a sequence, a recurrent layer over them, the angles of the last one.
+"""VGG16+RNN, ours: VGG-16 on every image of a sequence, a recurrent layer over them, the angles of the last one.
 
 Gu et al. let a recurrent network follow the head through a video instead of a filter with hand-made rules; row
 "VGG16+RNN" of the tables. The code was not released. Known are VGG-16, the recurrence over its features and the
 squared error. From memory, no source was opened: a linear layer of 1024. All else is ours: gated recurrent units
-(option `cell`: "lstm"), their number, sequences of 8 pictures, a loss on the last picture alone, the crop, the
+(option `cell`: "lstm"), their number, sequences of 8 images, a loss on the last image alone, the crop, the
 optimiser and its numbers. So a result of this is not one of Gu et al.'s network.
 
 A sequence is judged by itself, from a state of zeros: no memory goes from one to the next. ImageNet weights
@@ -43,8 +43,8 @@ _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 class Config:
     """Options.
 
-    size: side of a picture in pixels. frames: pictures of a sequence, the last one is judged. width: units of the
-    linear layer on each picture. cell: "gru" or "lstm". state: units of the recurrent layer.
+    size: side of an image in pixels. frames: images of a sequence, the last one is judged. width: units of the
+    linear layer on each image. cell: "gru" or "lstm". state: units of the recurrent layer.
     """
 
     size: int = 224
@@ -58,7 +58,7 @@ class Config:
         if self.size < _SMALLEST:
             raise UbhpdError(f"VGG16+RNN's size is {self.size}: give {_SMALLEST} pixels or more.")
         if self.frames < 2:
-            raise UbhpdError(f"VGG16+RNN's frames is {self.frames}: give 2 or more, or take vgg16 for single pictures.")
+            raise UbhpdError(f"VGG16+RNN's frames is {self.frames}: give 2 or more, or take vgg16 for single images.")
         for option in ("width", "state"):
             if getattr(self, option) < 1:
                 raise UbhpdError(f"VGG16+RNN's {option} is {getattr(self, option)}: give 1 unit or more.")
@@ -67,7 +67,7 @@ class Config:
 
 
 def input_recipe(config: Config) -> InputRecipe:
-    """Return sequences of RGB pictures with ImageNet's mean and deviation; the crop is ours."""
+    """Return sequences of RGB images with ImageNet's mean and deviation; the crop is ours."""
     return InputRecipe(crop="square", size=config.size, mean=IMAGENET_MEAN, std=IMAGENET_STD, frames=config.frames)
 
 
@@ -77,7 +77,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """VGG-16's convolutions and a linear layer with ReLU on each picture, a recurrent layer, three angles."""
+    """VGG-16's convolutions and a linear layer with ReLU on each image, a recurrent layer, three angles."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -87,10 +87,10 @@ class Network(PoseNetwork):
         self.memory = _CELLS[config.cell](config.width, config.state, batch_first=True)
         self.angles = nn.Linear(config.state, 3)
 
-    def forward(self, pictures: torch.Tensor) -> Output:
-        """Return "angles" (n, 3) in radians of the last pictures of sequences (n, frames, 3, size, size)."""
-        places = self.backbone.head_input(self.backbone(pictures.flatten(0, 1)))
-        features = functional.relu(self.hidden(places)).view(*pictures.shape[:2], -1)
+    def forward(self, images: torch.Tensor) -> Output:
+        """Return "angles" (n, 3) in radians of the last images of sequences (n, frames, 3, size, size)."""
+        places = self.backbone.head_input(self.backbone(images.flatten(0, 1)))
+        features = functional.relu(self.hidden(places)).view(*images.shape[:2], -1)
         states, _ = self.memory(features)
         return {"angles": self.angles(states[:, -1])}
 

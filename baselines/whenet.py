@@ -33,7 +33,7 @@ from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_pictures
+from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
 from ubhpd.nn.outputs import HOPENET_BINS, Bins
 from ubhpd.nn.weight_files import fit
 
@@ -41,7 +41,7 @@ TITLE = "WHENet"
 PAPER = "Zhou and Gregson, WHENet: Real-time Fine-Grained Estimation for Wide Range Head Pose, BMVC 2020"
 CODE = "https://github.com/Ascend-Research/HeadPoseEstimation-WHENet"
 LICENSE = "BSD-3-Clause"
-KIND = "picture"
+KIND = "image"
 MODELS = {"whenet": {}, "whenet_v": {"full_range": False}}
 PARAMETERS = {"whenet": 4_330_360, "whenet_v": 4_261_186}
 REPORTED = {"whenet": "WHENet", "whenet_v": "WHENet-V"}
@@ -74,7 +74,7 @@ class Config:
 
 def input_recipe(config: Config) -> InputRecipe:
     """Return Hopenet's crops, RGB, normalised as for ImageNet."""
-    return hopenet_pictures(config.size)
+    return hopenet_images(config.size)
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
@@ -89,7 +89,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
 
 
 class Network(PoseNetwork):
-    """Pictures (n, 3, size, size) to the logits "yaw" (n, 120 or 66), "pitch" (n, 66) and "roll" (n, 66)."""
+    """Images (n, 3, size, size) to the logits "yaw" (n, 120 or 66), "pitch" (n, 66) and "roll" (n, 66)."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -99,9 +99,9 @@ class Network(PoseNetwork):
         self.backbone = backbone("efficientnet_b0", tensorflow=True)
         self.heads = nn.ModuleDict({a: nn.Linear(self.backbone.channels, self.bins[a].count) for a in _ANGLES})
 
-    def forward(self, pictures: torch.Tensor) -> Output:
+    def forward(self, images: torch.Tensor) -> Output:
         """Return the logits by angle."""
-        features = self.backbone.pooled(self.backbone(pictures))
+        features = self.backbone.pooled(self.backbone(images))
         return {angle: head(features) for angle, head in self.heads.items()}
 
     def pose(self, output: Output) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
     python benchmarks/build.py [--pairs 4000] [--frames 2600] [--rounds 5] [--out docs/benchmarks/build.md]
 
-The loop opens and decodes every picture and parses its label: scipy.io.loadmat twice for 300W-LP (once for
+The loop opens and decodes every image and parses its label: scipy.io.loadmat twice for 300W-LP (once for
 the pose, once for the points), the nine numbers of pose.txt for BIWI. The builder is timed in two ways:
 `read` (find, list, read, and write the parts: what the loop does and more) and `build` (all of it, up to
 pool.parquet). Rounds are interleaved; a figure is the median. Worker processes are started before the first
@@ -143,8 +143,8 @@ def main() -> None:
     chosen = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
-        synth_300wlp.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_pictures=32)
-        synth_biwi.write(data, range(1, 5), frames=chosen.frames // 4, distinct_pictures=16)
+        synth_300wlp.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_images=32)
+        synth_biwi.write(data, range(1, 5), frames=chosen.frames // 4, distinct_images=16)
         rows = compare(loop_300wlp, "300wlp", data / "300W_LP", chosen.rounds)
         rows += compare(loop_biwi, "biwi", data / "hpdb", chosen.rounds)
         shutil.rmtree(data / "hpdb")

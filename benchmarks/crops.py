@@ -44,7 +44,7 @@ Run = Callable[[], int]
 
 
 def fsanet_crop(path: str, points: np.ndarray) -> np.ndarray:
-    """Do to a picture what FSA-Net's script does, points (2, n)."""
+    """Do to an image what FSA-Net's script does, points (2, n)."""
     keep = points[0] > 0 if (points[0] > 0).sum() <= (points[1] > 0).sum() else points[1] > 0
     image = cv2.imread(path)
     (x_min, y_min), (x_max, y_max) = points[:, keep].min(axis=1).astype(int), points[:, keep].max(axis=1).astype(int)
@@ -58,9 +58,9 @@ def loop_fsanet(folders: list[Path], out: Path) -> int:
     """Do what FSA-Net's script does to the folders."""
     images, poses = [], []
     for folder in folders:
-        for picture in sorted(p for p in folder.iterdir() if p.suffix == ".jpg"):
-            label = scipy.io.loadmat(picture.with_suffix(".mat"))
-            images.append(fsanet_crop(str(picture), label["pt2d"]))
+        for image_path in sorted(p for p in folder.iterdir() if p.suffix == ".jpg"):
+            label = scipy.io.loadmat(image_path.with_suffix(".mat"))
+            images.append(fsanet_crop(str(image_path), label["pt2d"]))
             poses.append(np.degrees(label["Pose_Para"][0][[1, 0, 2]]))
     np.savez(out / "loop.npz", image=np.array(images), pose=np.array(poses), img_size=64)
     return len(images)
@@ -74,18 +74,18 @@ def loop_pixels(known: list[tuple[str, np.ndarray, np.ndarray]], out: Path) -> i
 
 
 def loop_hopenet(folders: list[Path], out: Path) -> int:
-    """Do what Hopenet's loader does for each picture, and save the result."""
+    """Do what Hopenet's loader does for each image, and save the result."""
     images, poses = [], []
     for folder in folders:
-        for picture in sorted(p for p in folder.iterdir() if p.suffix == ".jpg"):
-            image = Image.open(picture).convert("RGB")
-            box = hopenet_box(scipy.io.loadmat(picture.with_suffix(".mat"))["pt2d"])
+        for image_path in sorted(p for p in folder.iterdir() if p.suffix == ".jpg"):
+            image = Image.open(image_path).convert("RGB")
+            box = hopenet_box(scipy.io.loadmat(image_path.with_suffix(".mat"))["pt2d"])
             image = image.crop(tuple(map(int, box)))
             scale = 240 / min(image.size)
             image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
             left, top = round((image.width - 224) / 2), round((image.height - 224) / 2)
             images.append(np.asarray(image.crop((left, top, left + 224, top + 224))))
-            poses.append(np.degrees(scipy.io.loadmat(picture.with_suffix(".mat"))["Pose_Para"][0][:3]))
+            poses.append(np.degrees(scipy.io.loadmat(image_path.with_suffix(".mat"))["Pose_Para"][0][:3]))
     np.savez(out / "loop.npz", image=np.array(images), pose=np.array(poses), img_size=224)
     return len(images)
 
@@ -122,13 +122,13 @@ def timed(contenders: dict[str, Run], rounds: int) -> tuple[int, dict[str, list[
 
 
 def decode(paths: list[str]) -> int:
-    """Decode pictures and do nothing with them."""
+    """Decode images and do nothing with them."""
     cv2.setNumThreads(1)
     return sum(cv2.imread(path) is not None for path in paths)
 
 
 def decoder(known: list[tuple[str, np.ndarray, np.ndarray]], jobs: int) -> Run:
-    """Return a function that decodes all pictures in so many processes: what the machine gives at that time."""
+    """Return a function that decodes all images in so many processes: what the machine gives at that time."""
     paths = [path for path, *_ in known]
     shares = [paths[i : i + UNIT_HEADS] for i in range(0, len(paths), UNIT_HEADS)]
     return lambda: sum(Engine(jobs).map(decode, shares))
@@ -140,7 +140,7 @@ def ratio(times: dict[str, list[float]], slow: str, fast: str) -> float:
 
 
 def reading(built: Path, out: Path) -> list[str]:
-    """Return rows of the table on random reads of 224 px crops: one by one from HDF5, and from the pictures."""
+    """Return rows of the table on random reads of 224 px crops: one by one from HDF5, and from the images."""
     exporter(built, out, "square", 1)()
     rows = manifest.read(built / "pool.parquet").to_pylist()
     order = np.random.default_rng(0).permutation(len(rows))[:400]
@@ -149,8 +149,8 @@ def reading(built: Path, out: Path) -> list[str]:
         contiguous = file["image"]
         chunked = other.create_dataset("image", data=contiguous[:], chunks=(1, *contiguous.shape[1:]))
         contenders: dict[str, Run] = {
-            "decode and crop from the pictures": lambda: sum(
-                len(crop(images.picture(r["dataset"], r["image_path"]), crop_box(r, recipe) or (), recipe)) > 0
+            "decode and crop from the images": lambda: sum(
+                len(crop(images.image(r["dataset"], r["image_path"]), crop_box(r, recipe) or (), recipe)) > 0
                 for r in (rows[i] for i in order)
             ),
             "HDF5, a chunk a crop": lambda: sum(len(chunked[i]) > 0 for i in order),
@@ -174,7 +174,7 @@ def main() -> None:
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
         data, built = Path(folder), Path(folder, "built")
-        w300lp_writer.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_pictures=64)
+        w300lp_writer.write(data, chosen.pairs // 2, views=8, landmarks=False, distinct_images=64)
         root = data / "300W_LP"
         build(BuildConfig(("300wlp",), built, roots={"300wlp": str(root)}))
         folders = sorted(p for p in root.iterdir() if p.name != "Code")
@@ -215,7 +215,7 @@ def main() -> None:
         lines += ["", "| one crop of 224 px, in random order | microseconds | times faster |", "|---|---:|---:|"]
         lines += reading(built, data)
     about = [
-        f"300W-LP as generated, {heads} pictures of 450x450 px; medians of {chosen.rounds} rounds.",
+        f"300W-LP as generated, {heads} images of 450x450 px; medians of {chosen.rounds} rounds.",
         describe_machine("opencv-python-headless", "h5py", "pillow"),
         "",
     ]

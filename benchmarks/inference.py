@@ -1,4 +1,4 @@
-"""Times the networks, torch against onnxruntime, and pictures to predictions against the usual loop.
+"""Times the networks, torch against onnxruntime, and images to predictions against the usual loop.
 
     python benchmarks/inference.py [--parts networks,onnx,manifest] [--models NAME ...] [--quick] [--out FOLDER]
 
@@ -7,8 +7,8 @@
   that differ in their training alone are timed once. Where 64 crops take too long, as many as fit are taken.
 * onnx: FSA-Net in torch as it is, as `ubhpd predict` runs it, and as `ubhpd onnx` writes it in onnxruntime, with the
   same number of threads.
-* manifest: pictures of 450x450 px on disk to a prediction file, `ubhpd predict` against the loop of the field's
-  scripts: one picture at a time, opened with PIL, cropped, resized, judged; the table saved at the end by pandas.
+* manifest: images of 450x450 px on disk to a prediction file, `ubhpd predict` against the loop of the field's
+  scripts: one image at a time, opened with PIL, cropped, resized, judged; the table saved at the end by pandas.
 
 Contenders of one table take turns within a round; a time is the median, a ratio the median of the ratios within a
 round. FOLDER gets inference.json and inference.md, written anew after each result.
@@ -191,10 +191,10 @@ def _against_onnx(eager: Any, predictor: NetworkPredictor, session: Any, crops: 
 
 
 def time_manifest(heads: int, rounds: int) -> Iterator[Row]:
-    """Yield a row for each FSA-Net on generated pictures."""
+    """Yield a row for each FSA-Net on generated images."""
     with tempfile.TemporaryDirectory() as folder:
         data, built = Path(folder), Path(folder, "built")
-        w300lp_writer.write(data, heads // 2, views=8, landmarks=False, distinct_pictures=64)
+        w300lp_writer.write(data, heads // 2, views=8, landmarks=False, distinct_images=64)
         build(BuildConfig(("300wlp",), built, roots={"300wlp": str(data / "300W_LP")}))
         path = built / "pool.parquet"
         rows = manifest.read(path).to_pylist()
@@ -221,7 +221,7 @@ def time_manifest(heads: int, rounds: int) -> Iterator[Row]:
 
 
 def usual_loop(weights: Path, rows: list[Row], root: Path, out: Path) -> int:
-    """Judge picture after picture as the field's scripts do; boxes are 60 % about the landmarks, as FSA-Net's."""
+    """Judge image after image as the field's scripts do; boxes are 60 % about the landmarks, as FSA-Net's."""
     model = Model.of_checkpoint(weights)
     found = []
     for row in rows:
@@ -271,7 +271,7 @@ def page(results: dict[str, Any]) -> str:
         lines += ["", GAP]
     if rows := results.get("manifest"):
         lines += [
-            "", "## A manifest of pictures to a prediction file", "",
+            "", "## A manifest of images to a prediction file", "",
             "| model | heads | usual loop, heads a second | `ubhpd predict`, heads a second | times faster |",
             "|---|---:|---:|---:|---:|",
         ]  # fmt: skip

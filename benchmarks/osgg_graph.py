@@ -47,7 +47,7 @@ class Heads(NamedTuple):
 
 
 def draw_heads(count: int, rng: np.random.Generator) -> Heads:
-    """Return heads of uniform pose, the middle of their 68 landmarks in the middle of the picture."""
+    """Return heads of uniform pose, the middle of their 68 landmarks in the middle of the image."""
     angles = rng.uniform(-1, 1, (count, 3)) * LIMITS_DEG
     turned = np.einsum("nij,kj->nki", matrix_from_euler(angles), mean_face_mm())
     xy = turned[..., :2] * (1, -1)

@@ -1,11 +1,11 @@
 """Times the renderer of synthetic heads on one core, and makes the contact sheet of the documents.
 
-    python benchmarks/render.py [--pictures 200] [--rounds 5] [--out docs/benchmarks/render.md] [--sheet FILE.jpg]
+    python benchmarks/render.py [--images 200] [--rounds 5] [--out docs/benchmarks/render.md] [--sheet FILE.jpg]
 
-A picture is timed from its pose to its pixels: posing, projection, rasterising, shading, background and noise, without
+An image is timed from its pose to its pixels: posing, projection, rasterising, shading, background and noise, without
 the encoding as JPEG: of people whose shape, hair and texture are made already; of twenty people with five expressions
-each, made in the time that counts; and of a new person in every picture. They are drawn person by person, as
-`ubhpd synth` does. Given are medians of pictures a second of the process's own time: other work on the machine does not
+each, made in the time that counts; and of a new person in every image. They are drawn person by person, as
+`ubhpd synth` does. Given are medians of images a second of the process's own time: other work on the machine does not
 count, though it slows the memory.
 """
 
@@ -25,7 +25,7 @@ from ubhpd.synth.renderer.paint import bare_texture
 from ubhpd.synth.renderer.persons import expression_of
 from ubhpd.synth.renderer.render import person_of, texture
 from ubhpd.synth.renderer.shape import landmarks68
-from ubhpd.synth.writers.writer_files import face_view, picture
+from ubhpd.synth.writers.writer_files import draw_image, face_view
 
 _SHEET_POSES = (
     (0, 0, 0), (-35, 5, 0), (40, -10, 5), (-65, 0, -5), (70, 10, 8), (88, 0, 0), (0, 35, 0), (10, -40, 0),
@@ -42,7 +42,7 @@ def heads(count: int, people: int, first: int) -> list[Head]:
     return sorted(drawn, key=lambda h: (h.subject, h.expression))
 
 
-def pictures_a_second(drawn: list[Head], side: int, rounds: int, forget: bool) -> float:
+def images_a_second(drawn: list[Head], side: int, rounds: int, forget: bool) -> float:
     """Return the median over rounds; `forget` makes every person anew each round."""
     found = []
     for number in range(rounds + 1):
@@ -51,7 +51,7 @@ def pictures_a_second(drawn: list[Head], side: int, rounds: int, forget: bool) -
                 cache.cache_clear()
         start = time.process_time()
         for index, head in enumerate(drawn):
-            picture([(face_view(head, side), head)], (side, side), np.random.default_rng([number, index]))
+            draw_image([(face_view(head, side), head)], (side, side), np.random.default_rng([number, index]))
         found.append(len(drawn) / (time.process_time() - start))
     return statistics.median(found[1:])
 
@@ -67,7 +67,7 @@ def sheet(path: Path, side: int = 176) -> None:
             subject = 500 + number
             head = Head(yaw, pitch, roll, subject, (0.0, -60.0, 900.0), 1.15, expression_of(subject, 0))
             view = face_view(head, 2 * side)
-            image = picture([(view, head)], (2 * side, 2 * side), np.random.default_rng([48, number]))
+            image = draw_image([(view, head)], (2 * side, 2 * side), np.random.default_rng([48, number]))
             if row == 5:
                 for x, y in view.project(landmarks68(subject, head.expression))[:, :2] * 16:
                     cv2.circle(image, (round(x), round(y)), 36, (60, 255, 60), -1, cv2.LINE_AA, 4)
@@ -80,7 +80,7 @@ def sheet(path: Path, side: int = 176) -> None:
 def main() -> None:
     """Run and print."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--pictures", type=int, default=200)
+    arguments.add_argument("--images", type=int, default=200)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--out", type=Path)
     arguments.add_argument("--sheet", type=Path)
@@ -89,15 +89,15 @@ def main() -> None:
         sheet(chosen.sheet)
         return
     cv2.setNumThreads(1)
-    lines = ["| side | people | pictures/s, one core |", "|---|---|---:|"]
+    lines = ["| side | people | images/s, one core |", "|---|---|---:|"]
     cases = {
-        "made already": heads(chosen.pictures, 3, 1),
-        "20, each with 5 expressions": heads(chosen.pictures, 20, 1),
-        "all new": heads(min(chosen.pictures, 60), min(chosen.pictures, 60), 1000),
+        "made already": heads(chosen.images, 3, 1),
+        "20, each with 5 expressions": heads(chosen.images, 20, 1),
+        "all new": heads(min(chosen.images, 60), min(chosen.images, 60), 1000),
     }
     for side in (128, 256, 450):
         for people, drawn in cases.items():
-            speed = pictures_a_second(drawn, side, chosen.rounds, people != "made already")
+            speed = images_a_second(drawn, side, chosen.rounds, people != "made already")
             lines.append(f"| {side} px | {people} | {speed:.0f} |")
     count = person_of(1, expression_of(1, 0)).triangles.shape[1]
     about = [

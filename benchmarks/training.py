@@ -2,11 +2,11 @@
 
     python benchmarks/training.py [--models NAME ...] [--all] [--rounds 5] [--seconds 10] [--quick] [--out FILE]
 
-* the usual loader, in usual_loader.py, does for each head what Hopenet's (code/datasets.py) does: picture opened and
+* the usual loader, in usual_loader.py, does for each head what Hopenet's (code/datasets.py) does: image opened and
   decoded with PIL, loadmat twice, crop, resize, float32 tensor with mean and deviation; torch's DataLoader with 2
   worker processes. The step is the plain one: forward, loss, backward, optimiser.
 * ubhpd: crops cut before into the cache, `Feed` with as many threads as cores, and the step of its loop, both as
-  `ubhpd train` runs them: as by default, with the channels of pictures first in memory, in 16 bits (bfloat16 on a CPU),
+  `ubhpd train` runs them: as by default, with the channels of images first in memory, in 16 bits (bfloat16 on a CPU),
   and on a GPU also compiled.
 * feeding alone: the same batches brought to the device and normalised there, and no network.
 
@@ -146,7 +146,7 @@ class Data(NamedTuple):
 
 def generated(folder: Path, heads: int) -> Data:
     """Write 300W-LP and build it."""
-    w300lp_writer.write(folder, heads // 2, views=8, distinct_pictures=64)
+    w300lp_writer.write(folder, heads // 2, views=8, distinct_images=64)
     data = Data(folder / "300W_LP", folder / "built", folder / "runs")
     build(BuildConfig(("300wlp",), data.built, roots={"300wlp": str(data.raw)}))
     return data
@@ -165,8 +165,8 @@ def timed(name: str, data: Data, rounds: int, seconds: float, device: torch.devi
     order = Order(found.usable, recipe.batch_size, 0)
     pinned = device.type == "cuda"
     feeds = [Feed(found.heads, model.recipe, names, 0, 0, pinned) for names in (recipe.augmentations, ())]
-    pictures = table.column("image_path").to_pylist()
-    usual = UsualHeads([str(data.raw / pictures[row]) for row in found.usable.tolist()], model.recipe)
+    images = table.column("image_path").to_pylist()
+    usual = UsualHeads([str(data.raw / images[row]) for row in found.usable.tolist()], model.recipe)
     check_agreement(usual, found)
 
     def loop_contender(way: str) -> Step:
@@ -243,11 +243,11 @@ def page(rows: list[dict[str, Any]], about: list[str]) -> str:
     return "\n".join([*lines, ""])
 
 
-def distinct_pictures() -> list[str]:
-    """Return the networks that see single pictures; of variants with the same layers the first."""
+def distinct_images() -> list[str]:
+    """Return the networks that see single images; of variants with the same layers the first."""
     first: dict[tuple[str, int | None], str] = {}
     for name, card in catalogue().items():
-        if card.kind == "picture":
+        if card.kind == "image":
             first.setdefault((card.file, card.parameters), name)
     return list(first.values())
 
@@ -255,7 +255,7 @@ def distinct_pictures() -> list[str]:
 def main() -> None:
     """Run the comparison and write what it finds, anew after each network."""
     arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    arguments.add_argument("--models", nargs="*", default=list(SMALL), help="networks that see single pictures")
+    arguments.add_argument("--models", nargs="*", default=list(SMALL), help="networks that see single images")
     arguments.add_argument("--all", action="store_true", help="all of those, one of each set of the same layers")
     arguments.add_argument("--heads", type=int, default=600)
     arguments.add_argument("--rounds", type=int, default=5)
@@ -263,13 +263,13 @@ def main() -> None:
     arguments.add_argument("--quick", action="store_true", help="a round of half seconds; writes nothing")
     arguments.add_argument("--out", type=Path, default=PAGE)
     chosen = arguments.parse_args()
-    names = distinct_pictures() if chosen.all else chosen.models
-    if wrong := [n for n in names if n not in catalogue() or catalogue()[n].kind != "picture"]:
-        arguments.error(f"{wrong[0]} is no network that sees single pictures")
+    names = distinct_images() if chosen.all else chosen.models
+    if wrong := [n for n in names if n not in catalogue() or catalogue()[n].kind != "image"]:
+        arguments.error(f"{wrong[0]} is no network that sees single images")
     rounds, seconds = (1, 0.5) if chosen.quick else (chosen.rounds, chosen.seconds)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     about = [
-        f"300W-LP as generated, {chosen.heads} pictures of 450x450 px; medians of {rounds} rounds of {seconds:g} s.",
+        f"300W-LP as generated, {chosen.heads} images of 450x450 px; medians of {rounds} rounds of {seconds:g} s.",
         describe_machine("torch", "opencv-python-headless", "pillow", "scipy"),
         f"Device: {device_title(device.type)}.",
     ]

@@ -24,7 +24,7 @@ Example = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class UsualHeads(Dataset[Example]):
-    """Heads as Hopenet's loader gives them: picture (3, size, size), yaw, pitch, roll in degrees, landmarks (68, 2)."""
+    """Heads as Hopenet's loader gives them: image (3, size, size), yaw, pitch, roll in degrees, landmarks (68, 2)."""
 
     def __init__(self, paths: list[str], recipe: InputRecipe) -> None:
         self._paths, self._size = paths, recipe.size
@@ -44,18 +44,18 @@ class UsualHeads(Dataset[Example]):
         image = image.crop((int(x_min), int(y_min), int(x_max), int(y_max)))
         image = image.resize((self._size, self._size), Image.Resampling.BILINEAR)
         pixels = np.ascontiguousarray(np.asarray(image)[:, :, :: self._step].transpose(2, 0, 1))
-        picture = (torch.from_numpy(pixels).float() - self._mean) / self._std
+        pixels = (torch.from_numpy(pixels).float() - self._mean) / self._std
         corner, side = np.array([[x_min], [y_min]]), np.array([[x_max - x_min], [y_max - y_min]])
         landmarks = ((points - corner) / side - 0.5).T.astype(np.float32)
-        return picture, torch.tensor([yaw, pitch, roll], dtype=torch.float64), torch.from_numpy(landmarks)
+        return pixels, torch.tensor([yaw, pitch, roll], dtype=torch.float64), torch.from_numpy(landmarks)
 
 
 def usual_batches(heads: UsualHeads, size: int, device: torch.device) -> Generator[HeadBatch, None, None]:
     """Yield batches of the usual loader without end."""
     order = RandomSampler(heads, replacement=True, num_samples=ENDLESS)
-    for pictures, angles, landmarks in DataLoader(heads, size, sampler=order, num_workers=WORKERS):
+    for images, angles, landmarks in DataLoader(heads, size, sampler=order, num_workers=WORKERS):
         target = Target(angles.float(), matrix_from_euler(angles).float(), landmarks)
-        yield HeadBatch(np.empty(0, dtype=np.int64), pictures, target).to(device)
+        yield HeadBatch(np.empty(0, dtype=np.int64), images, target).to(device)
 
 
 def plain_step(model: Model, recipe: TrainingRecipe, device: torch.device) -> Callable[[HeadBatch], None]:

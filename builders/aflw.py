@@ -1,10 +1,10 @@
-"""AFLW, Annotated Facial Landmarks in the Wild: 24,384 faces of Flickr pictures in an SQLite database.
+"""AFLW, Annotated Facial Landmarks in the Wild: 24,384 faces of Flickr images in an SQLite database.
 
 Layout: data/aflw.sqlite and data/flickr/{0,2,3}/imageNNNNN.jpg. One joined query gives a row per pose, one
-bulk query the landmarks. A picture holds several faces, so a head is named by its face_id.
+bulk query the landmarks. An image holds several faces, so a head is named by its face_id.
 
 Handled: poses marked undefined or impossible by +-2 pi (anything from 6.2 rad on); the 12 poses without a
-FaceRect, which keep their angles and the reason missing_box; squares that leave the picture; invisible
+FaceRect, which keep their angles and the reason missing_box; squares that leave the image; invisible
 landmarks, which have no row, become NaN; a second pose or rectangle of the same face; paths in the database
 that would lead out of its folder. A database that SQLite cannot read ends the build with one sentence.
 
@@ -35,7 +35,7 @@ from ubhpd.raw.source import Refused, Source
 NAME = "aflw"
 TITLE = "AFLW: Annotated Facial Landmarks in the Wild"
 HOMEPAGE = "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/aflw/"
-LICENSE = "pictures belong to their Flickr owners; research only, not commercial, no redistribution"
+LICENSE = "images belong to their Flickr owners; research only, not commercial, no redistribution"
 CITATION = (
     "M. Koestinger, P. Wohlhart, P. M. Roth, H. Bischof: Annotated Facial Landmarks in the Wild: A Large-scale, "
     "Real-world Database for Facial Landmark Localization. ICCV Workshops 2011."
@@ -51,7 +51,7 @@ PUBLISHED: dict[str, int] = {"aflw/": 24384}
 OUT_OF_RANGE: frozenset[str] = frozenset()  # no list was published: 976 faces lie beyond 90 degrees
 
 _DATABASE = "data/aflw.sqlite"
-_PICTURE = re.compile(r"[0-9]+/[^/\\\x00-\x1f]+\.\w+")  # the content decides whether it is a picture
+_IMAGE = re.compile(r"[0-9]+/[^/\\\x00-\x1f]+\.\w+")  # the content decides whether it is an image
 _MAX_PX = 1e6
 _UNDEFINED_RAD = 6.2  # the official code writes -2 pi for undefined and +2 pi for impossible
 _POINTS = [
@@ -108,7 +108,7 @@ def recognise(source: Source, path: str) -> bool:
 
 
 def recognise_part(source: Source, path: str) -> bool:
-    """Return True if the folder holds pictures of the dataset without its database, as three of the archives do."""
+    """Return True if the folder holds images of the dataset without its database, as three of the archives do."""
     return any(e.is_dir for e in source.listdir(f"{path}/data/flickr" if path else "data/flickr"))
 
 
@@ -116,7 +116,7 @@ def units(source: Source, options: Options) -> list[Unit]:
     """Return units of 2,000 faces in the order of face_id."""
     with _database(source) as database:
         rows = database.execute("SELECT DISTINCT face_id FROM FacePose ORDER BY face_id").fetchall()
-        pictures = dict(database.execute(_LIST).fetchall())
+        images = dict(database.execute(_LIST).fetchall())
     faces = []
     for (face_id,) in rows:
         if not isinstance(face_id, int):
@@ -125,7 +125,7 @@ def units(source: Source, options: Options) -> list[Unit]:
     found = []
     for start in range(0, len(faces), _UNIT_SIZE):
         chunk = faces[start : start + _UNIT_SIZE]
-        paths = {f"data/flickr/{pictures[f]}" for f in chunk if _is_picture(pictures.get(f))}
+        paths = {f"data/flickr/{images[f]}" for f in chunk if _is_image(images.get(f))}
         found.append(Unit(str(chunk[0]), (chunk[0], chunk[-1]), len(chunk), (_DATABASE, *sorted(paths))))
     return found
 
@@ -140,7 +140,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     for face_id, filepath, *angles_and_square in rows:
         count = seen[face_id] = seen.get(face_id, 0) + 1
         sample_id = f"aflw/{face_id}"
-        path = f"data/flickr/{filepath}" if _is_picture(filepath) else None
+        path = f"data/flickr/{filepath}" if _is_image(filepath) else None
         try:
             if count > 1:
                 sample_id = f"{sample_id}#{count}"
@@ -171,19 +171,19 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
 
 
 def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: list[Any]) -> tuple[Any, Any, Any]:
-    """Return (picture size, roll pitch yaw in radians, x y w h of the square or None)."""
+    """Return (image size, roll pitch yaw in radians, x y w h of the square or None)."""
     if path is None:
-        raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the picture path {filepath!r}")
+        raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the image path {filepath!r}")
     angles, square = row[:3], row[3:]
     if not all(isinstance(a, (int, float)) and np.isfinite(a) for a in angles):
         raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the pose {angles}")
     if any(abs(a) >= _UNDEFINED_RAD for a in angles):
         raise Refused("undefined_pose", f"{_DATABASE}: face {face_id} is marked as without a pose ({angles})")
     if all(v is None for v in square):
-        return source.picture_size(path), angles, None
+        return source.image_size(path), angles, None
     if not all(isinstance(v, (int, float)) and abs(v) <= _MAX_PX for v in square) or min(square[2:]) <= 0:
         raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the rectangle {square}")
-    return source.picture_size(path), angles, square
+    return source.image_size(path), angles, square
 
 
 def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int, Any]:
@@ -202,8 +202,8 @@ def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int,
     return points
 
 
-def _is_picture(filepath: Any) -> bool:
-    return isinstance(filepath, str) and _PICTURE.fullmatch(filepath) is not None
+def _is_image(filepath: Any) -> bool:
+    return isinstance(filepath, str) and _IMAGE.fullmatch(filepath) is not None
 
 
 @contextmanager

@@ -1,14 +1,14 @@
-"""AFLW2000-3D: the first 2,000 pictures of AFLW with a fitted 3-D face, the field's usual test set.
+"""AFLW2000-3D: the first 2,000 images of AFLW with a fitted 3-D face, the field's usual test set.
 
 Layout: imageNNNNN.jpg beside imageNNNNN.mat, and a folder Code with the viewer, whose .mat files are no samples.
 
 Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); an invisible
 point becomes NaN (AFLW's (-1, -1), which in these files is (-1, 452), as the authors turned y round with the
 rest); float64 parameters; angles as absurd as 893 degrees, kept as they are and
-refused by --max-angle; a picture or a .mat without its twin. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
+refused by --max-angle; an image or a .mat without its twin. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
 
 The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking minimum and maximum over
-pt2d with its invisible points included, which moves most boxes to the picture's lower left corner, can be had
+pt2d with its invisible points included, which moves most boxes to the image's lower left corner, can be had
 from landmarks21 by writing (-1, height + 2) for each NaN.
 Coordinates are the file's own, as MATLAB counts: the first pixel is 1.
 """
@@ -108,7 +108,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     good: list[tuple[Any, ...]] = []
     for stem in unit.items:
         try:
-            size = source.picture_size(f"{stem}.jpg")
+            size = source.image_size(f"{stem}.jpg")
             pose, pt2d, pt3d = _label(source, reader, f"{stem}.mat")
             if pt2d.shape[1] != 21:
                 yield Note("pt2d with 23 columns: its first 21 are the points of AFLW")

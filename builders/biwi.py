@@ -1,6 +1,6 @@
 """BIWI Kinect Head Pose Database: 24 recordings of 20 people, head pose from a Kinect and a face template.
 
-Layout: a folder NN per recording with pictures, depth, calibrations and one pose file per frame, and the
+Layout: a folder NN per recording with images, depth, calibrations and one pose file per frame, and the
 person's template mesh NN.obj beside it. The pose is that of the depth camera; option frame=rgb turns it
 into the colour camera's by the extrinsics in rgb.cal, a difference of 1 to 1.5 degrees.
 
@@ -8,12 +8,12 @@ Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.tx
 there, pose.txt alone counts); trailing spaces and blank lines; frames in no order; partial copies. Four people
 sit in two recordings each, so a split by recording is not a split by person: use subject_id.
 
-The box is that of the template, posed and projected into the colour picture (bbox_kind
+The box is that of the template, posed and projected into the colour image (bbox_kind
 template_projection). Without rgb.cal or a whole template there is no box, and a remark says so.
 
 Refused: a matrix that is no rotation within 1e-3, or a centre that is not 0.2 to 5 m before the camera; all heads
 of a recording whose rgb.cal is damaged (absent, it is refused only with frame=rgb); a depth.bin whose head states
-no picture size, and with --check-images one whose runs do not fill it. depth.cal is not needed and not read.
+no image size, and with --check-images one whose runs do not fill it. depth.cal is not needed and not read.
 
 pose.bin holds centre x y z (mm), pitch, yaw, roll (degrees) as float32; R = Rz(roll) Ry(yaw) Rx(pitch) in the
 camera frame gives the matrix of pose.txt to 7e-6 degrees on ten frames for which both are known.
@@ -124,20 +124,20 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     good: list[tuple[Any, ...]] = []
     for number, kinds in unit.items:
         stem = f"{sequence}/frame_{number}"
-        picture = f"{stem}_rgb.png"
+        image = f"{stem}_rgb.png"
         try:
             if fault:
                 raise fault
             if "rgb.png" not in kinds:
-                raise Refused("missing_image", f"{picture}: no such file")
-            size = source.picture_size(picture)
+                raise Refused("missing_image", f"{image}: no such file")
+            size = source.image_size(image)
             pose = _pose(source, stem, kinds)
             if "depth.bin" in kinds:
                 _check_depth(source, f"{stem}_depth.bin")
-            good.append((number, picture, size, *pose))
+            good.append((number, image, size, *pose))
         except Refused as refused:
             sample_id, recording = f"biwi/{stem}", f"biwi/{sequence}"
-            yield Drop(sample_id, refused.reason, refused.detail, picture, recording, int(number))
+            yield Drop(sample_id, refused.reason, refused.detail, image, recording, int(number))
     yield from _records(sequence, good, camera, template, options)
 
 
@@ -146,7 +146,7 @@ def _records(
 ) -> Iterator[Record | Drop]:
     if not good:
         return
-    numbers, pictures, sizes, nines, triples, raw = zip(*good, strict=True)
+    numbers, images, sizes, nines, triples, raw = zip(*good, strict=True)
     matrices, centres = np.array(nines).reshape(-1, 3, 3), np.array(triples)
     boxes: Any = [None] * len(good)
     with np.errstate(all="ignore"):  # what is not finite is refused below
@@ -166,11 +166,11 @@ def _records(
             fault = f"its nine numbers are no rotation (R R^T differs from I by {defects[i]:.2g})"
             if defects[i] <= _MAX_DEFECT:
                 fault = f"its head centre {tuple(centres[i].tolist())} mm is not before the camera"
-            yield Drop(sample_id, "bad_label", f"{label}: {fault}", pictures[i], recording, int(number))
+            yield Drop(sample_id, "bad_label", f"{label}: {fault}", images[i], recording, int(number))
             continue
         box, (width, height), (yaw, pitch, roll) = boxes[i], sizes[i], angles[i].tolist()
         yield Record(
-            sample_id, pictures[i], width, height, yaw, pitch, roll, flat[i],
+            sample_id, images[i], width, height, yaw, pitch, roll, flat[i],
             raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin",
             subject_id=person, sequence_id=recording, frame_index=int(number),
             bbox_xyxy=box, bbox_kind=None if box is None else "template_projection",
@@ -227,7 +227,7 @@ def _parse_calibration(data: bytes, path: str) -> Camera:
     camera = Camera(numbers[:9].reshape(3, 3), numbers[13:22].reshape(3, 3), numbers[22:25])
     (fx, skew, cx), (zero, fy, cy), last = camera.matrix
     pinhole = zero == 0 and tuple(last) == (0, 0, 1) and fx > 0 and max(abs(skew), abs(fx - fy)) <= 0.1 * fx
-    centred = 0 < cx < numbers[25] and 0 < cy < numbers[26]  # the last two are the size of the picture
+    centred = 0 < cx < numbers[25] and 0 < cy < numbers[26]  # the last two are the size of the image
     with np.errstate(all="ignore"):
         turned = orthonormality_error(camera.rotation) <= _MAX_DEFECT
     if not (pinhole and centred and turned):
@@ -273,7 +273,7 @@ def _check_depth(source: Source, path: str) -> None:
     head = source.head(path, 8)
     width, height = struct.unpack_from("<ii", head) if len(head) >= 8 else (0, 0)
     if not (0 < width <= 4096 and 0 < height <= 4096):
-        raise Refused("bad_depth", f"{path}: its head does not state a picture size")
+        raise Refused("bad_depth", f"{path}: its head does not state an image size")
     if not source.thorough:
         return
     data = source.read(path)
@@ -287,5 +287,5 @@ def _check_depth(source: Source, path: str) -> None:
         end = position + 8 + 2 * full
         is_cut = end > len(data) and position + 4 != len(data)  # a last run of nothing may stand alone
         if empty < 0 or full < 0 or pixels > width * height or is_cut:
-            raise Refused("bad_depth", f"{path}: a run of pixels leads beyond the picture or the file")
+            raise Refused("bad_depth", f"{path}: a run of pixels leads beyond the image or the file")
         position = end

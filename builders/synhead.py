@@ -1,17 +1,17 @@
 """SynHead: ten rendered heads that replay 70 recorded tracks of head motion.
 
 Layout: four folders of tracks, each with NN.csv (one row per frame, no header: pitch, yaw, roll in degrees)
-and a folder of numbered PNG pictures per head model, <model>/NN/*.png. All heads share a track's csv.
+and a folder of numbered PNG images per head model, <model>/NN/*.png. All heads share a track's csv.
 
-Handled: pictures sorted by number, not as text; softkinetic and softkinect; a csv and a folder of pictures of
-different length, whose pairing nobody can know, so that all of it is refused. Remarked: numbers of pictures with
+Handled: images sorted by number, not as text; softkinetic and softkinect; a csv and a folder of images of
+different length, whose pairing nobody can know, so that all of it is refused. Remarked: numbers of images with
 gaps (they are paired in their order) and a csv whose last line has no line end, so that it may be cut.
 
 Assumed, from a single source: the column order, and yaw with the opposite sign of 300W-LP. When BIWI is in the
 same build, the tracks called BIWI (which replay it) are compared with BIWI's own angles, and a remark says
 which order and signs fit. Options columns and signs change the assumption, for example
 columns=yaw,pitch,roll signs=+++ (signs of pitch, yaw, roll against the canonical ones).
-There are no boxes and no landmarks; a head fills its 400x400 picture.
+There are no boxes and no landmarks; a head fills its 400x400 image.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset()
 _FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkin(?:etic|ect)")
 _CSV = re.compile(r"(\d{2,})\.csv")
 _HEAD = re.compile(r"[fm]\d{2}")
-_PICTURE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which a Mac leaves beside 0.png
+_IMAGE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which a Mac leaves beside 0.png
 _MAX_ANGLE_DEG = 360.0  # beyond it a number is damage
 _MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
 _ANGLES = ("pitch", "yaw", "roll")
@@ -102,13 +102,13 @@ def units(source: Source, options: Options) -> list[Unit]:
         for head in entries:
             if not (head.is_dir and _HEAD.fullmatch(head.name)):
                 continue
-            with_pictures = {e.name for e in source.listdir(f"{folder.name}/{head.name}") if e.is_dir}
-            for track in sorted(tracks | {t for t in with_pictures if t.isdigit()}):
-                pictures = _pictures(source, f"{folder.name}/{head.name}/{track}")
-                paths = tuple(path for _, path in pictures)
+            with_images = {e.name for e in source.listdir(f"{folder.name}/{head.name}") if e.is_dir}
+            for track in sorted(tracks | {t for t in with_images if t.isdigit()}):
+                images = _images(source, f"{folder.name}/{head.name}/{track}")
+                paths = tuple(path for _, path in images)
                 table = f"{folder.name}/{track}.csv"
                 items = (folder.name, track, head.name)
-                found.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(pictures), (table, *paths)))
+                found.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(images), (table, *paths)))
     return found
 
 
@@ -116,32 +116,32 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     """Yield the frames of a track as one head replays it."""
     folder, track, head = unit.items
     sequence = f"synhead/{unit.key}"
-    table, pictures = f"{folder}/{track}.csv", _pictures(source, f"{folder}/{head}/{track}")
+    table, images = f"{folder}/{track}.csv", _images(source, f"{folder}/{head}/{track}")
     try:
         rows, is_cut = number_rows(source.read(table), table, [_MAX_ANGLE_DEG] * 3, b",", may_go_on=True)
-        if len(rows) != len(pictures):
-            detail = f"{table}: {len(rows)} rows, but {folder}/{head}/{track} has {len(pictures)} pictures"
+        if len(rows) != len(images):
+            detail = f"{table}: {len(rows)} rows, but {folder}/{head}/{track} has {len(images)} images"
             raise Refused("frame_count_mismatch", detail)
     except Refused as refused:
-        for sample_id, (number, path) in zip(_sample_ids(sequence, pictures), pictures, strict=True):
+        for sample_id, (number, path) in zip(_sample_ids(sequence, images), images, strict=True):
             yield Drop(sample_id, refused.reason, refused.detail, path, sequence, number)
-        if not pictures:
+        if not images:
             yield Drop(sequence, refused.reason, refused.detail, None, sequence)
         return
     if is_cut:
         yield Note(f"{table}: its last line has no line end, so it may be cut", is_warning=True)
-    if pictures and pictures[-1][0] - pictures[0][0] != len(pictures) - 1:
+    if images and images[-1][0] - images[0][0] != len(images) - 1:
         where = f"{folder}/{head}/{track}"
-        yield Note(f"{where}: the numbers of its pictures have gaps; paired with the rows in order", is_warning=True)
+        yield Note(f"{where}: the numbers of its images have gaps; paired with the rows in order", is_warning=True)
     labels = np.array([row if isinstance(row, list) else [np.nan] * 3 for row in rows]).reshape(-1, 3)
     convention = options.convention
     angles, rotations = canonical_from_angles(labels, convention)
-    for i, (sample_id, (number, path)) in enumerate(zip(_sample_ids(sequence, pictures), pictures, strict=True)):
+    for i, (sample_id, (number, path)) in enumerate(zip(_sample_ids(sequence, images), images, strict=True)):
         row = rows[i]
         try:
             if isinstance(row, str):
                 raise Refused("bad_label", row)
-            size = source.picture_size(path)
+            size = source.image_size(path)
         except Refused as refused:
             yield Drop(sample_id, refused.reason, refused.detail, path, sequence, number)
             continue
@@ -194,15 +194,15 @@ def _correlation(first: Array, second: Array) -> Array:
     return np.nan_to_num(correlation, copy=False)
 
 
-def _pictures(source: Source, folder: str) -> list[tuple[int, str]]:
-    """Return the number and the path of the pictures of a folder in the order of their numbers."""
-    matches = ((_PICTURE.fullmatch(e.name), e.name) for e in source.listdir(folder))
+def _images(source: Source, folder: str) -> list[tuple[int, str]]:
+    """Return the number and the path of the images of a folder in the order of their numbers."""
+    matches = ((_IMAGE.fullmatch(e.name), e.name) for e in source.listdir(folder))
     return sorted((int(m[1]), f"{folder}/{name}") for m, name in matches if m)
 
 
-def _sample_ids(sequence: str, pictures: list[tuple[int, str]]) -> Iterator[str]:
+def _sample_ids(sequence: str, images: list[tuple[int, str]]) -> Iterator[str]:
     """Yield the names of the heads; where 1.png and 01.png both are there, the second ends in #2."""
     seen: dict[int, int] = {}
-    for number, _ in pictures:
+    for number, _ in images:
         seen[number] = seen.get(number, 0) + 1
         yield f"{sequence}/{number:06d}" + (f"#{seen[number]}" if seen[number] > 1 else "")

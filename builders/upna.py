@@ -11,7 +11,7 @@ carry a constant offset of the headband; labels=zeroed those relative to the fir
 Assumed, from a single source: R = Rx(pitch) Ry(-yaw) Rz(-roll) in frame C. For every video that moves enough
 the builder checks it: a rigid set of points is fitted to the 2-D landmarks under each of the 48 orders and
 signs of the three angles, and a remark says whether the assumption explains them as well as the best.
-A picture tells depth only up to reversal, so the fit keeps the shapes whose middle lies nearer to the camera.
+An image tells depth only up to reversal, so the fit keeps the shapes whose middle lies nearer to the camera.
 The box is that of the 2-D landmarks (bbox_kind landmarks54, or as many as there are); where their file is
 absent or damaged the heads of the video have no box, and a remark says so. A last line of landmarks without a
 line end may be cut and gives no box.

@@ -98,7 +98,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     for stem in stems:
         path = f"{folder}/{stem}"
         try:
-            size = source.picture_size(f"{path}.jpg")
+            size = source.image_size(f"{path}.jpg")
             pose, pt2d = _label(source, reader, f"{path}.mat")
             if options.landmarks == "projected":
                 pt2d = _projected(source, projected_reader, folder, stem)

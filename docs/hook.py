@@ -48,23 +48,23 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 @lru_cache(maxsize=16)
 def _pages(path: Path, content: bytes) -> dict[str, str | bytes]:
-    """Run a notebook, once for each content, and return its page and pictures by file name."""
+    """Run a notebook, once for each content, and return its page and images by file name."""
     lines, found = [], dict[str, str | bytes]()
     with tempfile.TemporaryDirectory() as folder:
         for number, (cell, shown) in enumerate(executed(path, Path(folder)), start=1):
             code = re.sub(r"^%.*\n", "", cell.text, flags=re.MULTILINE)
             lines.append(f"```python\n{code}\n```" if cell.kind == "code" else cell.text.replace("](../docs/", "](../"))
             for own in shown:
-                picture = f"{path.stem}-{number:02d}.png"
-                lines.append(_markdown(own, picture))
+                image = f"{path.stem}-{number:02d}.png"
+                lines.append(_markdown(own, image))
                 if isinstance(own.content, bytes):
-                    found[picture] = own.content
+                    found[image] = own.content
     return {f"{path.stem}.md": "\n\n".join(lines) + "\n", **found}
 
 
-def _markdown(shown: Shown, picture: str) -> str:
+def _markdown(shown: Shown, image: str) -> str:
     if isinstance(shown.content, bytes):
-        return f"![What the cell shows]({picture})"
+        return f"![What the cell shows]({image})"
     if shown.kind == "html":
         return _STYLE.sub("", shown.content)
     return f"```text\n{shown.content.rstrip()}\n```"

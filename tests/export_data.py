@@ -27,9 +27,9 @@ def built_once(factory):
 
 
 def _build(root):
-    w300lp_writer.write(root / "raw", 12, views=3, landmarks=False, distinct_pictures=6, bad_flips=1)
+    w300lp_writer.write(root / "raw", 12, views=3, landmarks=False, distinct_images=6, bad_flips=1)
     aflw_writer.write(root / "raw", 10, seed=2)
-    aflw2000_writer.write(root / "raw", 8, distinct_pictures=4)
+    aflw2000_writer.write(root / "raw", 8, distinct_images=4)
     biwi_writer.write(root / "raw", (1,), frames=4, with_depth=False)
     upna_writer.write(root / "raw", (1, 2), (1,), frames=5)
     sources = ("300wlp", "aflw", "aflw2000", "biwi", "upna")
@@ -65,8 +65,8 @@ def run(built, form, out, engine=None, **kwargs):
 
 
 def wanted_crop(built, row, recipe, size, colour=None):
-    picture = Images.of_build(built).picture(row["dataset"], row["image_path"], row["frame_index"])
-    return crop(picture, crop_box(row, RECIPES[recipe]), RECIPES[recipe], size, colour)
+    image = Images.of_build(built).image(row["dataset"], row["image_path"], row["frame_index"])
+    return crop(image, crop_box(row, RECIPES[recipe]), RECIPES[recipe], size, colour)
 
 
 def tree(folder):

@@ -1,4 +1,5 @@
-"""Models of a test's own in the room of baselines: the complete example of docs/add-a-model.md, a solver, and more."""
+"""Models of a test's own in the room of baselines: the complete example of docs/add-a-model.md, a geometric method, and
+more."""
 
 import importlib
 import re
@@ -12,14 +13,14 @@ from ubhpd.models.catalogue import catalogue
 
 PAGE = REPOSITORY / "docs" / "add-a-model.md"
 
-SOLVER = '''"""Mean: the mean of the heads, whatever it sees."""
+GEOMETRIC = '''"""Mean: the mean of the heads, whatever it sees."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 TITLE = "Mean"
-KIND = "solver"
+KIND = "geometric"
 PAPER = "none"
 CODE = ""
 LICENSE = "MIT"

@@ -7,17 +7,17 @@ from ubhpd.nn.outputs import matrix_from_euler
 
 
 def batch(network, recipe, n=16, seed=0, spread_deg=60.0):
-    """Return n inputs that differ clearly, and their made-up truth; landmarks lie inside the picture."""
+    """Return n inputs that differ clearly, and their made-up truth; landmarks lie inside the image."""
     draw = torch.Generator().manual_seed(seed)
     angles = (torch.rand((n, 3), generator=draw) * 2 - 1) * spread_deg
     landmarks = torch.rand((n, 68, 2), generator=draw) * 0.8 - 0.4
     coarse = torch.rand((n * recipe.frames, 3, 8, 8), generator=draw) * 255
-    pictures = torch.nn.functional.interpolate(coarse, size=recipe.size, mode="bilinear", align_corners=False)
+    images = torch.nn.functional.interpolate(coarse, size=recipe.size, mode="bilinear", align_corners=False)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (recipe.mean, recipe.std))
-    pictures = (pictures - mean) / std
+    images = (images - mean) / std
     if recipe.frames > 1:
-        pictures = pictures.unflatten(0, (n, recipe.frames))
-    return pictures, Target(angles, matrix_from_euler(angles), landmarks)
+        images = images.unflatten(0, (n, recipe.frames))
+    return images, Target(angles, matrix_from_euler(angles), landmarks)
 
 
 def mean_error_deg(network, output, target):

@@ -21,7 +21,7 @@ from ubhpd.synth.rendered_heads import Head
 from ubhpd.synth.renderer.shape import CODES_21
 from ubhpd.synth.writers import aflw_writer
 
-# In the tree: 39341 alone, 39342 and 39343 in one picture, 39344 alone, 39345 to 39347 together, 39348 and 39349
+# In the tree: 39341 alone, 39342 and 39343 in one image, 39344 alone, 39345 to 39347 together, 39348 and 39349
 # without a pose; 39347 has no rectangle.
 FIRST = "aflw/39341"
 
@@ -120,7 +120,7 @@ def test_a_head_without_rectangle_keeps_its_angles(tree: Path, tmp_path_factory:
     assert sum(r.drop_reason is not None for r in read_all("aflw", tree).records.values()) == 1
 
 
-def test_squares_may_leave_the_picture(tree: Path) -> None:
+def test_squares_may_leave_the_image(tree: Path) -> None:
     connection = sqlite3.connect(tree / "data" / "aflw.sqlite")
     query = connection.execute("SELECT face_id, x, y, w, h FROM FaceRect")
     rows = {f"aflw/{i}": (x, y, x + w, y + h) for i, x, y, w, h in query}
@@ -140,18 +140,18 @@ def test_an_impossible_rectangle_refuses_the_head(tree: Path, change: str) -> No
     assert len(said.records) == 6
 
 
-# Faces, pictures, rows
+# Faces, images, rows
 
 
-def test_several_faces_of_a_picture_are_several_heads(tree: Path) -> None:
+def test_several_faces_of_an_image_are_several_heads(tree: Path) -> None:
     records = read_all("aflw", tree).records
-    by_picture: dict[str, list[str]] = {}
+    by_image: dict[str, list[str]] = {}
     for record in records.values():
-        by_picture.setdefault(record.image_path, []).append(record.sample_id)
+        by_image.setdefault(record.image_path, []).append(record.sample_id)
         assert record.source_photo == f"aflw/{Path(record.image_path).stem}"
-    assert sorted(map(len, by_picture.values())) == [1, 1, 2, 3]
-    assert {p.split("/")[2] for p in by_picture} == {"0", "2", "3"} and all(
-        p.startswith("data/flickr/") for p in by_picture
+    assert sorted(map(len, by_image.values())) == [1, 1, 2, 3]
+    assert {p.split("/")[2] for p in by_image} == {"0", "2", "3"} and all(
+        p.startswith("data/flickr/") for p in by_image
     )
 
 
@@ -168,7 +168,7 @@ def test_a_second_row_of_a_face_is_a_duplicate(tree: Path, table: str) -> None:
     assert len(said.records) == 7 and len(said.drops) == 3
 
 
-def test_a_pose_without_its_face_or_picture_row(tree: Path) -> None:
+def test_a_pose_without_its_face_or_image_row(tree: Path) -> None:
     changed(tree, "DELETE FROM Faces WHERE face_id = 39341")
     assert read_all("aflw", tree).drops[FIRST].reason == "bad_label"
     changed(tree, "DELETE FROM FaceImages")
@@ -176,8 +176,8 @@ def test_a_pose_without_its_face_or_picture_row(tree: Path) -> None:
     assert not said.records and len(said.drops) == 9
 
 
-def test_pictures_are_joined_by_database_and_file(tree: Path) -> None:
-    """A second database with a file of the same name must not lend its picture."""
+def test_images_are_joined_by_database_and_file(tree: Path) -> None:
+    """A second database with a file of the same name must not lend its image."""
     changed(
         tree,
         "INSERT INTO FaceImages SELECT 99 + image_id, 'other', file_id, '3/image09999.jpg', 0, 1, 1 FROM FaceImages",
@@ -192,7 +192,7 @@ def test_pictures_are_joined_by_database_and_file(tree: Path) -> None:
     ["../../etc/passwd", "/etc/passwd", "0/../../../etc/passwd", "0/..", "0\\image.jpg", "", "0/", "image00002.jpg",
      "0/a\0b.jpg", "0/a\n.jpg", "x/image00002.jpg", None, b"0/image00002.jpg", 7],
 )  # fmt: skip
-def test_a_picture_path_that_leads_elsewhere_is_refused(tree: Path, filepath: Any) -> None:
+def test_an_image_path_that_leads_elsewhere_is_refused(tree: Path, filepath: Any) -> None:
     changed(tree, "CREATE TABLE Copy AS SELECT * FROM FaceImages", "DROP TABLE FaceImages",
             "ALTER TABLE Copy RENAME TO FaceImages",  # without NOT NULL
             ("UPDATE FaceImages SET filepath = ? WHERE image_id = 1", (filepath,)))  # fmt: skip
@@ -204,7 +204,7 @@ def test_a_picture_path_that_leads_elsewhere_is_refused(tree: Path, filepath: An
     assert len(said.records) == 6
 
 
-def test_the_ending_of_a_picture_is_not_assumed(tree: Path) -> None:
+def test_the_ending_of_an_image_is_not_assumed(tree: Path) -> None:
     name = next((tree / "data/flickr/0").iterdir())
     name.rename(name.with_suffix(".PNG"))  # by name only
     changed(tree, "UPDATE FaceImages SET filepath = replace(filepath, '.jpg', '.PNG') WHERE image_id = 1")
@@ -355,10 +355,10 @@ def test_the_database_is_not_written_to(tree: Path) -> None:
     assert sorted((p.name, p.stat().st_mtime_ns) for p in (tree / "data").iterdir()) == before
 
 
-def test_pictures_in_an_archive_of_their_own(tree: Path, tmp_path: Path) -> None:
-    """As downloaded: the database and each folder of pictures are separate archives."""
+def test_images_in_an_archive_of_their_own(tree: Path, tmp_path: Path) -> None:
+    """As downloaded: the database and each folder of images are separate archives."""
     before = plain_all(read_items("aflw", tree))
-    other = tmp_path / "pictures"
+    other = tmp_path / "images"
     (other / "data" / "flickr").mkdir(parents=True)
     shutil.move(tree / "data" / "flickr" / "2", other / "data" / "flickr" / "2")
     assert {d.reason for i, d in read_all("aflw", tree).drops.items() if i < "aflw/39348"} == {"missing_image"}

@@ -137,8 +137,8 @@ def test_models_in_code_are_no_samples(tree: Path) -> None:
     assert unit.size == 8 and not any("Code" in p for p in unit.paths)
 
 
-def test_a_folder_of_pictures_alone_is_not_this_dataset(tmp_path: Path) -> None:
-    """AFLW's own pictures have the same names."""
+def test_a_folder_of_images_alone_is_not_this_dataset(tmp_path: Path) -> None:
+    """AFLW's own images have the same names."""
     (tmp_path / "image00002.jpg").write_bytes(b"")
     assert not builder.recognise(Source(tree_at(tmp_path)), "")
     (tmp_path / "image00002.mat").write_bytes(b"")

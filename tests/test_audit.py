@@ -18,7 +18,7 @@ from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.quality import duplicates
 from ubhpd.quality.audit import KINDS, AuditOptions, audit, audit_places, audit_text, write_list
-from ubhpd.quality.duplicates import PictureHashes, hash_patches, nearest, patch_of, picture_hashes
+from ubhpd.quality.duplicates import ImageHashes, hash_patches, image_hashes, nearest, patch_of
 from ubhpd.synth.writers import biwi_writer
 
 NAMES = ("sample_id", "dataset", "subject_id", "sequence_id", "frame_index", "flip_of", "source_photo", "split")
@@ -209,12 +209,12 @@ def test_flip_pairs_of_170_000_heads_are_counted():
             "split": pa.array(np.where(rng.random(n) < 0.7, "train", "test").tolist()),
         }
     )
-    hashes = PictureHashes(rng.integers(0, 2**63, n, dtype=np.uint64), np.ones(n, dtype=bool), [])
+    hashes = ImageHashes(rng.integers(0, 2**63, n, dtype=np.uint64), np.ones(n, dtype=bool), [])
     report = audit(rows, hashes=[hashes])
     assert report.counts()["flip"]["pairs"] > 30_000
 
 
-# ---- pictures
+# ---- images
 
 
 @pytest.mark.parametrize("few", [0, 1 << 18])
@@ -272,7 +272,7 @@ def rebuilt(tmp_path):
     return out
 
 
-def picture_of(tmp_path, sequence, number=0):
+def image_of(tmp_path, sequence, number=0):
     return sorted((tmp_path / "raw").rglob(f"{sequence}/*_rgb.png"))[number]
 
 
@@ -291,26 +291,26 @@ def test_a_hash_survives_size_compression_and_brightness_and_tells_faces_apart(d
 
 
 def test_an_odd_box_is_no_failure():
-    picture = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
-    whole = patch_of(picture, None)
+    image = np.random.default_rng(0).integers(0, 255, (50, 60, 3), dtype=np.uint8)
+    whole = patch_of(image, None)
     for box in ((np.nan,) * 4, (70, 70, 90, 90), (5, 5, 5, 5), (30, 40, 10, 10), (-1e9, -1e9, 1e9, 1e9)):
-        assert np.array_equal(patch_of(picture, box), whole)
+        assert np.array_equal(patch_of(image, box), whole)
     assert patch_of(np.full((50, 60, 3), 7, np.uint8), None) is None
 
 
-def test_a_copied_picture_is_found_and_a_clean_split_stays_clean(out, tmp_path):
-    assert not audit_places(out, pictures=True, options=AuditOptions(bits=3)).has_leaks
-    shutil.copy(picture_of(tmp_path, "01"), picture_of(tmp_path, "02"))
-    faded = cv2.convertScaleAbs(cv2.imread(str(picture_of(tmp_path, "03", 2))), alpha=0.7, beta=10)
-    cv2.imwrite(str(picture_of(tmp_path, "02", 3)), faded)
+def test_a_copied_image_is_found_and_a_clean_split_stays_clean(out, tmp_path):
+    assert not audit_places(out, images=True, options=AuditOptions(bits=3)).has_leaks
+    shutil.copy(image_of(tmp_path, "01"), image_of(tmp_path, "02"))
+    faded = cv2.convertScaleAbs(cv2.imread(str(image_of(tmp_path, "03", 2))), alpha=0.7, beta=10)
+    cv2.imwrite(str(image_of(tmp_path, "02", 3)), faded)
     out = rebuilt(tmp_path)
-    # The boxes are those of other heads, so the whole pictures are compared.
+    # The boxes are those of other heads, so the whole images are compared.
     table = manifest.read(out / "ubhpd.parquet")
     place = table.schema.get_field_index("bbox_xyxy")
     none = pa.nulls(table.num_rows, table.schema.field(place).type)
     table = table.set_column(place, table.schema.field(place), none)
-    report = audit(table, hashes=[picture_hashes(table, out)])
-    assert kinds(report) == {"equal_picture", "similar_picture"} or kinds(report) == {"equal_picture"}
+    report = audit(table, hashes=[image_hashes(table, out)])
+    assert kinds(report) == {"equal_image", "similar_image"} or kinds(report) == {"equal_image"}
     pairs = {(p["train"], p["test"]) for p in report.pairs().to_pylist()}
     planted = {("01", "02", 0, 0), ("03", "02", 2, 3)}
     names = {
@@ -323,47 +323,47 @@ def test_a_copied_picture_is_found_and_a_clean_split_stays_clean(out, tmp_path):
 def test_an_interrupted_run_goes_on_and_gives_the_same(out, monkeypatch):
     table = manifest.read(out / "ubhpd.parquet")
     monkeypatch.setattr(duplicates, "_CHUNK", 5)
-    whole = picture_hashes(table, out)
+    whole = image_hashes(table, out)
     parts = sorted((out / "work" / "hashes").iterdir())
     assert len(parts) > 2
     parts[1].unlink()
     read = []
-    picture = duplicates.Images.picture
-    monkeypatch.setattr(duplicates.Images, "picture", lambda self, *a: read.append(a) or picture(self, *a))
-    again = picture_hashes(table, out)
+    image = duplicates.Images.image
+    monkeypatch.setattr(duplicates.Images, "image", lambda self, *a: read.append(a) or image(self, *a))
+    again = image_hashes(table, out)
     assert 0 < len(read) <= 6
     assert again.hash.tolist() == whole.hash.tolist() and again.known.all()
 
 
-def test_a_changed_picture_is_looked_at_again(out, tmp_path):
+def test_a_changed_image_is_looked_at_again(out, tmp_path):
     table = manifest.read(out / "ubhpd.parquet")
-    before = picture_hashes(table, out)
-    damaged = picture_of(tmp_path, "01")
+    before = image_hashes(table, out)
+    damaged = image_of(tmp_path, "01")
     whole = damaged.read_bytes()
-    damaged.write_bytes(b"no picture")
-    assert picture_hashes(table, out).known.sum() == table.num_rows - 1
+    damaged.write_bytes(b"no image")
+    assert image_hashes(table, out).known.sum() == table.num_rows - 1
     damaged.write_bytes(whole)
-    assert picture_hashes(table, out).hash.tolist() == before.hash.tolist()
+    assert image_hashes(table, out).hash.tolist() == before.hash.tolist()
 
 
 def test_two_processes_give_the_same(out, monkeypatch):
     table = manifest.read(out / "ubhpd.parquet")
     monkeypatch.setattr(duplicates, "_CHUNK", 5)
-    one = picture_hashes(table, out)
+    one = image_hashes(table, out)
     shutil.rmtree(out / "work" / "hashes")
-    assert picture_hashes(table, out, jobs=2).hash.tolist() == one.hash.tolist()
+    assert image_hashes(table, out, jobs=2).hash.tolist() == one.hash.tolist()
 
 
-def test_one_damaged_picture_is_told_and_no_more(out, tmp_path):
-    picture_of(tmp_path, "01").write_bytes(b"no picture")
-    report = audit_places(out, pictures=True)
-    assert len(report.failures) == 1 and "1 pictures could not be compared" in audit_text(report)
+def test_one_damaged_image_is_told_and_no_more(out, tmp_path):
+    image_of(tmp_path, "01").write_bytes(b"no image")
+    report = audit_places(out, images=True)
+    assert len(report.failures) == 1 and "1 images could not be compared" in audit_text(report)
 
 
 def test_a_moved_dataset_is_a_sentence(out, tmp_path):
     (tmp_path / "raw").rename(tmp_path / "elsewhere")
     with pytest.raises(UbhpdError, match="is not a folder"):
-        audit_places(out, pictures=True)
+        audit_places(out, images=True)
 
 
 # ---- the command
@@ -381,8 +381,8 @@ def ubhpd(capsys):
 
 def test_the_command(ubhpd, out, tmp_path):
     code, text, _ = ubhpd(out)
-    assert code == 0 and "12 heads in train, 6 in test" in text and "--pictures does it" in text
-    code, text, _ = ubhpd(out / "ubhpd.parquet", "--pictures", "--bits", "0", "--json")
+    assert code == 0 and "12 heads in train, 6 in test" in text and "--images does it" in text
+    code, text, _ = ubhpd(out / "ubhpd.parquet", "--images", "--bits", "0", "--json")
     told = json.loads(text)
     assert code == 0 and told["leakage"] is False and set(told["kinds"]) == set(KINDS)
     code, text, _ = ubhpd(out, "--test", out / "pool.parquet", "--list", tmp_path / "pairs.csv", "--quiet")

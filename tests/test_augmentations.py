@@ -143,7 +143,7 @@ def test_landmarks_go_where_their_pixels_go(name, side):
 
 @pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - set(GEOMETRY)))
 def test_pixels_stay_where_they_are(name):
-    """The mean place over the whole picture, which no blur and no coarser pixel may shift."""
+    """The mean place over the whole image, which no blur and no coarser pixel may shift."""
     plain = np.zeros((63, 63, 3), dtype=np.uint8)
     plain[21:42, 21:42] = (240, 30, 90)
     sample = Sample(plain, np.zeros(3))
@@ -174,7 +174,7 @@ def test_a_flip_is_a_mirrored_head():
     """A face that is its own mirror image, turned and projected: the mirrored landmarks are those of the angles."""
 
     def landmarks(angles_deg):
-        # Frame C has y up, the picture down.
+        # Frame C has y up, the image down.
         turned = mean_face_mm() @ matrix_from_euler(angles_deg).T
         return turned[:, :2] * (0.3, -0.3) + 32
 
@@ -220,10 +220,10 @@ def test_blur_is_the_ring_of_16_pixels():
 
 def test_hopenet_crop_is_a_cut_of_the_larger_crop():
     """Where the crop is the middle 224 of 240, another cut has the same pixels, but for the margin that is gone."""
-    picture = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 255, (300, 300, 3), dtype=np.uint8)
     box, recipe = (20, 30, 260, 270), RECIPES["hopenet"]
-    middle = crop(picture, box, recipe)
-    whole = picture[30:270, 20:260, ::-1]
+    middle = crop(image, box, recipe)
+    whole = image[30:270, 20:260, ::-1]
     sample = Sample(middle, np.zeros(3), np.full((68, 2), 100.0))
     assert np.array_equal(middle, whole[8:232, 8:232])
     shifts = set()

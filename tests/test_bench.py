@@ -1,4 +1,5 @@
-"""`ubhpd bench`: from a build to results, end to end for solvers, with a stand-in for the training of networks."""
+"""`ubhpd bench`: from a build to results, end to end for geometric methods, with a stand-in for the training of
+networks."""
 
 import json
 import shutil
@@ -30,8 +31,8 @@ NETWORK = "fsanet_metric_wo"
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
     biwi_writer.write(root / "raw", range(1, 25), frames=2, with_depth=False)
-    w300lp_writer.write(root / "raw", 6, views=3, distinct_pictures=3)
-    aflw2000_writer.write(root / "raw", 8, distinct_pictures=2)
+    w300lp_writer.write(root / "raw", 6, views=3, distinct_images=3)
+    aflw2000_writer.write(root / "raw", 8, distinct_images=2)
     build(BuildConfig(("biwi", "300wlp", "aflw2000"), root / "out", str(root / "raw")))
     return root / "out"
 
@@ -47,10 +48,10 @@ def truth(data, ids):
     return frame.loc[list(ids), ["yaw_deg", "pitch_deg", "roll_deg"]].to_numpy()
 
 
-# Solvers, end to end
+# Geometric methods, end to end
 
 
-def test_a_solver_is_fitted_to_the_training_side_and_scored_on_the_test_side(data, tmp_path):
+def test_a_geometric_method_is_fitted_to_the_training_side_and_scored_on_the_test_side(data, tmp_path):
     report, _ = done(data, tmp_path)
     (path,) = report.written
     found, heads = read(path), resolve("biwi_70_30_subjects", data)
@@ -137,7 +138,7 @@ def test_a_short_name_passes_over_what_the_data_does_not_have(data, tmp_path):
     assert [name for name, _ in done(data, tmp_path, protocols=("3",))[0].failed] == ["ubhpd"]
 
 
-def test_a_solver_has_one_run_and_a_network_one_per_seed(data, tmp_path):
+def test_a_geometric_method_has_one_run_and_a_network_one_per_seed(data, tmp_path):
     request = BenchRequest(("mean_pose", NETWORK), ("1",), data, tmp_path, seeds=(3, 1))
     found = [(r.model, r.protocol_id[-5:], r.seed) for r in runs_of(request)]
     assert found == [(m, p, s) for p in ("_1969", "15678")
@@ -297,7 +298,7 @@ def test_the_commands_go_from_a_build_to_a_page(data, tmp_path, ubhpd):
         (("--seeds", "0,x"), 2, "not a list of whole numbers"),
         (("-O", "of=mean"), 2, "not of the form MODEL.KEY=VALUE"),
         (("--weights", "w.pth"), 2, "not of the form MODEL=FILE"),
-        (("--weights", "mean_pose=w.pth"), 2, "mean_pose is a solver"),
+        (("--weights", "mean_pose=w.pth"), 2, "mean_pose is a geometric method"),
         (("--protocols", "3"), 1, "ubhpd failed"),
     ],
 )

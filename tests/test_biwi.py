@@ -112,7 +112,7 @@ def test_rgb_frame_puts_the_extrinsic_rotation_first(sample: Path) -> None:
 # Files that are there, and files that are not
 
 
-def test_box_encloses_the_head_in_the_colour_picture(tmp_path: Path) -> None:
+def test_box_encloses_the_head_in_the_colour_image(tmp_path: Path) -> None:
     """Against the writer's own projection of every vertex of its mesh, which is coarser than the original's."""
     biwi_writer.write(tmp_path, (1,), frames=4)
     said = read_all("biwi", tmp_path / "hpdb")
@@ -180,7 +180,7 @@ def test_no_label_at_all(sample: Path) -> None:
     assert (drop.reason, drop.sample_id, drop.frame_index) == ("missing_label", "biwi/12/frame_00003", 3)
 
 
-def test_label_without_picture(tree: Path) -> None:
+def test_label_without_image(tree: Path) -> None:
     (tree / "06/frame_00000_rgb.png").unlink()
     drop = only(read_all("biwi", tree).drops)
     assert (drop.reason, drop.sample_id) == ("missing_image", "biwi/06/frame_00000")
@@ -418,10 +418,10 @@ def test_depth_may_be_absent(tree: Path) -> None:
     assert plain_all(read_items("biwi", tree, thorough=True)) == before
 
 
-# Pictures
+# Images
 
 
-def test_picture_damaged_inside_is_found_by_check_images(tree: Path) -> None:
+def test_image_damaged_inside_is_found_by_check_images(tree: Path) -> None:
     path = tree / "01/frame_00003_rgb.png"
     content = path.read_bytes()
     middle = len(content) // 2
@@ -431,7 +431,7 @@ def test_picture_damaged_inside_is_found_by_check_images(tree: Path) -> None:
     assert (drop.reason, drop.sample_id) == ("bad_image", "biwi/01/frame_00003")
 
 
-def test_size_is_that_of_the_picture(tree: Path) -> None:
+def test_size_is_that_of_the_image(tree: Path) -> None:
     ok, png = cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))
     assert ok
     replace_file(tree / "01/frame_00003_rgb.png", png.tobytes())

@@ -211,10 +211,10 @@ def test_hdf5_on_request(data, tmp_path):
 
 def test_check_images_finds_what_the_header_hides(tmp_path):
     biwi_writer.write(tmp_path / "raw", (1,), frames=4)
-    pictures = sorted((tmp_path / "raw").rglob("*.png"))
-    data = pictures[0].read_bytes()
-    pictures[0].write_bytes(data[:20_000] + bytes(100) + data[20_100:])
-    pictures[1].write_bytes(data[:20_000])
+    images = sorted((tmp_path / "raw").rglob("*.png"))
+    data = images[0].read_bytes()
+    images[0].write_bytes(data[:20_000] + bytes(100) + data[20_100:])
+    images[1].write_bytes(data[:20_000])
     depth = sorted((tmp_path / "raw").rglob("*_depth.bin"))[2]
     depth.write_bytes(depth.read_bytes()[:5000])
     plain = run(tmp_path / "raw", tmp_path / "out", sources=("biwi",))
@@ -225,9 +225,9 @@ def test_check_images_finds_what_the_header_hides(tmp_path):
 
 def test_synhead_is_compared_with_biwi_when_both_are_there(tmp_path):
     poses = biwi_writer.poses_by_sequence(
-        biwi_writer.write(tmp_path, (1, 2), frames=30, with_depth=False, distinct_pictures=2)
+        biwi_writer.write(tmp_path, (1, 2), frames=30, with_depth=False, distinct_images=2)
     )
-    synhead_writer.write(tmp_path, poses=poses, distinct_pictures=2)
+    synhead_writer.write(tmp_path, poses=poses, distinct_images=2)
     together = run(tmp_path, tmp_path / "out", sources=("biwi", "synhead"))
     assert any("agree with BIWI" in n["text"] for n in together.datasets["synhead"].notes)
     wrong = run(tmp_path, tmp_path / "out", sources=("biwi", "synhead"), options={"synhead": {"signs": "+++"}})

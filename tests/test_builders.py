@@ -113,7 +113,7 @@ def test_unknown_option_or_value_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_units_name_their_files(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A resumed build trusts `paths`: every picture and label that a unit was read from is among them."""
+    """A resumed build trusts `paths`: every image and label that a unit was read from is among them."""
     root = tree_of(name, tmp_path_factory).root
     builder, source = sources.builders()[name], Source(tree_at(root))
     options = sources.options_for(builder, {})
@@ -121,8 +121,8 @@ def test_units_name_their_files(name: str, tmp_path_factory: pytest.TempPathFact
     assert len({u.key for u in units}) == len(units)
     for unit in units:
         assert all((root / path).is_file() for path in unit.paths)
-        pictures = {r.image_path for r in builder.read(source, unit, options) if isinstance(r, Record)}
-        assert pictures <= set(unit.paths)
+        images = {r.image_path for r in builder.read(source, unit, options) if isinstance(r, Record)}
+        assert images <= set(unit.paths)
     assert len({p for u in units for p in u.paths}) > len({Path(p).suffix for u in units for p in u.paths}) > 1
 
 

@@ -191,8 +191,8 @@ def test_a_missing_file_costs_its_heads(kind: Kind, tmp_path: Path, tmp_path_fac
         "synhead-png": "frame_count_mismatch",
     }  # fmt: skip
     key = f"{kind.dataset}-{Path(kind.path).name.rpartition('_')[2]}".replace("rgb.cal", "cal").replace("1.png", "png")
-    pictured = kind.path.endswith((".jpg", ".png", ".mp4"))
-    reason = expected.get(key, "missing_image" if pictured else "missing_label")
+    imaged = kind.path.endswith((".jpg", ".png", ".mp4"))
+    reason = expected.get(key, "missing_image" if imaged else "missing_label")
     hit = {i for i in before.records if i.startswith(tuple(kind.heads.split()))}
     if reason is None:
         assert set(after.records) == set(before.records)
@@ -202,7 +202,7 @@ def test_a_missing_file_costs_its_heads(kind: Kind, tmp_path: Path, tmp_path_fac
     assert {d.reason for i, d in after.drops.items() if i not in before.drops} == {reason}
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "aflw"])  # its database names the pictures
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "aflw"])  # its database names the images
 def test_a_folder_that_cannot_be_listed_is_named(
     name: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,7 +44,7 @@ SAMPLED = {
 def raw(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
     biwi_writer.write(root, (1, 2), frames=6, with_depth=False)
-    aflw2000_writer.write(root, 12, distinct_pictures=2)
+    aflw2000_writer.write(root, 12, distinct_images=2)
     w300lp_writer.write(root, 6, views=2, bad_flips=1)
     (root / "hpdb/01/frame_00003_pose.txt").write_text("1 0 0\n0 1")
     return root

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from model_room import REPORTED, SOLVER, blocks, room_with
+from model_room import GEOMETRIC, REPORTED, blocks, room_with
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.models.catalogue import card, cards_of, catalogue, config_of, configured, module_of, pairs
@@ -15,7 +15,7 @@ TINY = blocks()[0]
 
 @pytest.fixture
 def room(tmp_path):
-    with room_with(tmp_path, tinynet=TINY, middle=SOLVER, lost=REPORTED):
+    with room_with(tmp_path, tinynet=TINY, middle=GEOMETRIC, lost=REPORTED):
         yield tmp_path
 
 
@@ -28,7 +28,7 @@ def refused(tmp_path, text, match):
 
 def test_a_card_is_read_from_the_file_that_holds_it(room):
     wide = card("tinynet_wide")
-    assert (wide.file, wide.title, wide.kind, dict(wide.options)) == ("tinynet", "TinyNet", "picture", {"channels": 16})
+    assert (wide.file, wide.title, wide.kind, dict(wide.options)) == ("tinynet", "TinyNet", "image", {"channels": 16})
     assert (wide.parameters, wide.reported, wide.megabytes) == (14_435, None, 14_435 * 4 / 1e6)
     assert wide.summary.startswith("TinyNet: three") and "no paper" in wide.text
     assert card("middle").reported == "VGG16" and card("middle").parameters is None
@@ -51,9 +51,9 @@ def test_an_unknown_name_leads_to_the_nearest(room):
     ('"""TinyNet', 'X = """TinyNet', "no docstring"),
     ("TITLE =", "TITEL =", "no text TITLE"),
     ('PAPER = "none', 'PAPER = " " # "', "no text PAPER"),
-    ('KIND = "picture"', 'KIND = "image"', "KIND is 'image'"),
-    ('KIND = "picture"', 'KIND = "solver"', "PARAMETERS has tinynet, tinynet_wide, it has to have nothing"),
-    ('KIND = "picture"', 'KIND = "reported"', "tinynet_wide is only reported"),
+    ('KIND = "image"', 'KIND = "image"', "KIND is 'image'"),
+    ('KIND = "image"', 'KIND = "geometric"', "PARAMETERS has tinynet, tinynet_wide, it has to have nothing"),
+    ('KIND = "image"', 'KIND = "reported"', "tinynet_wide is only reported"),
     ("MODELS = {", "MODELS = dict() # {", "MODELS has to be written out"),
     ('MODELS = {"tinynet": {}, "tinynet_wide": {"channels": 16}}', "MODELS = {}", "MODELS is empty"),
     ('MODELS = {"tinynet"', 'MODELS = {"Tiny-Net"', "'Tiny-Net' is no name"),
@@ -116,7 +116,7 @@ class Config:
 def fit(config, heads): return {}
 def solve(config, parameters, heads): return None
 """
-CARD = SOLVER.partition("from dataclasses")[0] + SOLVER[SOLVER.index("TITLE") : SOLVER.index("@dataclass")]
+CARD = GEOMETRIC.partition("from dataclasses")[0] + GEOMETRIC[GEOMETRIC.index("TITLE") : GEOMETRIC.index("@dataclass")]
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_the_list_and_the_card_as_a_user_sees_them(room, ubhpd):
     code, out, _ = ubhpd("models")
     assert code == 0 and all(name in out for name in catalogue())
     row = next(line for line in out.splitlines() if line.startswith("tinynet_wide"))
-    assert row.split() == ["tinynet_wide", "TinyNet", "picture", "14,435", "0.1", "0", "MIT"]
+    assert row.split() == ["tinynet_wide", "TinyNet", "image", "14,435", "0.1", "0", "MIT"]
     code, out, _ = ubhpd("models", "tinynet_wide")
     for text in ("channels     16  a whole number", "14,435 parameters", "crop square", "batch_size 32", "no paper"):
         assert text in out
@@ -205,7 +205,7 @@ def test_the_list_and_the_card_as_a_user_sees_them(room, ubhpd):
 
 def test_json_of_list_and_card(room, ubhpd):
     found = {m["name"]: m for m in json.loads(ubhpd("models", "--json")[1])}
-    assert found["middle"] == {"name": "middle", "title": "Mean", "kind": "solver", "parameters": None,
+    assert found["middle"] == {"name": "middle", "title": "Mean", "kind": "geometric", "parameters": None,
                                "megabytes": None, "license": "MIT", "printed_results": 4}  # fmt: skip
     one = json.loads(ubhpd("models", "tinynet", "--json")[1])
     assert one["config"]["channels"] == {"value": 8, "type": "a whole number"}

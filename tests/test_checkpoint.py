@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_room import SOLVER, blocks, room_with
+from model_room import GEOMETRIC, blocks, room_with
 from safetensors.numpy import load, save
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.models import checkpoint
 from ubhpd.models.checkpoint import About, tensor_hash
-from ubhpd.models.geometric_model import Solver
+from ubhpd.models.geometric_model import GeometricMethod
 from ubhpd.models.model import Model, device_named, fill
 from ubhpd.nn.geometric import Heads
 
@@ -24,7 +24,7 @@ TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(7), 
 def room(tmp_path):
     folder = tmp_path / "room"
     folder.mkdir()
-    with room_with(folder, tinynet=blocks()[0], middle=SOLVER):
+    with room_with(folder, tinynet=blocks()[0], middle=GEOMETRIC):
         yield
 
 
@@ -178,9 +178,9 @@ def test_a_model_comes_back_from_its_checkpoint(room, tmp_path):
     made.save(tmp_path / "w.safetensors")
     found = Model.of_checkpoint(tmp_path / "w.safetensors", "tinynet_wide")
     assert found.config == made.config and found.recipe == made.recipe and found.recipe.size == 16
-    assert not found.network.training and found.kind == "picture"
-    pictures = torch.rand((2, 3, 16, 16))
-    torch.testing.assert_close(found.network(pictures), made.network(pictures), rtol=0, atol=0)
+    assert not found.network.training and found.kind == "image"
+    images = torch.rand((2, 3, 16, 16))
+    torch.testing.assert_close(found.network(images), made.network(images), rtol=0, atol=0)
     assert found.about.origin == {"how": "untrained", "seed": 3}
 
 
@@ -238,30 +238,30 @@ HEADS = Heads(
 )
 
 
-def test_a_solver_comes_back_from_its_checkpoint(room, tmp_path):
-    Solver.fitted("middle", {"trim": "1"}, HEADS, {"manifest": "m"}).save(tmp_path / "w.safetensors")
-    found = Solver.of_checkpoint(tmp_path / "w.safetensors", "middle")
+def test_a_geometric_method_comes_back_from_its_checkpoint(room, tmp_path):
+    GeometricMethod.fitted("middle", {"trim": "1"}, HEADS, {"manifest": "m"}).save(tmp_path / "w.safetensors")
+    found = GeometricMethod.of_checkpoint(tmp_path / "w.safetensors", "middle")
     np.testing.assert_array_equal(found.solve(HEADS), [[3, 4, 5]] * 2)
     assert found.about.origin == {"how": "fitted", "manifest": "m", "heads": 2} and found.about.input is None
 
 
-def test_solvers_and_networks_are_not_taken_for_each_other(room, tmp_path):
-    Solver.fitted("middle", {}, HEADS, {}).save(tmp_path / "s.safetensors")
+def test_geometric_methods_and_networks_are_not_taken_for_each_other(room, tmp_path):
+    GeometricMethod.fitted("middle", {}, HEADS, {}).save(tmp_path / "s.safetensors")
     Model.untrained("tinynet").save(tmp_path / "n.safetensors")
-    with pytest.raises(UbhpdError, match="middle is no network but a solver"):
+    with pytest.raises(UbhpdError, match="middle is no network but a geometric method"):
         Model.of_checkpoint(tmp_path / "s.safetensors")
-    with pytest.raises(UbhpdError, match="tinynet is no solver"):
-        Solver.of_checkpoint(tmp_path / "n.safetensors")
+    with pytest.raises(UbhpdError, match="tinynet is no geometric method"):
+        GeometricMethod.of_checkpoint(tmp_path / "n.safetensors")
     with pytest.raises(UbhpdError, match="fitted to heads of known pose"):
-        Solver.fitted("middle", {}, HEADS._replace(angles_deg=None), {})
+        GeometricMethod.fitted("middle", {}, HEADS._replace(angles_deg=None), {})
 
 
-def test_a_solver_that_lacks_a_number_or_answers_oddly_is_one_sentence(room):
-    solver = Solver.fitted("middle", {}, HEADS, {})
+def test_a_geometric_method_that_lacks_a_number_or_answers_oddly_is_one_sentence(room):
+    method = GeometricMethod.fitted("middle", {}, HEADS, {})
     with pytest.raises(UbhpdError, match="lacks the parameter 'mean_deg'"):
-        replace(solver, parameters={}).solve(HEADS)
+        replace(method, parameters={}).solve(HEADS)
     with pytest.raises(UbhpdError, match=r"poses of shape \(2, 2\) for 2 heads"):
-        replace(solver, parameters={"mean_deg": np.zeros(2)}).solve(HEADS)
+        replace(method, parameters={"mean_deg": np.zeros(2)}).solve(HEADS)
 
 
 def test_devices_by_name(room):

@@ -17,7 +17,7 @@ from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
     biwi_writer.write(root, (1, 2), frames=3, with_depth=False)
-    aflw2000_writer.write(root, 8, distinct_pictures=2)
+    aflw2000_writer.write(root, 8, distinct_images=2)
     return root
 
 

@@ -1,4 +1,4 @@
-"""The crop recipes against sums written as arithmetic, the published code's steps, and the real pictures."""
+"""The crop recipes against sums written as arithmetic, the published code's steps, and the real images."""
 
 import itertools
 from dataclasses import FrozenInstanceError
@@ -33,7 +33,7 @@ def hidden21(*visible):
 FACE = (100.0, 100.0, 200.0, 220.0)  # 100 wide, 120 high
 CORNERS = [(100.7, 100.2), (200.9, 220.6)]  # the same in whole pixels
 
-# Recipe -> crop of FACE in a picture of 450x450.
+# Recipe -> crop of FACE in an image of 450x450.
 MIDDLE = {
     "square": (150 - 192 / 2, 160 - 192 / 2, 150 + 192 / 2, 160 + 192 / 2),  # 120 * 1.6 = 192
     "fsanet-0.6": (100 - 60, 100 - 72, 200 + 60, 220 + 72),
@@ -117,7 +117,7 @@ def test_fsanet_keeps_positive_points_of_the_axis_with_fewer():
     assert crop_box(head(of_21=tie), RECIPES["fsanet-0.6"]) == (40, 0, 260, 172)
 
 
-def test_hopenet_truncates_toward_zero_and_leaves_the_picture():
+def test_hopenet_truncates_toward_zero_and_leaves_the_image():
     # k = 0.3: 0 - 18, 10 - 72 = -62; w' = 118, h' = 192; 100 + 21.24, 130 + 34.56.
     assert crop_box(head(points=[(0, 10), (100, 130)]), RECIPES["hopenet"]) == (-18, -62, 121, 164)
     # 17.5 - 18 = -0.5 becomes 0, not -1
@@ -138,7 +138,7 @@ def test_legacy_boxes_span_the_hidden_points(name):
     assert crop_box(head(bbox=FACE), RECIPES[name]) is None  # no pt2d, no legacy
 
 
-def test_hopenet_biwi_falls_back_to_the_picture():
+def test_hopenet_biwi_falls_back_to_the_image():
     # (0, 0, 450, 450) grows like a box: -94.5, -157.5; w' = 544.5, h' = 607.5; 450 + 114.345, 450 + 127.575
     assert crop_box(head(), RECIPES["hopenet-biwi"]) == (-94, -157, 564, 577)
 
@@ -214,7 +214,7 @@ def test_many_boxes_equal_the_published_steps():
     [
         {},  # nothing at all
         {"bbox": (100, 100, 100, 220)},  # no width
-        {"bbox": (600, 100, 700, 220)},  # beside the picture
+        {"bbox": (600, 100, 700, 220)},  # beside the image
         {"bbox": (0, 0, MAX_SIDE_PX, MAX_SIDE_PX)},  # absurd
         {"bbox": (np.nan, 1, 2, 3)},
         {"of_21": hidden21()},  # all points hidden
@@ -235,19 +235,19 @@ def test_a_second_source_steps_in():
 
 
 @pytest.fixture(scope="module")
-def picture():
+def face_image():
     rng = np.random.default_rng(5)
     small = rng.integers(0, 256, (90, 90, 3), dtype=np.uint8)
     return cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_sizes_and_types(name, picture):
+def test_sizes_and_types(name, face_image):
     recipe = RECIPES[name]
     box = crop_box(head(bbox=FACE, of_21=hidden21((100, 100), (200, 220))), recipe)
     own = recipe.size or SIDE
     for size, side in ((None, own), (31, 31), (300, 300)):
-        out = crop(picture, box, recipe, size)
+        out = crop(face_image, box, recipe, size)
         assert out.shape == (side, side, 3) and out.dtype == np.uint8 and out.flags.c_contiguous
 
 
@@ -272,20 +272,20 @@ def test_black_outside():
     assert (out[:32] == 0).all() and (out[:, :64] == 0).all() and (out[32:, 64:] == 255).all()
 
 
-def test_fsanet_pixels_are_those_of_its_script(picture):
+def test_fsanet_pixels_are_those_of_its_script(face_image):
     box = crop_box(head(points=CORNERS), RECIPES["fsanet-0.6"])
-    wanted = cv2.resize(picture[28:292, 40:260], (64, 64))
-    np.testing.assert_array_equal(crop(picture, box, RECIPES["fsanet-0.6"]), wanted)
+    wanted = cv2.resize(face_image[28:292, 40:260], (64, 64))
+    np.testing.assert_array_equal(crop(face_image, box, RECIPES["fsanet-0.6"]), wanted)
     box = crop_box(head(bbox=FACE), RECIPES["fsanet-0.4"])
-    wanted = cv2.resize(picture[52 : 268 + 1, 60 : 240 + 1], (64, 64))
-    np.testing.assert_array_equal(crop(picture, box, RECIPES["fsanet-0.4"]), wanted)
+    wanted = cv2.resize(face_image[52 : 268 + 1, 60 : 240 + 1], (64, 64))
+    np.testing.assert_array_equal(crop(face_image, box, RECIPES["fsanet-0.4"]), wanted)
 
 
 @pytest.mark.parametrize(("name", "resize", "keep"), [("hopenet", 240, 224), ("hopenet-aflw2000", 224, 224),
                                                       ("6drepnet-aflw2000", 256, 224)])  # fmt: skip
-def test_hopenet_geometry_is_that_of_torchvision(name, resize, keep, picture):
+def test_hopenet_geometry_is_that_of_torchvision(name, resize, keep, face_image):
     pillow = pytest.importorskip("PIL.Image")
-    image = pillow.fromarray(picture[:, :, ::-1])
+    image = pillow.fromarray(face_image[:, :, ::-1])
     for face in (FACE, (5, 5, 205, 180), (300, 200, 440, 445)):
         box = crop_box(head(bbox=face), RECIPES[name])
         cut = image.crop(box)
@@ -293,24 +293,24 @@ def test_hopenet_geometry_is_that_of_torchvision(name, resize, keep, picture):
         size = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
         left, top = round((size[0] - keep) / 2), round((size[1] - keep) / 2)
         wanted = cut.resize(size, pillow.Resampling.BILINEAR).crop((left, top, left + keep, top + keep))
-        found = crop(picture, box, RECIPES[name])
+        found = crop(face_image, box, RECIPES[name])
         difference = np.abs(found.astype(int) - np.asarray(wanted))
         assert difference.mean() < 1.0
         shifted = np.abs(found[:, 1:].astype(int) - np.asarray(wanted)[:, :-1])
         assert difference.mean() < 0.4 * shifted.mean()  # a pixel off would show
 
 
-def test_opal_pixels_are_those_of_pil(picture):
+def test_opal_pixels_are_those_of_pil(face_image):
     pillow = pytest.importorskip("PIL.Image")
-    image = pillow.fromarray(picture)
+    image = pillow.fromarray(face_image)
     for face in (FACE, (10.25, 20, 60.75, 100.25), (350.5, 350.1, 440, 449)):
         x0, y0, x1, _y1 = box = crop_box(head(bbox=face), RECIPES["opal-1.6"])
         scale = (x1 - x0) / 128
         wanted = np.asarray(image.transform((128, 128), pillow.AFFINE, (scale, 0, x0, 0, scale, y0)))
-        assert (crop(picture, box, RECIPES["opal-1.6"]) == wanted).mean() > 0.995
+        assert (crop(face_image, box, RECIPES["opal-1.6"]) == wanted).mean() > 0.995
 
 
-def exact_mean(picture, size):
+def exact_mean(face_image, size):
     """The mean of what lies under each pixel, in double precision."""
 
     def weights(n):
@@ -320,8 +320,8 @@ def exact_mean(picture, size):
              for a, b in itertools.pairwise(edges)]
         )  # fmt: skip
 
-    down, across = weights(picture.shape[0]), weights(picture.shape[1])
-    return np.stack([down @ picture[:, :, c].astype(float) @ across.T for c in range(3)], axis=-1)
+    down, across = weights(face_image.shape[0]), weights(face_image.shape[1])
+    return np.stack([down @ face_image[:, :, c].astype(float) @ across.T for c in range(3)], axis=-1)
 
 
 def decibels(a, b):
@@ -329,8 +329,8 @@ def decibels(a, b):
 
 
 @pytest.mark.parametrize(("side", "size"), [(300, 64), (300, 128), (300, 224), (200, 64), (440, 64), (245, 224)])
-def test_shrinking_loses_no_quality(side, size, picture):
-    noisy = np.clip(picture + np.random.default_rng(0).normal(0, 12, picture.shape), 0, 255).astype(np.uint8)
+def test_shrinking_loses_no_quality(side, size, face_image):
+    noisy = np.clip(face_image + np.random.default_rng(0).normal(0, 12, face_image.shape), 0, 255).astype(np.uint8)
     part = noisy[5 : 5 + side, 5 : 5 + side]
     wanted = exact_mean(part, size)
     found = crop(noisy, (5, 5, 5 + side, 5 + side), RECIPES["square"], size, "BGR")

@@ -13,9 +13,9 @@ from ubhpd.pool.sources import discover, missing_message
 from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 
 WRITERS = {
-    "300wlp": lambda root: w300lp_writer.write(root, 4, views=2, distinct_pictures=2),
+    "300wlp": lambda root: w300lp_writer.write(root, 4, views=2, distinct_images=2),
     "aflw": lambda root: aflw_writer.write(root, 6),
-    "aflw2000": lambda root: aflw2000_writer.write(root, 4, distinct_pictures=2),
+    "aflw2000": lambda root: aflw2000_writer.write(root, 4, distinct_images=2),
     "biwi": lambda root: biwi_writer.write(root, (1,), frames=2, with_depth=False),
     "synhead": lambda root: synhead_writer.write(root, tracks={"BIWI": (0,)}, heads=("f01",), frames=2),
     "upna": lambda root: upna_writer.write(root, users=(1,), videos=(1,), frames=2),

@@ -127,34 +127,34 @@ def test_teachers_are_averaged_in_evaluation_mode_without_gradient():
     torch.manual_seed(0)
     teachers = [Network(Config(**SMALL, distill=False)) for _ in range(2)]
     teachers[1].eval()
-    pictures, _ = batch(teachers[0], ehpnet.input_recipe(Config(**SMALL)), n=4)
+    images, _ = batch(teachers[0], ehpnet.input_recipe(Config(**SMALL)), n=4)
     before = {k: v.clone() for k, v in teachers[0].state_dict().items()}
-    found = teacher_probabilities(teachers, pictures)
+    found = teacher_probabilities(teachers, images)
     assert found.shape == (4, 3, 62) and not found.requires_grad
     torch.testing.assert_close(found.sum(dim=-1), torch.ones(4, 3))
     assert [t.training for t in teachers] == [True, False]
     assert all(torch.equal(v, before[k]) for k, v in teachers[0].state_dict().items())  # running statistics too
     with torch.no_grad():
-        each = [t.eval()(pictures)["logits"].softmax(dim=-1) for t in teachers]
+        each = [t.eval()(images)["logits"].softmax(dim=-1) for t in teachers]
     torch.testing.assert_close(found, (each[0] + each[1]) / 2)
 
 
 def test_who_can_be_a_teacher(student):
-    pictures = torch.zeros(1, 3, 32, 32)
+    images = torch.zeros(1, 3, 32, 32)
     with pytest.raises(UbhpdError, match="without a teacher"):
-        teacher_probabilities([], pictures)
+        teacher_probabilities([], images)
     with pytest.raises(UbhpdError, match=r"ubhpd\.baselines\.hopenet gives no probabilities"):
-        teacher_probabilities([hopenet.Network(hopenet.Config(backbone="resnet18", size=32))], pictures)
+        teacher_probabilities([hopenet.Network(hopenet.Config(backbone="resnet18", size=32))], images)
 
     class Wide(torch.nn.Module):
-        def forward(self, pictures):
+        def forward(self, images):
             return {}
 
         def probabilities(self, output):
             return torch.full((1, 3, 66), 1 / 66)
 
     with pytest.raises(UbhpdError, match="have 62, 66 bins"):
-        teacher_probabilities([student, Wide()], pictures)
+        teacher_probabilities([student, Wide()], images)
 
 
 def test_shapes_and_gradients():

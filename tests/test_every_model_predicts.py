@@ -19,7 +19,7 @@ FIRST = {c.file: c.name for c in reversed(RUNNABLE)}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     root = tmp_path_factory.mktemp("every")
-    aflw2000_writer.write(root / "raw", 6, distinct_pictures=3)
+    aflw2000_writer.write(root / "raw", 6, distinct_images=3)
     build(BuildConfig(("aflw2000",), root / "out", str(root / "raw")))
     return root / "out"
 

@@ -1,4 +1,4 @@
-"""Exports as work: any number of workers, interruptions, pictures gone, wrong input, the command."""
+"""Exports as work: any number of workers, interruptions, images gone, wrong input, the command."""
 
 import json
 import os
@@ -69,7 +69,7 @@ def test_videos_are_read_through_once(built, rows, tmp_path, monkeypatch):
     assert len(opened) == len({r["image_path"] for r in rows if r["dataset"] == "upna"}) == 2 and not sought
 
 
-def test_units_are_cut_between_pictures_and_videos_only(built, rows, tmp_path, monkeypatch):
+def test_units_are_cut_between_images_and_videos_only(built, rows, tmp_path, monkeypatch):
     seen = []
     real = _runner.run
     monkeypatch.setattr(_runner, "run", lambda unit, session: seen.append(unit) or real(unit, session))
@@ -81,28 +81,28 @@ def test_units_are_cut_between_pictures_and_videos_only(built, rows, tmp_path, m
 
 @pytest.fixture
 def damaged(built, tmp_path):
-    """A copy of the build whose raw data may be changed, and two pictures of it."""
+    """A copy of the build whose raw data may be changed, and two images of it."""
     raw = tmp_path / "raw"
     copied(built.parent / "raw" / "300W_LP", raw)
     out = tmp_path / "out"
     build(BuildConfig(("300wlp",), out, str(raw)))
-    pictures = sorted((raw / "300W_LP" / "LFPW").glob("*.jpg"))[:2]
-    return out, pictures
+    images = sorted((raw / "300W_LP" / "LFPW").glob("*.jpg"))[:2]
+    return out, images
 
 
 @pytest.mark.parametrize("form", ["h5", "fsanet", "hf", "coco"])
-def test_missing_pictures_stop_the_export_and_it_goes_on_afterwards(damaged, form, tmp_path):
-    out, pictures = damaged
+def test_missing_images_stop_the_export_and_it_goes_on_afterwards(damaged, form, tmp_path):
+    out, images = damaged
     whole = run(out, form, tmp_path / "whole")
-    for path in pictures:
+    for path in images:
         path.rename(path.with_suffix(".away"))
     with pytest.raises(
-        UbhpdError, match=r"^The pictures of 2 of 23 heads cannot be read \(the first: LFPW/LFPW"
+        UbhpdError, match=r"^The images of 2 of 23 heads cannot be read \(the first: LFPW/LFPW"
     ) as error:
         run(out, form, tmp_path / "o")
     assert "bring them back" in str(error.value) and str(error.value).count(". ") == 0
     assert not (tmp_path / "o" / "export.json").exists()
-    for path in pictures:
+    for path in images:
         path.with_suffix(".away").rename(path)
     report = run(out, form, tmp_path / "o")
     assert report.units_kept >= 2 and report.as_dict() == whole.as_dict()
@@ -110,18 +110,18 @@ def test_missing_pictures_stop_the_export_and_it_goes_on_afterwards(damaged, for
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_unreadable_pictures_can_be_left_out(damaged, form, tmp_path):
-    out, pictures = damaged
-    pictures[0].unlink()
-    pictures[1].unlink()
-    pictures[1].write_bytes(b"\xff\xd8\xff no picture")
-    gone = [f"300wlp/LFPW/{p.stem}" for p in pictures]
+def test_unreadable_images_can_be_left_out(damaged, form, tmp_path):
+    out, images = damaged
+    images[0].unlink()
+    images[1].unlink()
+    images[1].write_bytes(b"\xff\xd8\xff no image")
+    gone = [f"300wlp/LFPW/{p.stem}" for p in images]
     report = run(out, form, tmp_path / "o", skip_unreadable=True)
     if form == "csv":
         assert report.unreadable == [] and report.heads == {"all": 23}
         return
     assert report.unreadable == gone and report.heads == {"all": 21}
-    with pytest.raises(UbhpdError, match="pictures of 2 of 23 heads"):
+    with pytest.raises(UbhpdError, match="images of 2 of 23 heads"):
         run(out, form, tmp_path / "again")
     again = run(out, form, tmp_path / "again", Engine(2), skip_unreadable=True)
     assert again.units_kept >= 2
@@ -135,17 +135,17 @@ def test_unreadable_pictures_can_be_left_out(damaged, form, tmp_path):
                 np.testing.assert_array_equal(file["image"][i], wanted_crop(out, row, "square", 224))
 
 
-def test_all_pictures_gone(damaged, tmp_path):
+def test_all_images_gone(damaged, tmp_path):
     out, _ = damaged
     shutil.rmtree(tmp_path / "raw")
-    with pytest.raises(UbhpdError, match="None of the pictures of 23 heads can be read; the first: "):
+    with pytest.raises(UbhpdError, match="None of the images of 23 heads can be read; the first: "):
         run(out, "h5", tmp_path / "o", skip_unreadable=True)
 
 
-def test_a_picture_of_another_size_is_refused(damaged, tmp_path):
-    out, pictures = damaged
-    pictures[0].unlink()
-    cv2.imwrite(str(pictures[0]), np.zeros((300, 450, 3), np.uint8))
+def test_an_image_of_another_size_is_refused(damaged, tmp_path):
+    out, images = damaged
+    images[0].unlink()
+    cv2.imwrite(str(images[0]), np.zeros((300, 450, 3), np.uint8))
     for form in ("h5", "coco"):
         with pytest.raises(UbhpdError, match="has 450x300 pixels, the manifest says 450x450"):
             run(out, form, tmp_path / form)
@@ -224,8 +224,8 @@ WRONG = {
     "split": ({"form": "h5", "split": "valid"}, "has no split 'valid': it has test, train"),
     "size": ({"form": "h5", "size": 2}, "--size is 2: give the side"),
     "no size": ({"form": "h5", "recipe": "none"}, "has no size of its own: add --size"),
-    "crops": ({"form": "6drepnet", "recipe": "square"}, "holds whole pictures, its loaders crop"),
-    "picture": ({"form": "hf", "picture": "gif"}, "choose png or jpg"),
+    "crops": ({"form": "6drepnet", "recipe": "square"}, "holds whole images, its loaders crop"),
+    "image": ({"form": "hf", "image": "gif"}, "choose png or jpg"),
     "unit": ({"form": "h5", "unit_heads": 0}, "give 1 or more"),
 }
 
@@ -244,7 +244,7 @@ def test_manifests_that_cannot_be_exported(built, tmp_path):
     with pytest.raises(UbhpdError, match="Cannot open"):
         run(tmp_path / "none.parquet", "h5", tmp_path / "o")
     shutil.copy(built / "pool.parquet", tmp_path / "lone.parquet")
-    with pytest.raises(UbhpdError, match=r"build\.json does not say where the pictures are"):
+    with pytest.raises(UbhpdError, match=r"build\.json does not say where the images are"):
         run(tmp_path / "lone.parquet", "h5", tmp_path / "o")
     with pytest.raises(UbhpdError, match="has no column 'split'"):
         run(built / "pool.parquet", "h5", tmp_path / "o", split="train")

@@ -80,17 +80,17 @@ def test_fsanet_is_what_its_script_writes(built, rows, tmp_path):
         if row["dataset"] != "300wlp":
             continue
         x, y = scipy.io.loadmat(root / row["image_path"].replace(".jpg", ".mat"))["pt2d"]
-        picture = cv2.imread(str(root / row["image_path"]))
+        whole = cv2.imread(str(root / row["image_path"]))
         x0, x1, y0, y1 = int(min(x)), int(max(x)), int(min(y)), int(max(y))
         w, h = x1 - x0, y1 - y0
         x0, x1 = max(int(x0 - 0.6 * w), 0), min(int(x1 + 0.6 * w), 449)
         y0, y1 = max(int(y0 - 0.6 * h), 0), min(int(y1 + 0.6 * h), 449)
-        np.testing.assert_array_equal(image, cv2.resize(picture[y0:y1, x0:x1], (64, 64)))
+        np.testing.assert_array_equal(image, cv2.resize(whole[y0:y1, x0:x1], (64, 64)))
         seen += 1
     assert seen > 3
 
 
-def test_6drepnet_lists_pictures_and_labels(built, rows, tmp_path):
+def test_6drepnet_lists_images_and_labels(built, rows, tmp_path):
     run(built, "6drepnet", tmp_path / "o")
     by_name = {f"images/{r['sample_id']}": r for r in rows}
     listed = []
@@ -121,7 +121,7 @@ def coco(folder, split):
     return json.loads((folder / "annotations" / f"{split}.json").read_text())
 
 
-def test_coco_copies_whole_pictures_once(built, rows, tmp_path):
+def test_coco_copies_whole_images_once(built, rows, tmp_path):
     run(built, "coco", tmp_path / "o")
     named = {}
     for split in ("train", "test"):
@@ -144,11 +144,11 @@ def test_coco_copies_whole_pictures_once(built, rows, tmp_path):
             assert (image["width"], image["height"]) == (row["image_width"], row["image_height"])
             path = tmp_path / "o" / image["file_name"]
             if row["dataset"] == "upna":
-                frame = Images.of_build(built).picture("upna", row["image_path"], row["frame_index"])
+                frame = Images.of_build(built).image("upna", row["image_path"], row["frame_index"])
                 np.testing.assert_array_equal(cv2.imread(str(path)), frame)
             else:
                 assert path.read_bytes() == Images.of_build(built).data(row["dataset"], row["image_path"])
-    assert max(len(v) for v in named.values()) > 1, "no picture with two heads: the fixture tests nothing"
+    assert max(len(v) for v in named.values()) > 1, "no image with two heads: the fixture tests nothing"
     assert len(named) == len([p for p in (tmp_path / "o" / "images").rglob("*") if p.is_file()])
 
 
@@ -179,8 +179,8 @@ def test_hf_folder(built, rows, tmp_path):
         assert len(files) == len(own)
 
 
-def test_hf_can_hold_jpeg_and_whole_pictures(built, rows, tmp_path):
-    run(built, "hf", tmp_path / "jpg", size=96, picture="jpg", split="test")
+def test_hf_can_hold_jpeg_and_whole_images(built, rows, tmp_path):
+    run(built, "hf", tmp_path / "jpg", size=96, image="jpg", split="test")
     assert not (tmp_path / "jpg" / "train").exists()
     row = next(r for r in rows if r["split"] == "test" and r["dataset"] == "300wlp")
     image = cv2.imread(str(tmp_path / "jpg" / "test" / "images" / f"{row['sample_id']}.jpg"))

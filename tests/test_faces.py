@@ -1,4 +1,4 @@
-"""Face detectors, MTCNN's networks and weights, pictures from outside a manifest, dlib's landmarks."""
+"""Face detectors, MTCNN's networks and weights, images from outside a manifest, dlib's landmarks."""
 
 import zipfile
 from pathlib import Path
@@ -29,7 +29,7 @@ def weights_or_skip():
     return place
 
 
-def write_picture(path, value=128, size=(12, 16)):
+def write_image(path, value=128, size=(12, 16)):
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), np.full((*size, 3), value, np.uint8))
 
@@ -78,11 +78,11 @@ def test_the_largest_face_comes_first_and_of_equal_ones_the_surest():
 # ---- detectors
 
 
-def test_without_a_detector_the_picture_is_the_face():
+def test_without_a_detector_the_image_is_the_face():
     assert detector("none").boxes(np.zeros((20, 30, 3), np.uint8)) == [Face((0.0, 0.0, 30.0, 20.0), 1.0)]
 
 
-def test_a_blank_picture_has_no_face():
+def test_a_blank_image_has_no_face():
     assert detector("cascade").boxes(np.full((80, 90, 3), 130, np.uint8)) == []
 
 
@@ -149,16 +149,16 @@ def test_the_networks_have_the_shapes_and_sizes_of_the_paper():
 
 
 @pytest.mark.parametrize("size", [(7, 9), (12, 300), (64, 48)])
-def test_mtcnn_takes_pictures_of_any_size(size):
+def test_mtcnn_takes_images_of_any_size(size):
     pytest.importorskip("torch")
     from ubhpd.images.mtcnn import Mtcnn, MtcnnOptions
 
-    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     eager = MtcnnOptions(thresholds=(0.0, 0.0, 0.0))  # every cell is a face: all stages run
-    faces = Mtcnn(fake_weights(), eager).boxes(picture)
+    faces = Mtcnn(fake_weights(), eager).boxes(image)
     assert (len(faces) > 0) == (min(size) >= 20)
     assert all(np.isfinite(f.bbox_xyxy).all() and f.points5.shape == (5, 2) and 0 <= f.score <= 1 for f in faces)
-    assert Mtcnn(fake_weights(), MtcnnOptions(thresholds=(1.1, 1.1, 1.1))).boxes(picture) == []
+    assert Mtcnn(fake_weights(), MtcnnOptions(thresholds=(1.1, 1.1, 1.1))).boxes(image) == []
 
 
 def test_weights_are_read_from_a_folder_a_package_and_a_wheel(tmp_path, monkeypatch):
@@ -208,7 +208,7 @@ def test_a_weight_file_of_something_else_is_refused(content):
 
 
 @needs("AFLW2000")
-def test_mtcnn_finds_the_faces_of_real_pictures(tmp_path):
+def test_mtcnn_finds_the_faces_of_real_images(tmp_path):
     """Of all 387 usable heads at hand it finds 97 percent, and 86 percent of those turned by 60 degrees and more."""
     finder = detector("mtcnn", weights_or_skip())
     build(BuildConfig(("aflw2000",), tmp_path, str(REAL)))
@@ -217,7 +217,7 @@ def test_mtcnn_finds_the_faces_of_real_pictures(tmp_path):
     heads = [h for h in heads if h["drop_reason"] is None][:40]
     found = []
     for head in heads:
-        faces = finder.boxes(images.picture("aflw2000", head["image_path"]))
+        faces = finder.boxes(images.image("aflw2000", head["image_path"]))
         found.append(bool(faces) and overlap(head["bbox_xyxy"], [faces[0].bbox_xyxy])[0] > 0.4)
         for face in faces:
             left, top, right, bottom = face.bbox_xyxy
@@ -226,25 +226,25 @@ def test_mtcnn_finds_the_faces_of_real_pictures(tmp_path):
     assert np.mean(found) > 0.9
 
 
-# ---- pictures from outside
+# ---- images from outside
 
 
-def test_a_folder_gives_its_pictures_in_order_and_says_what_it_cannot_read(tmp_path):
-    write_picture(tmp_path / "b.png", 10)
-    write_picture(tmp_path / "a" / "z.JPG", 20)
-    write_picture(tmp_path / "a" / "ä.bmp", 30)
+def test_a_folder_gives_its_images_in_order_and_says_what_it_cannot_read(tmp_path):
+    write_image(tmp_path / "b.png", 10)
+    write_image(tmp_path / "a" / "z.JPG", 20)
+    write_image(tmp_path / "a" / "ä.bmp", 30)
     (tmp_path / "c.webp").write_bytes(b"RIFF junk")
     (tmp_path / "d.jpeg").write_bytes(b"")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "e.png").symlink_to(tmp_path / "gone.png")
-    pictures = inputs.folder(tmp_path)
-    assert pictures.total == 6
-    found = list(pictures)
+    sources = inputs.folder(tmp_path)
+    assert sources.total == 6
+    found = list(sources)
     assert [p.name for p in found] == ["a/z.JPG", "a/ä.bmp", "b.png", "c.webp", "d.jpeg", "e.png"]
     assert [p.pixels_bgr[0, 0, 0] for p in found[:3]] == [20, 30, 10]
     assert [p.problem for p in found] == [
-        None, None, None, "c.webp does not decode as a picture (9 bytes).",
-        "d.jpeg does not decode as a picture (0 bytes).", "e.png cannot be read (No such file or directory).",
+        None, None, None, "c.webp does not decode as an image (9 bytes).",
+        "d.jpeg does not decode as an image (0 bytes).", "e.png cannot be read (No such file or directory).",
     ]  # fmt: skip
     assert all(p.pixels_bgr is None for p in found[3:]) and {p.frame_index for p in found} == {None}
     (one,) = inputs.folder(tmp_path / "b.png")
@@ -252,14 +252,14 @@ def test_a_folder_gives_its_pictures_in_order_and_says_what_it_cannot_read(tmp_p
 
 
 def test_orientation_in_exif_is_ignored(tmp_path):
-    write_picture(tmp_path / "a.jpg", size=(12, 16))
+    write_image(tmp_path / "a.jpg", size=(12, 16))
     data = (tmp_path / "a.jpg").read_bytes()
     tag = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: turned by 90 degrees
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + tag + b"\0\0\0\0"
     (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
     assert cv2.imread(str(tmp_path / "a.jpg")).shape == (16, 12, 3)
-    (picture,) = inputs.folder(tmp_path)
-    assert picture.pixels_bgr.shape == (12, 16, 3)
+    (image,) = inputs.folder(tmp_path)
+    assert image.pixels_bgr.shape == (12, 16, 3)
 
 
 def write_video(path, frames=8, rate=10.0):
@@ -271,9 +271,9 @@ def write_video(path, frames=8, rate=10.0):
 
 def test_a_video_gives_its_frames_in_order_with_their_times(tmp_path):
     write_video(tmp_path / "v.avi")
-    pictures = inputs.video(tmp_path / "v.avi")
-    assert pictures.total == 8
-    found = list(pictures)
+    sources = inputs.video(tmp_path / "v.avi")
+    assert sources.total == 8
+    found = list(sources)
     assert [p.frame_index for p in found] == list(range(8)) and {p.name for p in found} == {"v.avi"}
     assert [p.time_s for p in found] == pytest.approx([i / 10 for i in range(8)], abs=1e-3)
     assert [int(p.pixels_bgr.mean()) for p in found] == pytest.approx([20 * i + 10 for i in range(8)], abs=4)
@@ -293,8 +293,8 @@ def test_places_that_are_no_input_are_one_sentence(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     (tmp_path / "v.mp4").write_bytes(b"no video at all")
     for call, match in (
-        (lambda: inputs.folder(tmp_path / "gone"), "There is no picture or folder .*gone"),
-        (lambda: inputs.folder(tmp_path / "empty"), r"empty holds no picture \(.jpg"),
+        (lambda: inputs.folder(tmp_path / "gone"), "There is no image or folder .*gone"),
+        (lambda: inputs.folder(tmp_path / "empty"), r"empty holds no image \(.jpg"),
         (lambda: inputs.video(tmp_path / "gone.mp4"), "There is no video .*gone.mp4"),
         (lambda: inputs.video(tmp_path / "v.mp4"), "v.mp4 does not open as a video"),
         (lambda: inputs.camera(97), "Camera 97 does not open"),
@@ -345,7 +345,7 @@ def test_dlib_finds_the_landmarks_of_a_face_from_the_front(tmp_path):
     heads = [h for h in heads if h["drop_reason"] is None and abs(h["yaw_deg"]) < 15][:20]
     images, errors = Images.of_build(tmp_path), []
     for head in heads:
-        found = landmarks.landmarks68(images.picture("aflw2000", head["image_path"]), head["bbox_xyxy"])
+        found = landmarks.landmarks68(images.image("aflw2000", head["image_path"]), head["bbox_xyxy"])
         left, top, right, bottom = head["bbox_xyxy"]
         own = np.reshape(head["landmarks68"], (68, 2))
         errors.append(np.median(np.linalg.norm(found - own, axis=1)[17:]) / np.hypot(right - left, bottom - top))

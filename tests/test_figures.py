@@ -1,4 +1,4 @@
-"""Pictures of densities: the numbers behind them, what is told in them, and the same bytes for the same input."""
+"""Images of densities: the numbers behind them, what is told in them, and the same bytes for the same input."""
 
 import json
 
@@ -150,7 +150,7 @@ def test_nothing_is_cut_off(name, drawn):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_texts_do_not_overlap_nor_leave_the_picture(name, drawn):
+def test_texts_do_not_overlap_nor_leave_the_image(name, drawn):
     figure = drawn[name]
     figure.canvas.draw()
     found = [axes.title for axes in figure.axes] + [t for axes in figure.axes for t in axes.texts]

@@ -31,7 +31,7 @@ def golden(name):
     return np.load(REAL / GOLDEN / name)
 
 
-def pictures(bgr):
+def images(bgr):
     return torch.from_numpy(bgr).permute(0, 3, 1, 2).float()
 
 
@@ -76,7 +76,7 @@ def test_published_weights_answer_as_the_original_code(aggregation, scoring):
     network = released(aggregation, scoring, weight_file(aggregation, scoring))
     wanted = golden(f"keras215_300W_LP_fsanet{KERAS[scoring][0]}_{aggregation}.npz")
     with torch.inference_mode():
-        output = network(pictures(golden("input_bgr_uint8.npy")))
+        output = network(images(golden("input_bgr_uint8.npy")))
 
     def stages(name):
         return np.stack([wanted[name.format(k)] for k in (1, 2, 3)], axis=1)
@@ -101,7 +101,7 @@ def test_published_weights_answer_as_the_original_code(aggregation, scoring):
 def test_published_weights_on_a_real_face(aggregation, scoring):
     network = released(aggregation, scoring, weight_file(aggregation, scoring))
     with torch.inference_mode():
-        found = network.pose(network(pictures(golden("real_astronaut.npz")["fsa_bgr64"])))
+        found = network.pose(network(images(golden("real_astronaut.npz")["fsa_bgr64"])))
     wanted = golden("real_astronaut_keras_pred.npz")[f"fsanet{KERAS[scoring][0]}_{aggregation}"]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-3)
 
@@ -111,7 +111,7 @@ def test_published_weights_on_a_real_face(aggregation, scoring):
 def test_a_fusion_of_published_weights_in_any_order(order):
     network = released("capsule", "fusion", *(weight_file("capsule", scoring) for scoring in order))
     with torch.inference_mode():
-        found = network.pose(network(pictures(golden("real_astronaut.npz")["fsa_bgr64"])))
+        found = network.pose(network(images(golden("real_astronaut.npz")["fsa_bgr64"])))
     np.testing.assert_allclose(found, golden("real_astronaut_keras_pred.npz")["fusion_caps"], rtol=0, atol=1e-3)
 
 

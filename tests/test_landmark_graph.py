@@ -1,4 +1,4 @@
-"""Heat maps to places and graphs, the graph network, and what the released reading of OsGG-Net makes of any picture."""
+"""Heat maps to places and graphs, the graph network, and what the released reading of OsGG-Net makes of any image."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ SIDE = 64
 
 
 def bumps(n=3, seed=0, sigma=8.0):
-    """Places (n, 19, 2) well inside the picture, and heat maps with a bump at each."""
+    """Places (n, 19, 2) well inside the image, and heat maps with a bump at each."""
     places = torch.rand((n, 19, 2), generator=torch.Generator().manual_seed(seed)) * 0.6 - 0.3
     middle = (torch.arange(SIDE) + 0.5) / SIDE - 0.5
     dx, dy = middle - places[..., :1], middle - places[..., 1:]

@@ -35,7 +35,7 @@ def fake_dlib(monkeypatch, tmp_path):
     """dlib's place taken by a function: the model and the module are large. Gives the calls made."""
     calls = []
 
-    def landmarks68(picture, box):
+    def landmarks68(image, box):
         calls.append(tuple(box))
         return np.arange(136.0).reshape(68, 2) + np.floor(box[0])
 
@@ -130,10 +130,10 @@ def test_an_interrupted_run_goes_on(pool, tmp_path, fake_dlib, monkeypatch):
     assert len(fake_dlib) == 4
     find = landmarks.landmarks68
 
-    def killed(picture, box):
+    def killed(image, box):
         if len(fake_dlib) == 4 + 3:
             raise KeyboardInterrupt
-        return find(picture, box)
+        return find(image, box)
 
     monkeypatch.setattr(landmarks, "landmarks68", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on(pool, tmp_path, fake_dlib, monkeypatch):
     assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_a_head_that_fails_is_named_and_a_box_of_another_picture_is_not_used(pool, tmp_path, fake_dlib):
+def test_a_head_that_fails_is_named_and_a_box_of_another_image_is_not_used(pool, tmp_path, fake_dlib):
     table = manifest.read(pool).to_pydict()
     table["bbox_xyxy"][0] = None
     table["bbox_kind"][1] = "landmarks68_of_source_photo"
@@ -159,7 +159,7 @@ def test_a_head_that_fails_is_named_and_a_box_of_another_picture_is_not_used(poo
     reasons = dict(report.first_failures)
     ids = table["sample_id"]
     assert "has no face box" in reasons[ids[0]]
-    assert "is that of another picture: use --detector" in reasons[ids[1]]
+    assert "is that of another image: use --detector" in reasons[ids[1]]
     assert "01/gone.png cannot be read" in reasons[ids[2]]
     found = rows(tmp_path / "o.parquet")
     assert [r["landmarks68"] is None for r in found] == [True] * 4 + [False] * 3
@@ -171,7 +171,7 @@ def test_a_detectors_box_is_used_where_it_lies_on_the_head(pool, tmp_path, fake_
     class Shifted:
         name = "shifted"
 
-        def boxes(self, picture):
+        def boxes(self, image):
             """All boxes but the first head's, moved by a quarter of a pixel, and one where no head is."""
             return [Face((0, 0, 20, 20), 1.0), *(Face(tuple(np.add(box, 0.25)), 0.5) for box in own[1:])]
 
@@ -233,7 +233,7 @@ def test_wrong_places_are_one_sentence(pool, tmp_path, ubhpd, monkeypatch):
 
 
 def test_not_one_head_filled_is_an_error_and_writes_nothing(pool, tmp_path, fake_dlib, monkeypatch):
-    def fails(picture, box):
+    def fails(image, box):
         raise UbhpdError("No.")
 
     monkeypatch.setattr(landmarks, "landmarks68", fails)

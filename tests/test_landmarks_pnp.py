@@ -119,7 +119,7 @@ def test_no_symmetrical_face_nearby_leaves_less():
 
 @pytest.mark.parametrize("points", FACES)
 @pytest.mark.parametrize(("focal", "unit", "pixels"), [(1, "sum", 1120), (1, "width", 640), (575, "pixel", 575)])
-def test_poses_come_back_exactly_at_any_place_of_the_picture(points, focal, unit, pixels):
+def test_poses_come_back_exactly_at_any_place_of_the_image(points, focal, unit, pixels):
     heads = seen_heads(poses(12, spread=(85, 60, 90)), pixels)
     found = solve(Config(points, float(focal), unit), known_face(points), heads)
     assert rotation.geodesic_deg(found, heads.rotation).max() < 1e-3
@@ -139,7 +139,7 @@ def test_the_mirror_image_has_the_mirrored_pose(points):
     assert rotation.geodesic_deg(rotation.mirror_matrix(here), there).max() < 1e-3
 
 
-def test_another_size_of_the_picture_changes_nothing():
+def test_another_size_of_the_image_changes_nothing():
     heads = seen_heads(poses(12), 1120, noise_px=2.0)
     larger = heads._replace(landmarks68=heads.landmarks68 * 3, image_size=heads.image_size * 3)
     here, there = (solve(Config(), known_face(), h) for h in (heads, larger))
@@ -154,7 +154,7 @@ def test_the_angles_of_the_camera_frame_are_the_canonical_ones():
     assert np.allclose(np.stack([-y, x, -z], axis=1), heads.angles_deg, atol=1e-3)
 
 
-def test_it_agrees_with_the_check_of_labels_in_the_same_picture():
+def test_it_agrees_with_the_check_of_labels_in_the_same_image():
     """Both see the same landmarks from far away; their faces differ, but a turn to the left is one for both."""
     heads = seen_heads([(30, 0, 0), (0, 20, 0), (0, 0, 25), (-40, -20, 10)], 1120)
     other = checks.fit(heads.landmarks68).rotation
@@ -221,12 +221,12 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 
 def test_the_models_are_fitted_and_solved_from_a_checkpoint(tmp_path):
-    from ubhpd.models.geometric_model import Solver
+    from ubhpd.models.geometric_model import GeometricMethod
 
     heads = seen_heads(poses(40), 1120)
     for name in MODELS:
-        Solver.fitted(name, {"focal": "1.5"}, heads, {"manifest": "m"}).save(tmp_path / "w.safetensors")
-        again = Solver.of_checkpoint(tmp_path / "w.safetensors")
+        GeometricMethod.fitted(name, {"focal": "1.5"}, heads, {"manifest": "m"}).save(tmp_path / "w.safetensors")
+        again = GeometricMethod.of_checkpoint(tmp_path / "w.safetensors")
         assert again.config == Config(focal=1.5, **MODELS[name])
         assert rotation.geodesic_deg(again.solve(heads), heads.rotation).max() < 12
 

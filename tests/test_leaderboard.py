@@ -16,7 +16,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.leaderboard import page, standings
 from ubhpd.leaderboard import tables as texts
-from ubhpd.leaderboard.columns import COLUMNS, entrant_cells
+from ubhpd.leaderboard.columns import COLUMNS, method_cells
 from ubhpd.leaderboard.page import publish
 from ubhpd.leaderboard.result import Found, Training, canonical_hash, read, read_all, write
 from ubhpd.models.checkpoint import file_origin
@@ -104,11 +104,11 @@ def test_what_is_no_result_is_passed_over_in_a_folder_and_refused_by_name(tmp_pa
 
 def test_seeds_are_averaged():
     (table,) = tables(result(mae=5.0, seed=0), result(mae=5.6, seed=1), result(mae=5.3, seed=2))
-    (entrant,) = table.entrants
-    mae = entrant.values["mae"]
-    assert entrant.seeds == (0, 1, 2)
+    (method,) = table.methods
+    mae = method.values["mae"]
+    assert method.seeds == (0, 1, 2)
     assert (mae.mean, mae.sd, mae.low, mae.high) == pytest.approx((5.3, 0.3, 5.1, 5.5))
-    assert entrant_cells(entrant)["mae"].text == "5.30 ± 0.30"
+    assert method_cells(method)["mae"].text == "5.30 ± 0.30"
 
 
 @pytest.mark.parametrize(
@@ -123,23 +123,23 @@ def test_seeds_are_averaged():
 )
 def test_other_protocols_heads_or_labels_never_share_a_table(other):
     found = tables(result("a", 5.0), result("b", 4.0, **other))
-    assert [[e.name for e in t.entrants] for t in found] in ([["a"], ["b"]], [["b"], ["a"]])
-    assert [t.entrants[0].rank for t in found] == [1, 1]
+    assert [[e.name for e in t.methods] for t in found] in ([["a"], ["b"]], [["b"], ["a"]])
+    assert [t.methods[0].rank for t in found] == [1, 1]
     assert len({t.anchor for t in found}) == 2
 
 
-def test_entrants_are_ranked_by_mae_and_equals_share_a_rank():
+def test_methods_are_ranked_by_mae_and_equals_share_a_rank():
     (table,) = tables(*(result(m, v) for m, v in (("c", 7.0), ("a", 5.0), ("d", 7.0), ("e", 9.0))))
-    assert [(e.name, e.rank) for e in table.entrants] == [("a", 1), ("c", 2), ("d", 2), ("e", 4)]
+    assert [(e.name, e.rank) for e in table.methods] == [("a", 1), ("c", 2), ("d", 2), ("e", 4)]
 
 
-def test_options_make_another_entrant():
+def test_options_make_another_method():
     (table,) = tables(result(mae=5.0), result(mae=4.0, chosen={"alpha": "2"}, options={"alpha": 2.0}))
-    assert [e.name for e in table.entrants] == ["hopenet alpha=2", "hopenet"]
+    assert [e.name for e in table.methods] == ["hopenet alpha=2", "hopenet"]
 
 
 def test_two_different_results_of_one_run_are_refused():
-    assert len(tables(result(), result())[0].entrants[0].found) == 1
+    assert len(tables(result(), result())[0].methods[0].found) == 1
     with pytest.raises(UbhpdError, match=r"0\.json and 1\.json are both of hopenet .* seed 0, but differ"):
         tables(result(mae=5.0), result(mae=5.1))
 
@@ -147,13 +147,13 @@ def test_two_different_results_of_one_run_are_refused():
 def test_imported_weights_and_partial_coverage_are_shown_but_not_ranked():
     foreign = Training("imported", "a" * 64, "w.pth", "that of its authors")
     (table,) = tables(result("a", 5.0), result("b", 1.0, training=foreign), result("c", 1.0, coverage=0.5))
-    assert [(e.name, e.rank) for e in table.entrants] == [("a", 1), ("b", None), ("c", None)]
-    assert "imported" in table.entrants[1].why_unranked and "50.0 %" in table.entrants[2].why_unranked
+    assert [(e.name, e.rank) for e in table.methods] == [("a", 1), ("b", None), ("c", None)]
+    assert "imported" in table.methods[1].why_unranked and "50.0 %" in table.methods[2].why_unranked
 
 
 def test_without_predictions_a_tie_is_told_by_the_interval_of_the_first():
     (table,) = tables(result("a", 5.0), result("b", 5.1), result("c", 5.3))  # of the first: 4.8 to 5.2
-    assert [(e.standing, e.told_by) for e in table.entrants] == [
+    assert [(e.standing, e.told_by) for e in table.methods] == [
         ("winner", ""), ("tied", "interval"), ("", "interval"),
     ]  # fmt: skip
 
@@ -176,12 +176,12 @@ def test_with_predictions_a_tie_is_told_by_pairs(tmp_path):
             )
         )
     (table,) = standings.standings(found(*written, folder=tmp_path))
-    assert [e.told_by for e in table.entrants[1:]] == ["paired", "paired"]
-    assert {e.name: e.standing for e in table.entrants}["c"] == ""
-    assert sorted(e.standing for e in table.entrants) == ["", "tied", "winner"]
+    assert [e.told_by for e in table.methods[1:]] == ["paired", "paired"]
+    assert {e.name: e.standing for e in table.methods}["c"] == ""
+    assert sorted(e.standing for e in table.methods) == ["", "tied", "winner"]
     (tmp_path / "c.predictions.csv").write_text("sample_id,yaw,pitch,roll\n")
     (table,) = standings.standings(found(*written, folder=tmp_path))
-    assert {e.name: e.told_by for e in table.entrants}["c"] == "interval"
+    assert {e.name: e.told_by for e in table.methods}["c"] == "interval"
 
 
 # Printed rows
@@ -191,13 +191,13 @@ def test_printed_rows_stand_beside_results_on_the_published_heads_only():
     (table,) = tables(result())
     printed = {(r.printed.paper[:4], r.printed.method): r for r in table.reported}
     assert printed["OsGG", "OsGG-Net"].printed.mae == 4.39 and table.why_no_reported is None
-    assert table.entrants[0].reported.printed.mae == 6.41  # hopenet
+    assert table.methods[0].reported.printed.mae == 6.41  # hopenet
     assert "yaw and roll exchanged" in printed["OsGG", "HPE"].notes[0] and not printed["DADL", "HPE"].notes
     own = result()
     synthetic = replace(own, protocol=replace(own.protocol, warnings=("Test has 40 heads where 1,969 are published.",)))
     (table,) = tables(synthetic)
     assert table.reported == () and "not the published ones" in table.why_no_reported
-    assert table.entrants[0].reported is None
+    assert table.methods[0].reported is None
     for text in (texts.markdown([table]), texts.latex([table]), page.page([table])):
         assert "OsGG-Net 2021" not in text
 
@@ -246,7 +246,7 @@ def test_hostile_names_are_shown_as_they_are_everywhere():
     tex = texts.latex([table])
     assert r"\textless{}img src=x onerror=alert(1)\textgreater{}{''}'\&\_\$\%\#\textbar{}\textbackslash{}" in tex
     md = texts.markdown([table])
-    assert "\x1b" not in tex + md + table.entrants[0].name
+    assert "\x1b" not in tex + md + table.methods[0].name
     assert "<img" not in md and r"\|" in md
     lines = [line for line in md.splitlines() if line.startswith("|")]
     assert {len(line.replace(r"\|", "").split("|")) for line in lines[:4]} == {len(lines[0].split("|"))}
@@ -266,7 +266,7 @@ def test_latex_is_no_wider_than_the_text_and_says_what_is_wrong_with_the_heads()
     text = texts.latex(tables(*(replace(own, seed=i, protocol=warned) for i in range(2))))
     assert text.count(r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%") == 1
     assert text.count("{") == text.count("}")
-    mae, yaw = (entrant_cells(tables(own)[0].entrants[0])[k] for k in ("mae", "mae_yaw"))
+    mae, yaw = (method_cells(tables(own)[0].methods[0])[k] for k in ("mae", "mae_yaw"))
     assert mae.small in text and yaw.small not in text.replace(mae.small, "")
     assert "Test has 40 heads where 1,969 are published." in text
     assert f"{own.train.heads:,} heads train, {own.test.heads:,} test." in text
@@ -301,8 +301,8 @@ def test_a_score_that_does_not_exist_is_a_dash_and_ranks_nobody():
     own = result("a")
     nothing = replace(own, scores={**own.scores, "mae": replace(score(0.0), value=None, low=None, high=None)})
     (table,) = tables(nothing, result("b", 9.0))
-    assert [(e.name, e.rank) for e in table.entrants] == [("b", 1), ("a", None)]
-    assert entrant_cells(table.entrants[1])["mae"].text == "–"
+    assert [(e.name, e.rank) for e in table.methods] == [("b", 1), ("a", None)]
+    assert method_cells(table.methods[1])["mae"].text == "–"
 
 
 # The command

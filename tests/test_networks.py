@@ -234,18 +234,18 @@ def test_features_and_a_gradient_for_every_parameter(name):
 def test_logits_have_one_column_per_class(name):
     network = on_meta(name, 7).eval()
     size = 112 if name == "botnet101" else 224
-    pictures = torch.empty(2, 3, size, size, device="meta")
-    assert network.logits(pictures).shape == (2, 7)
+    images = torch.empty(2, 3, size, size, device="meta")
+    assert network.logits(images).shape == (2, 7)
     side = {"alexnet": 6}.get(name, 7)
-    assert network(pictures).shape == (2, network.channels, side, side)
+    assert network(images).shape == (2, network.channels, side, side)
 
 
 def test_logits_are_the_classifier_of_the_mean():
     torch.manual_seed(0)
     network = stirred(backbone("resnet18", 5))
-    pictures = torch.randn(2, 3, 64, 64)
-    by_hand = network(pictures).mean((2, 3)) @ network.fc.weight.T + network.fc.bias
-    torch.testing.assert_close(network.logits(pictures), by_hand)
+    images = torch.randn(2, 3, 64, 64)
+    by_hand = network(images).mean((2, 3)) @ network.fc.weight.T + network.fc.bias
+    torch.testing.assert_close(network.logits(images), by_hand)
 
 
 def test_strides_keep_the_resolution_that_they_are_told_to():
@@ -275,9 +275,9 @@ def test_convolutions_start_with_the_variance_of_he():
 def test_same_padding_is_tensorflows(size, kernel, before, after):
     """Worked out by hand of ceil(size / 2) outputs: total = (outputs - 1) 2 + kernel - size, the odd one at the end."""
     convolution = SameConv2d(1, 1, kernel, 2, bias=False)
-    picture = torch.randn(1, 1, size, size)
-    padded = functional.pad(picture, (before, after, before, after))
-    found = convolution(picture)
+    image = torch.randn(1, 1, size, size)
+    padded = functional.pad(image, (before, after, before, after))
+    found = convolution(image)
     torch.testing.assert_close(found, functional.conv2d(padded, convolution.weight, stride=2))
     assert found.shape[-2:] == (-(-size // 2),) * 2
 
@@ -320,12 +320,12 @@ def test_a_repvgg_block_is_one_convolution(inputs, outputs, stride, groups):
 def test_repvgg_for_use_answers_as_the_trained():
     torch.manual_seed(0)
     network = stirred(RepVGGB1g2(10))
-    pictures = torch.randn(1, 3, 64, 64)
+    images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        before = network.logits(pictures)
+        before = network.logits(images)
         network.reparameterize()
         network.reparameterize()
-        after = network.logits(pictures)
+        after = network.logits(images)
     assert (after - before).abs().max() < 1e-4 * before.abs().max()
     with torch.device("meta"):
         built = RepVGGB1g2(10, deploy=True)
@@ -382,8 +382,8 @@ def test_an_attention_block_starts_as_its_shortcut():
     torch.testing.assert_close(block(x), x.relu())
 
 
-def test_a_picture_of_another_size_is_refused_by_botnet():
-    with pytest.raises(UbhpdError, match="map of 4 x 4 where its positions are for 7 x 7: give pictures of 112 pixels"):
+def test_an_image_of_another_size_is_refused_by_botnet():
+    with pytest.raises(UbhpdError, match="map of 4 x 4 where its positions are for 7 x 7: give images of 112 pixels"):
         on_meta("botnet101")(torch.empty(1, 3, 64, 64, device="meta"))
 
 

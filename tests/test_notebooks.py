@@ -42,8 +42,8 @@ def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
     done = list(execute.executed(path, tmp_path))
     assert [cell for cell, _ in done] == execute.cells(path)
     shown = [s for _, own in done for s in own]
-    pictures = [s.content for s in shown if s.kind == "png"]
-    assert len(pictures) >= 2 and all(p.startswith(b"\x89PNG") and len(p) > 5_000 for p in pictures)
+    images = [s.content for s in shown if s.kind == "png"]
+    assert len(images) >= 2 and all(p.startswith(b"\x89PNG") and len(p) > 5_000 for p in images)
     assert any(s.kind == "html" for s in shown) and Path.cwd() != tmp_path
 
 

@@ -89,8 +89,8 @@ def test_rows_with_the_same_numbers_have_the_same_options():
 @pytest.mark.parametrize("size", [32, 64])
 def test_shapes_and_gradients(name, size):
     model, recipe = network(**{**readings(name), "size": size})
-    pictures, target = batch(model, recipe, n=4)
-    out = model(pictures)
+    images, target = batch(model, recipe, n=4)
+    out = model(images)
     k = model.config.landmarks
     assert {name: tuple(t.shape) for name, t in out.items()} == {
         "logits": (4, k, size // 4, size // 4),
@@ -101,29 +101,29 @@ def test_shapes_and_gradients(name, size):
     }
     assert out["landmarks"].abs().max() < 0.5
     assert torch.equal(model.pose(out), out["pose"])
-    assert set(check_gradients(model, pictures, target)) == {"landmark", "graph", "pose"}
+    assert set(check_gradients(model, images, target)) == {"landmark", "graph", "pose"}
 
 
 @pytest.mark.parametrize("name", ["osgg_paper", "osgg_released"])
-def test_eval_is_deterministic_and_takes_each_picture_by_itself(name):
+def test_eval_is_deterministic_and_takes_each_image_by_itself(name):
     model, recipe = network(**readings(name))
-    pictures, _ = batch(model, recipe, n=3)
+    images, _ = batch(model, recipe, n=3)
     model.eval()
     with torch.no_grad():
-        together, again, alone = model(pictures), model(pictures), model(pictures[1:2])
+        together, again, alone = model(images), model(images), model(images[1:2])
     assert all(torch.equal(together[k], again[k]) for k in together)
     torch.testing.assert_close(together["pose"][1:2], alone["pose"], atol=1e-5, rtol=1e-4)
 
 
-def test_the_paper_reads_a_graph_that_changes_with_the_picture_and_the_code_does_not():
+def test_the_paper_reads_a_graph_that_changes_with_the_image_and_the_code_does_not():
     """The heat maps of an untrained decoder are nearly flat: they get the contrast of trained ones by hand."""
     spreads = {}
     for name in ("osgg_paper", "osgg_released"):
         model, recipe = network(**readings(name), size=128)
-        pictures, _ = batch(model, recipe, n=4)
+        images, _ = batch(model, recipe, n=4)
         with torch.no_grad():
             model.landmark_network.decoder[-1].weight *= 100
-            spreads[name] = float(model.eval()(pictures)["graph"].std(dim=0).max())
+            spreads[name] = float(model.eval()(images)["graph"].std(dim=0).max())
     assert spreads["osgg_paper"] > 0.02 and spreads["osgg_released"] < 0.001
 
 
@@ -181,8 +181,8 @@ def test_unknown_landmarks_count_nothing():
 
 def test_without_landmarks_it_still_learns_pose():
     model, recipe = network()
-    pictures, target = batch(model, recipe, n=4)
-    assert check_gradients(model, pictures, target._replace(landmarks=None))["landmark"] == 0
+    images, target = batch(model, recipe, n=4)
+    assert check_gradients(model, images, target._replace(landmarks=None))["landmark"] == 0
 
 
 def test_the_network_looks_at_the_landmarks_of_its_set():
@@ -205,8 +205,8 @@ def test_every_option_of_the_graph_changes_the_pose(option, other):
     """In training mode, where the normalisation of the coordinates takes their unit away but for its epsilon."""
     plain, recipe = network()
     changed, _ = network(**{option: other})
-    pictures, _ = batch(plain, recipe, n=4)
-    assert not torch.allclose(plain(pictures)["pose"], changed(pictures)["pose"], rtol=1e-6, atol=1e-9)
+    images, _ = batch(plain, recipe, n=4)
+    assert not torch.allclose(plain(images)["pose"], changed(images)["pose"], rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_options_are_numbers_texts_or_booleans():
 def test_it_learns_sixteen_heads_by_heart():
     """Under the weights "land + graph + pose"; made-up landmarks take longer than pose, see the slow test."""
     model, recipe = network(decoder_width=64, landmark_weight=1.0, graph_weight=0.01)
-    pictures, target = batch(model, recipe)
-    (loss, error), (loss_after, error_after) = learn_by_heart(model, pictures, target, steps=140, lr=2e-3)
+    images, target = batch(model, recipe)
+    (loss, error), (loss_after, error_after) = learn_by_heart(model, images, target, steps=140, lr=2e-3)
     assert error > 40 and error_after < 5
     assert loss_after < loss / 4
 
@@ -256,12 +256,12 @@ def test_the_small_model_learns_sixteen_heads_by_heart():
     torch.manual_seed(0)
     config = Config(**MODELS["osgg_small"])
     model = Network(config)
-    pictures, target = batch(model, input_recipe(config))
-    before, after = learn_by_heart(model, pictures, target, steps=400)
+    images, target = batch(model, input_recipe(config))
+    before, after = learn_by_heart(model, images, target, steps=400)
     assert after[0] < before[0] / 4 and after[1] < 5
     model.eval()
     with torch.no_grad():
-        out = model(pictures)
+        out = model(images)
         assert mean_error_deg(model, out, target) < 10
     off = (out["landmarks"] - target.landmarks[:, model.landmark_indices]).abs().mean()
     assert np.isfinite(float(off)) and off < 0.08

@@ -19,7 +19,7 @@ from ubhpd.inference import prediction_file
 from ubhpd.inference.manifest_source import ManifestSource, read_plan
 from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
 from ubhpd.manifest.schema import COLUMNS
-from ubhpd.models.geometric_model import Solver, heads_of
+from ubhpd.models.geometric_model import GeometricMethod, heads_of
 from ubhpd.models.model import Model
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.raw.image_files import Images
@@ -31,9 +31,9 @@ QUIET = Progress(show=False)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A build with pictures, frames of recordings and videos; read only."""
+    """A build with images, frames of recordings and videos; read only."""
     root = tmp_path_factory.mktemp("predict")
-    w300lp_writer.write(root / "raw", 4, views=2, distinct_pictures=4)
+    w300lp_writer.write(root / "raw", 4, views=2, distinct_images=4)
     biwi_writer.write(root / "raw", (1,), frames=5, with_depth=False)
     upna_writer.write(root / "raw", (1, 2), (1,), frames=3)
     build(BuildConfig(("300wlp", "biwi", "upna"), root / "out", str(root / "raw")))
@@ -61,9 +61,9 @@ def angles(rows):
 
 
 def crop_by_hand(built, row, recipe):
-    picture = Images.of_build(built).picture(row["dataset"], row["image_path"], row["frame_index"])
+    image = Images.of_build(built).image(row["dataset"], row["image_path"], row["frame_index"])
     how = RECIPES[recipe.crop_for(row["dataset"])]
-    return crop(picture, crop_box(row, how), how, recipe.size, recipe.colour)
+    return crop(image, crop_box(row, how), how, recipe.size, recipe.colour)
 
 
 def rewritten(built, out, change):
@@ -160,9 +160,9 @@ def test_a_head_that_cannot_be_read_is_named_and_the_others_stay(built, weights,
     broken = tmp_path / "raw"
     shutil.copytree(built.parent / "raw", broken)
     build(BuildConfig(("300wlp", "biwi", "upna"), tmp_path / "out", str(broken)))
-    pictures = sorted(p for p in broken.rglob("*.jpg") if "300W_LP" in str(p) or "300w" in str(p).lower())
-    pictures[0].write_bytes(pictures[0].read_bytes()[:700])
-    pictures[1].unlink()
+    images = sorted(p for p in broken.rglob("*.jpg") if "300W_LP" in str(p) or "300w" in str(p).lower())
+    images[0].write_bytes(images[0].read_bytes()[:700])
+    images[1].unlink()
     code, out, _ = ubhpd("predict", "--weights", weights, "--manifest", tmp_path / "out/pool.parquet",
                          "--out", tmp_path / "p.csv")  # fmt: skip
     problems = table(tmp_path / "p.problems.csv")
@@ -172,7 +172,7 @@ def test_a_head_that_cannot_be_read_is_named_and_the_others_stay(built, weights,
     assert {r["sample_id"] for r in table(tmp_path / "p.csv")} == heads - {p["sample_id"] for p in problems}
 
 
-def test_heads_without_a_box_or_with_another_picture_are_named(built, weights, tmp_path, ubhpd):
+def test_heads_without_a_box_or_with_another_image_are_named(built, weights, tmp_path, ubhpd):
     def change(rows):
         rows[0].update(bbox_xyxy=None, landmarks68=None, landmarks21=None)
         rows[1].update(image_width=rows[1]["image_width"] + 1)
@@ -229,9 +229,9 @@ def test_landmarks_reach_a_model_in_the_frame_of_its_crop(built):
     assert {"300wlp", "biwi", "upna"} == {name.partition("/")[0] for name, _ in batch.problems}
 
 
-def test_a_solver_predicts_without_pictures(built, tmp_path, ubhpd):
+def test_a_geometric_method_predicts_without_images(built, tmp_path, ubhpd):
     heads = heads_of(manifest.read(built / "pool.parquet"))
-    Solver.fitted("mean_pose", {}, heads, {}).save(tmp_path / "m.safetensors")
+    GeometricMethod.fitted("mean_pose", {}, heads, {}).save(tmp_path / "m.safetensors")
     code, _, _ = ubhpd("predict", "--weights", tmp_path / "m.safetensors", "--manifest", built / "pool.parquet",
                        "--out", tmp_path / "p.csv")  # fmt: skip
     assert code == 0
@@ -240,17 +240,17 @@ def test_a_solver_predicts_without_pictures(built, tmp_path, ubhpd):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures, one of which is none, and one in a folder of its own."""
+    """Three images, one of which is none, and one in a folder of its own."""
     pixels = np.random.default_rng(0).integers(0, 255, (90, 80, 3), dtype=np.uint8)
     (tmp_path / "in/b").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "in/a.png"), pixels)
     cv2.imwrite(str(tmp_path / "in/b/c.png"), pixels[:, ::-1])
-    (tmp_path / "in/no.jpg").write_bytes(b"no picture")
+    (tmp_path / "in/no.jpg").write_bytes(b"no image")
     return tmp_path / "in"
 
 
-def test_a_folder_of_pictures(folder, weights, tmp_path, ubhpd):
-    code, _, _ = ubhpd("predict", "--weights", weights, "--pictures", folder, "--detector", "none",
+def test_a_folder_of_images(folder, weights, tmp_path, ubhpd):
+    code, _, _ = ubhpd("predict", "--weights", weights, "--images", folder, "--detector", "none",
                        "--out", tmp_path / "p.csv", "--draw", tmp_path / "drawn")  # fmt: skip
     found = table(tmp_path / "p.csv")
     assert code == 1
@@ -260,8 +260,8 @@ def test_a_folder_of_pictures(folder, weights, tmp_path, ubhpd):
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a.png.jpg", "b_c.png.jpg"]
 
 
-def test_a_picture_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
-    code, _, _ = ubhpd("predict", "--weights", weights, "--pictures", folder / "a.png", "--detector", "cascade",
+def test_an_image_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
+    code, _, _ = ubhpd("predict", "--weights", weights, "--images", folder / "a.png", "--detector", "cascade",
                        "--out", tmp_path / "p.csv")  # fmt: skip
     assert code == 1
     assert "finds no face" in table(tmp_path / "p.problems.csv")[0]["reason"]
@@ -302,12 +302,12 @@ def test_crops_are_normalised_as_the_recipe_says():
     [
         ([], "One source of heads is needed, found none"),
         (["--camera", "0", "--video", "v.mp4"], "found --video and --camera"),
-        (["--pictures", "x", "--split", "test"], "--split selects heads of a manifest"),
-        (["--pictures", "nowhere", "--detector", "none"], "There is no picture or folder nowhere"),
-        (["--pictures", "x", "--model", "hopenet"], "hopenet"),
-        (["--pictures", ".", "--device", "cuda:9"], "There is no device cuda:9"),
-        (["--pictures", ".", "--device", "tpu"], "There is no device 'tpu'"),
-        (["--pictures", ".", "--detector", "eyes"], "No face detector is called 'eyes'"),
+        (["--images", "x", "--split", "test"], "--split selects heads of a manifest"),
+        (["--images", "nowhere", "--detector", "none"], "There is no image or folder nowhere"),
+        (["--images", "x", "--model", "hopenet"], "hopenet"),
+        (["--images", ".", "--device", "cuda:9"], "There is no device cuda:9"),
+        (["--images", ".", "--device", "tpu"], "There is no device 'tpu'"),
+        (["--images", ".", "--detector", "eyes"], "No face detector is called 'eyes'"),
         (["--camera", "97", "--detector", "none"], "Camera 97 does not open"),
         (["--manifest", "nowhere.parquet"], "nowhere.parquet"),
     ],

@@ -31,8 +31,8 @@ class Small(Backbone):
         if num_classes is not None:
             self.classifier = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, num_classes))
 
-    def forward(self, pictures):
-        return self.bn1(self.conv1(pictures))
+    def forward(self, images):
+        return self.bn1(self.conv1(images))
 
 
 @pytest.fixture
@@ -228,8 +228,8 @@ def test_the_published_mobilenet_loads():
     assert load_backbone(whole, MOBILENET) == []
     assert load_backbone(features, MOBILENET) == ["classifier.1.weight", "classifier.1.bias"]
     torch.manual_seed(0)
-    pictures = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(whole.eval()(pictures), features.eval()(pictures))
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(whole.eval()(images), features.eval()(images))
     same(whole.state_dict(), dict(torch.load(MOBILENET, weights_only=True)))
 
 

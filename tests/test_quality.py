@@ -71,7 +71,7 @@ def test_an_inverted_or_missing_number_is_flagged():
     assert ("d/1", "angle_out_of_range") in flags(record(yaw_deg=None))[0]
 
 
-def test_a_head_without_box_picture_size_or_landmarks_is_no_suspect():
+def test_a_head_without_box_image_size_or_landmarks_is_no_suspect():
     assert (
         flags(record(bbox_xyxy=None, image_width=None, image_height=None, landmarks68=None, landmarks_kind=None))[0]
         == []

@@ -191,10 +191,10 @@ def test_biwi_box_is_that_of_every_vertex_of_the_template(monkeypatch: pytest.Mo
 
 @needs("BIWI/hpdb")
 def test_biwi_box_lies_on_the_colours_of_the_person() -> None:
-    """The background of the depth picture is empty: within the box, moved to its camera, it is not."""
+    """The background of the depth image is empty: within the box, moved to its camera, it is not."""
     said = read_all("biwi", REAL / "BIWI" / "hpdb")
     record = said.records["biwi/01/frame_00003"]
-    depth = depth_picture(REAL / "BIWI" / "hpdb" / "01" / "frame_00003_depth.bin")
+    depth = depth_image(REAL / "BIWI" / "hpdb" / "01" / "frame_00003_depth.bin")
     left, top, right, bottom = (int(v) for v in record.bbox_xyxy)
     # From one camera to the other: focal lengths 575.8 and 517.7, and 24 mm, at a metre some 15 pixels.
     scale = 575.816 / 517.679
@@ -203,7 +203,7 @@ def test_biwi_box_lies_on_the_colours_of_the_person() -> None:
     assert (inside > 0).mean() > 0.5 > (depth > 0).mean()
 
 
-def depth_picture(path: Path) -> Any:
+def depth_image(path: Path) -> Any:
     data = path.read_bytes()
     width, height = np.frombuffer(data, "<i4", 2)
     pixels: list[Any] = []
@@ -219,7 +219,7 @@ def depth_picture(path: Path) -> Any:
 @needs("300W_LP")
 @needs("BIWI/hpdb")
 @pytest.mark.parametrize(("name", "folder"), [("aflw2000", "AFLW2000"), ("300wlp", "300W_LP"), ("biwi", "BIWI/hpdb")])
-def test_every_picture_decodes(name: str, folder: str) -> None:
+def test_every_image_decodes(name: str, folder: str) -> None:
     assert plain_all(read_items(name, REAL / folder, thorough=True)) == plain_all(read_items(name, REAL / folder))
 
 

@@ -90,7 +90,7 @@ def browser(app):
 
 def test_without_the_key_nothing_is_shown(app):
     client = app.test_client()
-    for path in ("/", "/api/setup", "/api/heads", "/page/review.js", "/api/picture/face?id=x", "/?key=wrong", "/?key="):
+    for path in ("/", "/api/setup", "/api/heads", "/page/review.js", "/api/image/face?id=x", "/?key=wrong", "/?key="):
         answer = client.get(path, base_url=SITE)
         assert answer.status_code == 403 and "printed" in answer.json["error"], path
 
@@ -165,18 +165,18 @@ def pixels_of(answer):
     return cv2.imdecode(np.frombuffer(answer.data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_pictures(browser, heads):
+def test_images(browser, heads):
     card = heads.card(heads.row(ONE))
     left, top, right, bottom = card["crop"]
-    whole = pixels_of(browser.get("/api/picture/whole?id=biwi/01/frame_00003"))
-    face = pixels_of(browser.get("/api/picture/face?id=biwi/01/frame_00003"))
+    whole = pixels_of(browser.get("/api/image/whole?id=biwi/01/frame_00003"))
+    face = pixels_of(browser.get("/api/image/face?id=biwi/01/frame_00003"))
     assert whole.shape == (480, 640, 3) and face.shape[:2] == (bottom - top, right - left)
     assert np.abs(whole[top:bottom, left:right].astype(int) - face).mean() < 6
 
 
 def test_nothing_but_heads_can_be_asked_for(browser):
     for path in (
-        "/api/picture/face?id=../../etc/passwd", "/api/picture/face?id=", "/api/picture/face", "/api/picture/raw?id=x",
+        "/api/image/face?id=../../etc/passwd", "/api/image/face?id=", "/api/image/face", "/api/image/raw?id=x",
         "/page/..%2freview.py", "/page/index.html", "/page/%2e%2e/review.py", "/decisions.csv", "/page/",
     ):  # fmt: skip
         assert browser.get(path).status_code in (400, 404), path
@@ -194,14 +194,14 @@ def test_a_path_that_leads_out_of_its_dataset_is_refused(path, built, tmp_path):
     cv2.imwrite(str(tmp_path / "secret.png"), secret)
     heads = Heads(tmp_path)
     answer = Browser(review.create_app(heads, Images.of_build(built), "anna", KEY)).get(
-        f"/api/picture/whole?id={one['sample_id']}"
+        f"/api/image/whole?id={one['sample_id']}"
     )
-    assert answer.status_code == 400 and ("refused" in answer.json["error"] or "no picture" in answer.json["error"])
+    assert answer.status_code == 400 and ("refused" in answer.json["error"] or "no image" in answer.json["error"])
 
 
-def test_a_picture_that_is_gone_is_a_sentence(heads, out, tmp_path):
+def test_an_image_that_is_gone_is_a_sentence(heads, out, tmp_path):
     images = Images({"biwi": TreeSpec(((str(tmp_path), ""),))})
-    answer = Browser(review.create_app(heads, images, "anna", KEY)).get("/api/picture/face?id=biwi/01/frame_00003")
+    answer = Browser(review.create_app(heads, images, "anna", KEY)).get("/api/image/face?id=biwi/01/frame_00003")
     assert answer.status_code == 400 and "cannot be read" in answer.json["error"]
 
 

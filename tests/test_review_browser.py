@@ -131,7 +131,7 @@ def page(driver, server):
     page = Page(driver, server.address)
     yield page
     severe = [e["message"] for e in driver.get_log("browser") if e["level"] == "SEVERE"]
-    # Pictures on their way when a server is killed, here or at the end of the last test, are missed by right.
+    # Images on their way when a server is killed, here or at the end of the last test, are missed by right.
     assert [m for m in severe if "net::ERR_" not in m] == []
 
 

@@ -84,7 +84,7 @@ def test_signs_are_the_documented_ones():
     nose, top = np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 0.0])
     assert (r.matrix_from_euler([30.0, 0.0, 0.0]) @ nose)[0] < 0.0  # +yaw: toward image-left
     assert (r.matrix_from_euler([0.0, 30.0, 0.0]) @ nose)[1] > 0.0  # +pitch: up
-    assert (r.matrix_from_euler([0.0, 0.0, 30.0]) @ top)[0] > 0.0  # +roll: clockwise in the picture
+    assert (r.matrix_from_euler([0.0, 0.0, 30.0]) @ top)[0] > 0.0  # +roll: clockwise in the image
     assert_array_equal(r.matrix_from_euler([0.0, 0.0, 0.0]), np.eye(3))
 
 

@@ -99,7 +99,7 @@ def test_groups_follow_the_heads_that_are_left(tmp_path):
     assert found["outside"] == {"yaw": 10, "pitch": 0, "roll": 0}
 
 
-def test_json_html_and_pictures_are_written(files):
+def test_json_html_and_images_are_written(files):
     out = files["dir"] / "out"
     run = CliRunner().invoke(
         root,
@@ -110,8 +110,8 @@ def test_json_html_and_pictures_are_written(files):
     assert json.loads((out / "r.json").read_text())["kind"] == "score"
     page = (out / "r.html").read_text()
     assert page.count("data:image/png;base64,") == 3 and "http" not in page and "<script" not in page
-    pictures = sorted((out / "f").iterdir())
-    assert len(pictures) == 3 and all(p.read_bytes().startswith(b"\x89PNG") for p in pictures)
+    images = sorted((out / "f").iterdir())
+    assert len(images) == 3 and all(p.read_bytes().startswith(b"\x89PNG") for p in images)
 
 
 def test_names_in_a_page_are_escaped(tmp_path):
@@ -122,7 +122,7 @@ def test_names_in_a_page_are_escaped(tmp_path):
     assert "a&lt;b&gt;&amp;.csv" in page and "a<b>" not in page
 
 
-def test_the_worst_heads_are_shown_where_pictures_are(files):
+def test_the_worst_heads_are_shown_where_images_are(files):
     import cv2
 
     for i in range(100):
@@ -132,7 +132,7 @@ def test_the_worst_heads_are_shown_where_pictures_are(files):
     run = CliRunner().invoke(root, [*map(str, arguments), "--images", str(files["dir"])], catch_exceptions=False)
     assert run.exit_code == 0 and (files["dir"] / "f" / "worst_heads.png").exists()
     run = CliRunner().invoke(root, [*map(str, arguments), "--images", str(files["dir"] / "nowhere")])
-    assert run.exit_code == 0  # no pictures, no sheet
+    assert run.exit_code == 0  # no images, no sheet
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,11 @@ def both_forms():
             module.running_mean.normal_(std=0.1, generator=draw)
             module.running_var.uniform_(0.5, 2.0, generator=draw)
     training = {name: values.copy() for name, values in released_of_repvgg(network).items()}
-    pictures = torch.randn((2, 3, 32, 32), generator=draw)
+    images = torch.randn((2, 3, 32, 32), generator=draw)
     with torch.no_grad():
-        answer = network(pictures)["rotation"]
+        answer = network(images)["rotation"]
         network.backbone.reparameterize()
-    return training, released_of_repvgg(network), pictures, answer
+    return training, released_of_repvgg(network), images, answer
 
 
 def test_released_names(both_forms):
@@ -149,13 +149,13 @@ def test_released_names(both_forms):
 
 
 def test_both_forms_of_the_released_weights_answer_alike(both_forms):
-    training, deploy, pictures, answer = both_forms
+    training, deploy, images, answer = both_forms
     for config, tensors in ((Config(size=32), training), (Config(size=32, deploy=True), deploy)):
         with torch.device("meta"):
             network = Network(config).eval()
         network.load_state_dict(published(config, tensors), assign=True)
         with torch.no_grad():
-            assert torch.allclose(network(pictures)["rotation"], answer, atol=1e-4)
+            assert torch.allclose(network(images)["rotation"], answer, atol=1e-4)
 
 
 def test_the_other_form_is_refused_by_name(both_forms):

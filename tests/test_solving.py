@@ -1,4 +1,4 @@
-"""What a solver sees of a manifest."""
+"""What a geometric method sees of a manifest."""
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,6 @@ def test_what_is_not_in_the_table_is_not_known():
         heads_of(pa.table({"x": [1]}))
 
 
-def test_landmarks_of_the_photo_behind_a_warped_picture_are_not_known():
+def test_landmarks_of_the_photo_behind_a_warped_image_are_not_known():
     table = pa.table({"landmarks68": [[1.0] * 136] * 3, "landmarks_kind": ["ibug68", "ibug68_of_source_photo", None]})
     assert np.isnan(own_landmarks(table)).all(axis=(1, 2)).tolist() == [False, True, False]

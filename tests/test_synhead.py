@@ -55,8 +55,8 @@ def test_columns_by_hand(tree: Path) -> None:
     assert tuple(record.raw_angles) == (4, 5, 6) and record.raw_convention == "synhead"
 
 
-def test_pictures_go_by_number_not_by_text(tmp_path: Path) -> None:
-    truth = synhead_writer.write(tmp_path, {"kinect": (0,)}, ("f01",), frames=12, first_frame=8, distinct_pictures=1)
+def test_images_go_by_number_not_by_text(tmp_path: Path) -> None:
+    truth = synhead_writer.write(tmp_path, {"kinect": (0,)}, ("f01",), frames=12, first_frame=8, distinct_images=1)
     said = read_all("synhead", tmp_path / "synhead2_release")
     assert [r.frame_index for r in said.records.values()] == list(range(8, 20)) and not said.notes
     for sample_id, pose in truth.items():
@@ -64,7 +64,7 @@ def test_pictures_go_by_number_not_by_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["{}.png", "{:05d}.png", "frame_{:03d}.png"])
-def test_pictures_may_be_named_in_several_ways(tree: Path, form: str) -> None:
+def test_images_may_be_named_in_several_ways(tree: Path, form: str) -> None:
     before = {i: angles_of(r) for i, r in read_all("synhead", tree).records.items()}
     folder = tree / "BIWI/f01/00"
     for path in list(folder.iterdir()):
@@ -116,11 +116,11 @@ def test_a_csv_of_another_length_refuses_the_track(tree: Path, change: Callable[
     said = read_all("synhead", tree)
     assert {d.reason for d in said.drops.values()} == {"frame_count_mismatch"}
     assert set(said.drops) == {i for i in before if i.startswith("synhead/BIWI/00/")}
-    assert all("BIWI/00.csv" in d.detail and "3 pictures" in d.detail for d in said.drops.values())
+    assert all("BIWI/00.csv" in d.detail and "3 images" in d.detail for d in said.drops.values())
     assert all(plain(r) == plain(before[i]) for i, r in said.records.items())
 
 
-def test_a_missing_or_extra_picture_refuses_the_track_of_that_head(tree: Path) -> None:
+def test_a_missing_or_extra_image_refuses_the_track_of_that_head(tree: Path) -> None:
     (tree / "BIWI/f01/00/1.png").unlink()
     shutil.copy(tree / "BIWI/m01/00/1.png", tree / "BIWI/m01/00/3.png")
     said = read_all("synhead", tree)
@@ -138,7 +138,7 @@ def test_gaps_in_the_numbers_are_remarked(tree: Path) -> None:
     assert len(said.warnings) == 1 and "BIWI/f01/00" in said.warnings[0] and "gaps" in said.warnings[0]
 
 
-def test_two_pictures_of_one_number(tree: Path) -> None:
+def test_two_images_of_one_number(tree: Path) -> None:
     (tree / "BIWI/f01/00/2.png").rename(tree / "BIWI/f01/00/01.png")
     said = read_all("synhead", tree)  # which would fail on a name given twice
     assert {f"{TRACK}/000001", f"{TRACK}/000001#2"} <= set(said.records)
@@ -147,11 +147,11 @@ def test_two_pictures_of_one_number(tree: Path) -> None:
     assert {d.reason for d in read_all("synhead", tree).drops.values()} == {"frame_count_mismatch"}
 
 
-def test_a_track_without_pictures_or_without_csv(tree: Path) -> None:
+def test_a_track_without_images_or_without_csv(tree: Path) -> None:
     shutil.rmtree(tree / "BIWI/f01/00")
     (tree / "kinect/00.csv").unlink()
     said = read_all("synhead", tree)
-    assert said.drops[TRACK].reason == "frame_count_mismatch" and "0 pictures" in said.drops[TRACK].detail
+    assert said.drops[TRACK].reason == "frame_count_mismatch" and "0 images" in said.drops[TRACK].detail
     lost = {i: d.reason for i, d in said.drops.items() if i != TRACK}
     assert lost == {f"synhead/kinect/00/{h}/{i:06d}": "missing_label" for h in ("f01", "m01") for i in range(3)}
 
@@ -290,9 +290,9 @@ def test_check_of_a_head_that_does_not_move() -> None:
 def test_a_build_of_both_checks_one_against_the_other(tmp_path: Path, options: dict[str, str], word: str) -> None:
     data = tmp_path / "data"
     recorded = biwi_writer.poses_by_sequence(
-        biwi_writer.write(data, (1, 7), frames=30, with_depth=False, distinct_pictures=1)
+        biwi_writer.write(data, (1, 7), frames=30, with_depth=False, distinct_images=1)
     )
-    synhead_writer.write(data, {}, ("f01",), poses=recorded, distinct_pictures=1)
+    synhead_writer.write(data, {}, ("f01",), poses=recorded, distinct_images=1)
     chosen: dict[str, Any] = {"synhead": options} if options else {}
     report = build(BuildConfig(("biwi", "synhead"), tmp_path / "out", str(data), options=chosen))
     assert report.datasets["biwi"].heads == report.datasets["synhead"].heads == 60

@@ -1,4 +1,4 @@
-"""The writers of raw datasets: exact names, labels that give back the truth, pictures that show it."""
+"""The writers of raw datasets: exact names, labels that give back the truth, images that show it."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_w300lp_labels(tmp_path: Path) -> None:
     assert {path.split("/")[1] for path in extra} == {"landmarks", "Code"}
 
 
-def test_w300lp_twin_is_the_mirrored_picture(tmp_path: Path) -> None:
+def test_w300lp_twin_is_the_mirrored_image(tmp_path: Path) -> None:
     truth = w300lp_writer.write(tmp_path, [Head(35.0, 10.0, 8.0, 2)])
     assert list(truth.values()) == [(35.0, 10.0, 8.0), (-35.0, 10.0, -8.0)]
     stem = tmp_path / "300W_LP" / "AFW" / "AFW_134212_1_0"
@@ -275,13 +275,13 @@ def test_w300lp_twin_is_the_mirrored_picture(tmp_path: Path) -> None:
     assert other[0, 36] < other[0, 45]  # the image-left eye is still the first
 
 
-def test_pool_of_pictures_repeats_pictures_not_labels(tmp_path: Path) -> None:
-    truth = w300lp_writer.write(tmp_path, 30, distinct_pictures=4, flips=False)
+def test_pool_of_images_repeats_images_not_labels(tmp_path: Path) -> None:
+    truth = w300lp_writer.write(tmp_path, 30, distinct_images=4, flips=False)
     assert len(set(truth.values())) == 30
     hashes = files(tmp_path)
     assert len({h for path, h in hashes.items() if path.endswith(".jpg")}) == 4
     with pytest.raises(UbhpdError, match="pool of 0"):
-        w300lp_writer.write(tmp_path, 2, distinct_pictures=0)
+        w300lp_writer.write(tmp_path, 2, distinct_images=0)
 
 
 # AFLW

@@ -47,14 +47,14 @@ def test_an_interrupted_run_is_finished_by_the_same_command(ubhpd, tmp_path):
     arguments = ("synth", "--out", tmp_path / "raw", "--sources", "aflw2000", "--heads", 5, "--size", 64, "--quiet")
     ubhpd(*arguments)
     whole = hashes(tmp_path / "raw")
-    pictures = sorted((tmp_path / "raw").rglob("image*.jpg"))
-    stamps = {p: p.stat().st_mtime_ns for p in pictures}
-    pictures[1].unlink()
+    images = sorted((tmp_path / "raw").rglob("image*.jpg"))
+    stamps = {p: p.stat().st_mtime_ns for p in images}
+    images[1].unlink()
     (tmp_path / "raw" / "truth.csv").unlink()
-    (pictures[0].parent / ".image.jpg.1.part").write_bytes(b"cut")
+    (images[0].parent / ".image.jpg.1.part").write_bytes(b"cut")
     assert ubhpd(*arguments)[0] == 0
     assert hashes(tmp_path / "raw") == whole
-    assert [p.stat().st_mtime_ns == stamps[p] for p in pictures] == [True, False, True, True, True]
+    assert [p.stat().st_mtime_ns == stamps[p] for p in images] == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize(

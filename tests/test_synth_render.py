@@ -23,9 +23,9 @@ from ubhpd.synth.rendered_heads import (
 from ubhpd.synth.renderer.paint import Patch, put_patches, twofold
 from ubhpd.synth.renderer.persons import NEUTRAL, Expression, expression_of, looks_of, shape_of
 from ubhpd.synth.renderer.raster import grid_triangles, rasterise
-from ubhpd.synth.renderer.render import Light, depth_picture, paint_head, visible
+from ubhpd.synth.renderer.render import Light, depth_image, paint_head, visible
 from ubhpd.synth.renderer.shape import MIRROR_68, head_mesh, landmarks68
-from ubhpd.synth.writers.writer_files import face_view, picture
+from ubhpd.synth.writers.writer_files import draw_image, face_view
 
 SIDE = 96
 
@@ -71,7 +71,7 @@ def test_the_nearest_wins_in_any_order(order):
     assert image[0, 2] == 1 and image[0, 4] == 2
 
 
-def test_triangles_seen_from_behind_and_out_of_the_picture_are_left_out():
+def test_triangles_seen_from_behind_and_out_of_the_image_are_left_out():
     front, back = [(0, 0, 0), (0, 5, 0), (5, 0, 0)], [(0, 0, 0), (5, 0, 0), (0, 5, 0)]
     assert len(raster(front, [(0, 1, 2)], one_sided=True).pixels) > 10
     assert len(raster(back, [(0, 1, 2)], one_sided=True).pixels) == 0
@@ -138,11 +138,11 @@ def test_the_surface_is_closed_and_its_normals_point_outward():
         assert np.mean(along > -1e-6) > 0.995
 
 
-def test_the_depth_picture_is_the_surface():
+def test_the_depth_image_is_the_surface():
     """Pixels of the nose's tip, of forehead and chin show the distance of the projected landmark."""
     head = Head(20.0, -10.0, 5.0, 2, (15.0, -10.0, 700.0))
     view = pinhole_view(head.rotation, head.centre_mm, [[500, 0, 160], [0, 500, 120], [0, 0, 1]])
-    depth = depth_picture(view, head, (320, 240))
+    depth = depth_image(view, head, (320, 240))
     seen = view.project(landmarks68(2)[[30, 27, 51]])
     for x, y, z in seen:
         assert depth[round(y), round(x)] == pytest.approx(z, abs=4.0)
@@ -157,7 +157,7 @@ def test_landmarks_of_the_far_side_are_hidden():
     assert visible(face_view(frontal, 200), frontal, landmarks68(4), (200, 200))[17:].all()
 
 
-def test_a_picture_shows_the_features_where_the_landmarks_are():
+def test_an_image_shows_the_features_where_the_landmarks_are():
     """Pupils are darker than cheeks, in a head turned any way, over many people."""
     darker = 0
     for subject in range(1, 13):
@@ -172,8 +172,8 @@ def test_a_picture_shows_the_features_where_the_landmarks_are():
     assert darker >= 10
 
 
-def test_turning_the_head_turns_the_picture():
-    """The mirrored picture of a head under light from straight ahead is that of the mirrored pose, nearly."""
+def test_turning_the_head_turns_the_image():
+    """The mirrored image of a head under light from straight ahead is that of the mirrored pose, nearly."""
 
     def drawn(yaw, roll):
         canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
@@ -210,16 +210,16 @@ def test_expressions_move_what_they_should():
         np.testing.assert_allclose(points[list(MIRROR_68)] * (-1, 1, 1), points, atol=1e-9)
 
 
-def test_same_seed_same_pixels_and_a_head_out_of_the_picture_is_no_error():
+def test_same_seed_same_pixels_and_a_head_out_of_the_image_is_no_error():
     head = draw_heads(1, np.random.default_rng(2))[0]
     view = face_view(head, SIDE)
-    first, second, other = (picture([(view, head)], (SIDE, SIDE), np.random.default_rng(s)) for s in (5, 5, 6))
+    first, second, other = (draw_image([(view, head)], (SIDE, SIDE), np.random.default_rng(s)) for s in (5, 5, 6))
     np.testing.assert_array_equal(first, second)
     assert (first != other).any()
     away = pinhole_view(matrix_from_euler((0, 0, 0)), (9000.0, 0.0, 800.0), [[90, 0, 48], [0, 90, 48], [0, 0, 1]])
     canvas = np.zeros((SIDE, SIDE, 3), np.uint8)
     paint_head(canvas, away, head, Light())
-    assert not canvas.any() and not depth_picture(away, head, (SIDE, SIDE)).any()
+    assert not canvas.any() and not depth_image(away, head, (SIDE, SIDE)).any()
 
 
 def test_datasets_of_other_subjects_share_no_face():

@@ -303,7 +303,7 @@ def test_balanced_runs_differ_from_the_plain_one(balance, whole, request_):
     assert np.isfinite([float(r["loss"]) for r in rows(request_.out)]).all()
 
 
-def test_a_solver_is_fitted(request_):
+def test_a_geometric_method_is_fitted(request_):
     found = run(replace(request_, model="mean_pose"))
     about, tensors = checkpoint.load(found.weights, "mean_pose")
     assert about.origin["how"] == "fitted" and about.origin["protocol"] == PROTOCOL and tensors
@@ -314,7 +314,7 @@ def test_a_pupil_learns_from_teachers(whole, request_):
     pupil = replace(request_, model="trial_pupil", steps=2)
     found = run(replace(pupil, teachers=(whole.weights, whole.weights)))
     assert "taught=" in rows(request_.out)[0]["terms"] and len(found.origin["teachers"]) == 2
-    with pytest.raises(UbhpdError, match="sees other pictures"):
+    with pytest.raises(UbhpdError, match="sees other images"):
         run(replace(pupil, teachers=(whole.weights,), options={"size": "24"}, out=request_.out.with_name("b")))
     with pytest.raises(UbhpdError, match="learns from no teacher"):
         run(replace(request_, teachers=(whole.weights,)))

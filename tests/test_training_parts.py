@@ -293,7 +293,7 @@ def test_a_flip_turns_pixels_angles_rotation_and_landmarks(heads):
     assert np.allclose(plain.target.landmarks[0], heads.landmarks[0] / 16 - 0.5, atol=1e-6)
 
 
-def test_all_pictures_of_a_sequence_change_alike(heads):
+def test_all_images_of_a_sequence_change_alike(heads):
     same = replace_pixels(heads, np.broadcast_to(heads.pixels[:1], heads.pixels.shape))
     window = np.stack([np.maximum(np.arange(20) - 1, 0), np.arange(20)], axis=1)
     feed = Feed(replace(same, window=window), SEES, ("flip", "hopenet_crop", "gamma"), 0, 1)
@@ -308,11 +308,11 @@ def replace_pixels(heads, pixels):
     return replace(heads, pixels=np.ascontiguousarray(pixels))
 
 
-def test_a_network_of_landmarks_sees_them_and_takes_no_augmentation_of_pictures(heads):
+def test_a_network_of_landmarks_sees_them_and_takes_no_augmentation_of_images(heads):
     seen = replace(heads, pixels=None)
     batch = next(Feed(seen, SEES, (), 0, 1).unchanged(iter([np.arange(4)])))
     assert np.allclose(batch.inputs, heads.landmarks[:4] / 16 - 0.5, atol=1e-6, equal_nan=True)
-    with pytest.raises(UbhpdError, match="flip changes pictures"):
+    with pytest.raises(UbhpdError, match="flip changes images"):
         Feed(seen, SEES, ("flip",), 0)
 
 
@@ -348,8 +348,8 @@ def test_the_cache_holds_what_the_recipe_cuts(plan, built, tmp_path):
     found = cut(plan, built, tmp_path)
     images, how = Images.of_build(built), recipe_named("square")
     for row in range(0, len(plan), 9):
-        picture = images.picture(plan.texts["dataset"][row], plan.texts["image_path"][row])
-        assert np.array_equal(found.pixels[row], crop(picture, plan.box[row], how, 16, "RGB"))
+        image = images.image(plan.texts["dataset"][row], plan.texts["image_path"][row])
+        assert np.array_equal(found.pixels[row], crop(image, plan.box[row], how, 16, "RGB"))
     assert found.is_cut.all() and found.problems == [] and len(list(tmp_path.iterdir())) == 1
     with h5py.File(next(tmp_path.iterdir())) as file:
         assert np.array_equal(file["image"], found.pixels) and file["image"].chunks is None
@@ -381,7 +381,7 @@ def test_a_cut_that_was_stopped_goes_on(batches, plan, built, tmp_path, monkeypa
     monkeypatch.setattr("ubhpd.inference.manifest_source.BATCH_HEADS", 8)
     monkeypatch.setattr("ubhpd.training.crop_cache._MARK_EVERY", 8)
     wanted = cut(plan, built, tmp_path / "whole").pixels
-    own, read = Images.picture, []
+    own, read = Images.image, []
 
     def stops(self, *where):
         read.append(where)
@@ -389,11 +389,11 @@ def test_a_cut_that_was_stopped_goes_on(batches, plan, built, tmp_path, monkeypa
             raise KeyboardInterrupt
         return own(self, *where)
 
-    monkeypatch.setattr(Images, "picture", stops)
+    monkeypatch.setattr(Images, "image", stops)
     monkeypatch.setattr("ubhpd.training.crop_cache.ManifestSource", one_thread)
     with pytest.raises(KeyboardInterrupt):
         cut(plan, built, tmp_path / "cut")
-    monkeypatch.setattr(Images, "picture", lambda self, *where: read.append(where) or own(self, *where))
+    monkeypatch.setattr(Images, "image", lambda self, *where: read.append(where) or own(self, *where))
     read.clear()
     assert np.array_equal(cut(plan, built, tmp_path / "cut").pixels, wanted)
     assert len(read) < len(plan) and len(list((tmp_path / "cut").iterdir())) == 1
@@ -405,20 +405,20 @@ def one_thread(plan, build, recipe, sees, threads):
     return ManifestSource(plan, build, recipe, sees, 1)
 
 
-def test_heads_whose_picture_is_gone_are_named(plan, built, tmp_path, monkeypatch):
-    own = Images.picture
+def test_heads_whose_image_is_gone_are_named(plan, built, tmp_path, monkeypatch):
+    own = Images.image
 
     def gone(self, dataset, path, frame=None):
         if path == plan.texts["image_path"][5]:
             raise UbhpdError("it is gone")
         return own(self, dataset, path, frame)
 
-    monkeypatch.setattr(Images, "picture", gone)
+    monkeypatch.setattr(Images, "image", gone)
     found = cut(plan, built, tmp_path)
     assert found.problems == [(plan.texts["sample_id"][5], "it is gone")]
     assert np.flatnonzero(~found.is_cut).tolist() == [5]
-    monkeypatch.setattr(Images, "picture", lambda *a: (_ for _ in ()).throw(UbhpdError("all gone")))
-    with pytest.raises(UbhpdError, match="None of the pictures.*all gone"):
+    monkeypatch.setattr(Images, "image", lambda *a: (_ for _ in ()).throw(UbhpdError("all gone")))
+    with pytest.raises(UbhpdError, match="None of the images.*all gone"):
         cut(plan, built, tmp_path / "none")
 
 

@@ -72,7 +72,7 @@ def test_what_is_no_file_raises_oserror_through_every_door(door, path, place, tm
 
 @pytest.mark.parametrize("suffix", [".tgz", ".tar.gz", ".dot.tgz"])
 @pytest.mark.parametrize("root", ["", "some data/v1"])
-def test_a_spool_keeps_of_pictures_head_and_tail_only(suffix, root, place, tmp_path):
+def test_a_spool_keeps_of_images_head_and_tail_only(suffix, root, place, tmp_path):
     tree = through(suffix, place, root, tmp_path, keep_whole=False)
     for name, data in FILES.items():
         probe = tree.probe(name, 512)
@@ -187,7 +187,7 @@ def test_a_changed_archive_is_read_anew(suffix, tmp_path):
     assert opened(archive, spool=tmp_path / "s").read("a.txt") == b"new!"
 
 
-def test_whole_pictures_have_a_spool_of_their_own(place, tmp_path):
+def test_whole_images_have_a_spool_of_their_own(place, tmp_path):
     name = "AFW/AFW_1_0.jpg"
     with pytest.raises(OSError, match="only its head"):
         through(".tgz", place, "", tmp_path, keep_whole=False).read(name)

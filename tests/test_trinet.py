@@ -56,7 +56,7 @@ def test_vectors_made_from_aflws_angles_decode_to_aflws_rotation():
         np.testing.assert_allclose(pose_of(labels_of_aflw(yaw, pitch, roll)), expected, atol=1e-12)
 
 
-def test_signs_by_where_the_vectors_point_in_the_picture():
+def test_signs_by_where_the_vectors_point_in_the_image():
     """x right, y down: a face turned to image-left has its front at x < 0, one that looks up at y < 0."""
     half = np.sqrt(0.5)
     left, down, front = np.eye(3)

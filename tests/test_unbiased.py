@@ -26,9 +26,9 @@ SOURCES = ("300wlp", "aflw", "biwi")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("raw")
-    biwi_writer.write(root, (1, 2, 3, 21), frames=12, with_depth=False, distinct_pictures=2)
+    biwi_writer.write(root, (1, 2, 3, 21), frames=12, with_depth=False, distinct_images=2)
     aflw_writer.write(root, 40)
-    w300lp_writer.write(root, 40, distinct_pictures=4, landmarks=False)
+    w300lp_writer.write(root, 40, distinct_images=4, landmarks=False)
     return root
 
 
@@ -217,8 +217,8 @@ def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
 
 def test_no_usable_head_leaves_the_pool_and_says_so(tmp_path, capsys):
     biwi_writer.write(tmp_path / "raw", (1,), frames=2, with_depth=False)
-    for picture in (tmp_path / "raw").rglob("*.png"):
-        picture.unlink()
+    for image in (tmp_path / "raw").rglob("*.png"):
+        image.unlink()
     with pytest.raises(SystemExit) as stop:
         cli.main(["build", "--sources", "biwi", "--data-root", str(tmp_path / "raw"), "--out", str(tmp_path / "o")])
     assert stop.value.code == 2

@@ -325,7 +325,7 @@ def test_any_number_of_users_and_videos(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def moving(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A longer recording without its picture: labels and landmarks."""
+    """A longer recording without its image: labels and landmarks."""
     root = tmp_path_factory.mktemp("moving")
     upna_writer.write(root, (3,), (2,), frames=60, with_video=False)
     return root / "Head_Pose_Database_UPNA" / "User_03" / "user_03_video_02"

@@ -87,9 +87,9 @@ def test_a_pool_that_was_changed_after_the_build_is_noticed(tmp_path):
 
 
 def test_raw_data_is_validated_without_leaving_anything_behind(tmp_path):
-    aflw2000_writer.write(tmp_path, 8, quirks=False, distinct_pictures=2)
-    picture = sorted(tmp_path.rglob("*.jpg"))[0]
-    picture.unlink()
+    aflw2000_writer.write(tmp_path, 8, quirks=False, distinct_images=2)
+    image = sorted(tmp_path.rglob("*.jpg"))[0]
+    image.unlink()
     before = sorted(tmp_path.rglob("*"))
     found = validate_raw(str(tmp_path), None, False, Engine(), Progress(show=False))
     assert ("missing_image", 1) in kinds(found)

@@ -1,4 +1,4 @@
-"""VGG16 on pictures and on sequences: what is judged, what the recurrent layer computes, the loss by hand."""
+"""VGG16 on images and on sequences: what is judged, what the recurrent layer computes, the loss by hand."""
 
 import math
 
@@ -11,11 +11,11 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.contract import Target
 from ubhpd.nn.outputs import matrix_from_euler
 
-PICTURE = vgg16.Config(size=32, width=64)
+IMAGE = vgg16.Config(size=32, width=64)
 GRU = vgg16_rnn.Config(size=32, frames=2, width=64, state=64)
 LSTM = vgg16_rnn.Config(size=32, frames=2, width=64, state=64, cell="lstm")
 MODELS = [(module, name) for module in (vgg16, vgg16_rnn) for name in module.MODELS]
-EACH = [(vgg16, PICTURE), (vgg16_rnn, GRU), (vgg16_rnn, LSTM)]
+EACH = [(vgg16, IMAGE), (vgg16_rnn, GRU), (vgg16_rnn, LSTM)]
 
 
 def built(module, config):
@@ -70,27 +70,27 @@ def test_angles_are_radians_and_the_loss_is_theirs(module, config):
 def test_the_recurrent_layer_is_that_of_the_textbook():
     """Gated units written out (Cho et al., EMNLP 2014, with the reset gate behind the product, as in torch)."""
     network = built(vgg16_rnn, GRU).eval()
-    pictures, _ = batch(network, vgg16_rnn.input_recipe(GRU), n=2)
+    images, _ = batch(network, vgg16_rnn.input_recipe(GRU), n=2)
     cell = network.memory
     with torch.no_grad():
         state = torch.zeros(2, 64)
-        for frame in pictures.unbind(1):
+        for frame in images.unbind(1):
             x = torch.relu(network.hidden(network.backbone.head_input(network.backbone(frame))))
             ri, zi, ni = (x @ cell.weight_ih_l0.T + cell.bias_ih_l0).chunk(3, dim=1)
             rh, zh, nh = (state @ cell.weight_hh_l0.T + cell.bias_hh_l0).chunk(3, dim=1)
             update = torch.sigmoid(zi + zh)
             state = (1 - update) * torch.tanh(ni + torch.sigmoid(ri + rh) * nh) + update * state
-        torch.testing.assert_close(network(pictures)["angles"], network.angles(state), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(network(images)["angles"], network.angles(state), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("config", [GRU, LSTM])
-def test_earlier_pictures_and_their_order_matter(config):
+def test_earlier_images_and_their_order_matter(config):
     network = built(vgg16_rnn, config).eval()
-    pictures, _ = batch(network, vgg16_rnn.input_recipe(config), n=1)
+    images, _ = batch(network, vgg16_rnn.input_recipe(config), n=1)
     with torch.no_grad():
-        answer = network(pictures)["angles"]
+        answer = network(images)["angles"]
         for order in ([1, 0], [1, 1], [0, 0]):
-            assert (network(pictures[:, order])["angles"] - answer).abs().max() > 1e-6, order
+            assert (network(images[:, order])["angles"] - answer).abs().max() > 1e-6, order
 
 
 @pytest.mark.parametrize(("module", "config"), EACH)
@@ -138,4 +138,4 @@ def test_bad_options_are_refused(config, options, words):
 def test_the_sequence_is_stated_in_the_recipe():
     assert vgg16.input_recipe(vgg16.Config()).frames == 1
     assert vgg16_rnn.input_recipe(vgg16_rnn.Config()).frames == 8
-    assert vgg16_rnn.KIND == "sequence" and vgg16.KIND == "picture"
+    assert vgg16_rnn.KIND == "sequence" and vgg16.KIND == "image"

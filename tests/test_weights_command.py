@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from model_room import SOLVER, blocks, room_with
+from model_room import GEOMETRIC, blocks, room_with
 from realdata import REAL, needs
 from safetensors.numpy import save_file
 from score_data import write_manifest
@@ -71,14 +71,14 @@ class Network(PoseNetwork):
 '''
 BACKBONE = LANDMARKS.replace("points", "featured").replace("nn.Linear(136, 3)", "nn.Linear(256, 3)").replace(
     "        self.linear", "        self.backbone = AlexNet()\n        self.linear"
-).replace('KIND = "landmarks"', 'KIND = "picture"')  # fmt: skip
+).replace('KIND = "landmarks"', 'KIND = "image"')  # fmt: skip
 
 
 @pytest.fixture
 def room(tmp_path):
     folder = tmp_path / "room"
     folder.mkdir()
-    with room_with(folder, tinynet=blocks()[0], middle=SOLVER, points=LANDMARKS, featured=BACKBONE):
+    with room_with(folder, tinynet=blocks()[0], middle=GEOMETRIC, points=LANDMARKS, featured=BACKBONE):
         yield
 
 
@@ -279,7 +279,7 @@ def test_a_backbone_gets_its_published_weights(room, tmp_path, ubhpd):
     assert code == 2 and "points has no backbone" in err
 
 
-def test_a_solver_is_fitted_to_the_usable_heads_of_a_manifest(room, tmp_path, ubhpd):
+def test_a_geometric_method_is_fitted_to_the_usable_heads_of_a_manifest(room, tmp_path, ubhpd):
     true = np.array([[10.0, 0, 0], [20, 0, 0], [90, 90, 90]])
     manifest = write_manifest(tmp_path / "m.parquet", true, dropped=(2,))
     out = tmp_path / "w.safetensors"
@@ -297,7 +297,7 @@ def test_a_solver_is_fitted_to_the_usable_heads_of_a_manifest(room, tmp_path, ub
         code, _, err = ubhpd(*made, *arguments)
         assert code == 2 and match in err
     code, _, err = ubhpd("weights", "fit", "--model", "tinynet", "--out", out, "--manifest", manifest)
-    assert code == 2 and "tinynet is no solver" in err
+    assert code == 2 and "tinynet is no geometric method" in err
 
 
 def test_a_split_of_a_sampled_dataset_is_fitted_alone(room, tmp_path):
@@ -324,7 +324,7 @@ def test_a_split_of_a_sampled_dataset_is_fitted_alone(room, tmp_path):
 
 
 def test_networks_are_made_of_networks_only(room, tmp_path, ubhpd):
-    for name, match in (("middle", "no network but a solver"), ("nothing", "No model is called 'nothing'")):
+    for name, match in (("middle", "no network but a geometric method"), ("nothing", "No model is called 'nothing'")):
         code, _, err = ubhpd("weights", "init", "--model", name, "--out", tmp_path / "w.safetensors")
         assert code == 2 and match in err
 
@@ -368,8 +368,8 @@ def test_published_weights_judge_as_their_authors_network_does(tmp_path, ubhpd, 
     model = Model.of_checkpoint(out)
     assert (model.recipe.colour, model.recipe.mean, model.recipe.std) == ("BGR", (0, 0, 0), (1, 1, 1))
     folder = REAL / "weights/golden"
-    pictures = torch.from_numpy(np.load(folder / "input_bgr_uint8.npy")).movedim(-1, 1).float()
+    images = torch.from_numpy(np.load(folder / "input_bgr_uint8.npy")).movedim(-1, 1).float()
     with torch.inference_mode():
-        pose = model.network.pose(model.network(pictures)).numpy()
+        pose = model.network.pose(model.network(images)).numpy()
     theirs = [np.load(folder / f"keras215_300W_LP_{kind}.npz")["pred_pose"] for kind in golden]
     np.testing.assert_allclose(pose, np.mean(theirs, axis=0), atol=1e-3)

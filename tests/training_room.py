@@ -29,7 +29,7 @@ TITLE = "Trial"
 PAPER = "none"
 CODE = ""
 LICENSE = "MIT"
-KIND = "picture"
+KIND = "image"
 MODELS = {"trial": {}, "trial_pupil": {"distill": True}}
 PARAMETERS = {"trial": 2042, "trial_pupil": 2042}
 REPORTED = {}
@@ -65,10 +65,10 @@ class Network(PoseNetwork):
         self.angles = nn.Linear(15 * (config.size // 4) ** 2, 3)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
-    def forward(self, pictures):
+    def forward(self, images):
         if self.training:
             self.steps += 1
-        return {"angles": 30 * self.angles(self.dropout(self.features(pictures).flatten(1)))}
+        return {"angles": 30 * self.angles(self.dropout(self.features(images).flatten(1)))}
 
     def probabilities(self, output):
         return output["angles"].unsqueeze(-1).sigmoid()
@@ -96,7 +96,7 @@ def trial_room(folder):
 
 def write_build(root):
     """Build 300W-LP with eight photographs in eight views, and BIWI."""
-    w300lp_writer.write(root / "raw", 32, views=4, distinct_pictures=8)
+    w300lp_writer.write(root / "raw", 32, views=4, distinct_images=8)
     biwi_writer.write(root / "raw", (1, 2), frames=3, with_depth=False)
     build(BuildConfig(("300wlp", "biwi"), root / "out", str(root / "raw")))
     return root / "out"

@@ -64,7 +64,7 @@ class Paths(NamedTuple):
 
 def inputs_of(run: Run, sides: Sides, request: BenchRequest) -> str:
     """Return the hash of everything a run starts from: the same again means the same result."""
-    speed = None if run.how == FITTED else request.speed  # a solver has none
+    speed = None if run.how == FITTED else request.speed  # a geometric method has none
     test = [sides.resolution.hash, sides.test.fingerprint, run.protocol_id, sides.resolution.seed]
     made = entries.made_from(run, sides, request)
     return canonical_hash({"ubhpd": __version__, "format": FORMAT, "test": test, "speed": speed, **made})
@@ -117,7 +117,7 @@ def result_of(
     )  # fmt: skip
     evaluation = evaluate(paths.predictions, request.data, options)
     own = card(run.model)
-    network = _of_network(found.path, request) if own.kind != "solver" else _SOLVER
+    network = _of_network(found.path, request) if own.kind != "geometric" else _GEOMETRIC
     resolution = sides.resolution
     return Result(
         model=run.model, title=own.title, options=run.options, chosen=run.chosen,
@@ -134,7 +134,7 @@ def result_of(
     )  # fmt: skip
 
 
-_SOLVER: dict[str, Any] = {"parameters": None, "input": None, "speed": None, "device": "cpu", "torch": None}
+_GEOMETRIC: dict[str, Any] = {"parameters": None, "input": None, "speed": None, "device": "cpu", "torch": None}
 
 
 def _of_network(path: Path, request: BenchRequest) -> dict[str, Any]:

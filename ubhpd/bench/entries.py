@@ -74,10 +74,10 @@ def _kept(path: Path, record: Path) -> Training | None:
 
 
 def _fitted(run: Run, sides: Sides, path: Path) -> Training:
-    from ubhpd.models.geometric_model import Solver, heads_of
+    from ubhpd.models.geometric_model import GeometricMethod, heads_of
 
     origin = {"protocol": run.protocol_id, "list": sides.resolution.hashes["train"]}
-    about = Solver.fitted(run.model, run.chosen, heads_of(sides.train_rows), origin).save(path)
+    about = GeometricMethod.fitted(run.model, run.chosen, heads_of(sides.train_rows), origin).save(path)
     return Training(FITTED, about.sha256, "nothing", "none: a fit has one answer", sides.train.heads)
 
 

@@ -120,21 +120,21 @@ def runs_of(request: BenchRequest) -> list[Run]:
         raise UbhpdError(f"The seed {negative[0]} is negative: give whole numbers of at least 0.")
     ids = protocol_ids(request.protocols)
     request.train.request("", request.data, request.out)  # refuses values that no training can do with
-    entrants = [_entrant(model, request) for model in dict.fromkeys(request.models)]
+    methods = [_method(model, request) for model in dict.fromkeys(request.models)]
     return [
         Run(model, chosen, options, how, protocol_id, seed)
         for protocol_id in ids
-        for model, chosen, options, how in entrants
+        for model, chosen, options, how in methods
         for seed in (dict.fromkeys(request.seeds) if how == TRAINED else (None,))
     ]
 
 
-def _entrant(model: str, request: BenchRequest) -> tuple[str, dict[str, str], dict[str, Any], str]:
+def _method(model: str, request: BenchRequest) -> tuple[str, dict[str, str], dict[str, Any], str]:
     """Return a model, its options, chosen and all, and how its weights come about."""
     chosen = dict(request.options.get(model, {}))
     options = asdict(configured(model, chosen)[1])
-    is_solver = card(model).kind == "solver"
-    if is_solver and model in request.weights:
-        raise UbhpdError(f"{model} is a solver, which is fitted: leave --weights {model}=FILE out.")
-    how = FITTED if is_solver else IMPORTED if model in request.weights else TRAINED
+    is_geometric = card(model).kind == "geometric"
+    if is_geometric and model in request.weights:
+        raise UbhpdError(f"{model} is a geometric method, which is fitted: leave --weights {model}=FILE out.")
+    how = FITTED if is_geometric else IMPORTED if model in request.weights else TRAINED
     return model, dict(sorted(chosen.items())), options, how

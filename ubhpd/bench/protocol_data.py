@@ -42,7 +42,7 @@ def sides_of(protocol_id: str, data: Path, frames: Path | None = None, seed: int
 
 
 def write_test_manifest(sides: Sides, data: Path, folder: Path) -> Path:
-    """Write the test side as a manifest of its own, with the build's record of where pictures are, and return it."""
+    """Write the test side as a manifest of its own, with the build's record of where images are, and return it."""
     path = folder / "pool.parquet"
     if not (path.is_file() and manifest.header(path).fingerprint == sides.test.fingerprint):
         manifest.write_parquet([sides.test_rows], path)

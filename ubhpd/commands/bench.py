@@ -41,7 +41,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--frames", type=PATH, metavar="FILE", help="List of frames, for a protocol that needs one.")
 @click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
-@click.option("--workers", default=0, help="For reading pictures. Default: one per core.")
+@click.option("--workers", default=0, help="For reading images. Default: one per core.")
 @click.option(
     "--speed", type=click.IntRange(min=1), metavar="BATCH", help="Measure heads per second at this batch size."
 )

@@ -24,7 +24,7 @@ from ubhpd.core.errors import UbhpdError
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("-O", "--option", "options", multiple=True, metavar="NAME.KEY=VALUE", help="A mode, as biwi.frame=rgb.")
 @click.option("--max-angle", default=99.0, show_default=True, help="Drop heads with an angle beyond it (degrees).")
-@click.option("--check-images", is_flag=True, help="Decode every picture instead of reading its header.")
+@click.option("--check-images", is_flag=True, help="Decode every image instead of reading its header.")
 @click.option("--pool-only", is_flag=True, help="Stop at the pool of all heads: no sampling, no split.")
 @click.option("--size", default="25000", show_default=True, metavar="N|auto", help="Heads of UBHPD.")
 @click.option(

@@ -1,4 +1,4 @@
-"""`ubhpd export`: crops or pictures with labels, in formats that other code reads."""
+"""`ubhpd export`: crops or images with labels, in formats that other code reads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--size", type=int, metavar="PX", help="Side of the crops. Default: the recipe's own.")
 @click.option("--split", metavar="NAME", help="Only this split, as train or test.")
 @click.option("--out", "to", type=PATH, help="Folder to write. Default: OUT/exports/...")
-@click.option("--picture", type=click.Choice(["png", "jpg"]), default="png", show_default=True,
-              help="How crops are stored as files: png loses nothing.")  # fmt: skip
+@click.option("--image-format", "--picture", "image_format", type=click.Choice(["png", "jpg"]), default="png",
+              show_default=True, help="How crops are stored as files: png loses nothing.")  # fmt: skip
 @click.option("--seed", default=0, show_default=True, help="Of recipes that draw their margin.")
-@click.option("--skip-unreadable", is_flag=True, help="Leave out heads whose picture cannot be read, and say so.")
+@click.option("--skip-unreadable", is_flag=True, help="Leave out heads whose image cannot be read, and say so.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--backend", default="loky", show_default=True, help="joblib backend: loky, multiprocessing, threading.")
 @click.option("--list", "lists", is_flag=True, help="List formats and recipes.")
@@ -41,7 +41,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
     out: Path | None, form: str | None, recipe: str | None, size: int | None, split: str | None, to: Path | None,
-    picture: str, seed: int, skip_unreadable: bool, jobs: int, backend: str, lists: bool, quiet: bool, as_json: bool,
+    image_format: str, seed: int, skip_unreadable: bool, jobs: int, backend: str, lists: bool, quiet: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Export the heads of OUT (a build's folder, or a manifest with build.json beside it) that have a face box.
 
@@ -58,7 +59,7 @@ def command(
     if out is None or form is None:
         raise UbhpdError("Name the folder to export and a format, as ubhpd export OUT --format h5; see --list.")
     talks = not quiet and not as_json
-    config = ExportConfig(out, form, recipe, size, split, to, picture, seed, skip_unreadable)
+    config = ExportConfig(out, form, recipe, size, split, to, image_format, seed, skip_unreadable)
     say = (lambda text: click.echo(text, err=True)) if talks else (lambda text: None)
     report = export(config, Engine(jobs, backend), Progress(show=talks), say)
     if as_json:

@@ -24,7 +24,7 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
     """
     from ubhpd.core.text import table
-    from ubhpd.leaderboard.columns import entrant_cells
+    from ubhpd.leaderboard.columns import method_cells
     from ubhpd.leaderboard.page import publish
     from ubhpd.leaderboard.standings import one_line
 
@@ -36,11 +36,11 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     for standing in tables:
         own = standing.result
         rows = [["#", "model", "MAE", "interval"]]
-        for entrant in standing.entrants:
-            mae = entrant.values["mae"]
+        for method in standing.methods:
+            mae = method.values["mae"]
             value = "-" if mae.mean is None else f"{mae.mean:.3f}"
             interval = "-" if mae.low is None or mae.high is None else f"{mae.low:.3f} to {mae.high:.3f}"
-            rows.append([entrant_cells(entrant)["rank"].text or "-", entrant.name, value, interval])
+            rows.append([method_cells(method)["rank"].text or "-", method.name, value, interval])
         click.echo(
             f"{one_line(own.protocol.id)}, {own.test.heads:,} heads, list {own.protocol.hash[:12]}\n{table(rows)}\n"
         )

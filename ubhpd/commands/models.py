@@ -24,7 +24,7 @@ def command(name: str | None, as_json: bool) -> None:
         return
     found = card(name)
     has_torch = importlib.util.find_spec("torch") is not None
-    content = text.card_content(found, found.kind == "solver" or (found.kind in NETWORKS and has_torch))
+    content = text.card_content(found, found.kind == "geometric" or (found.kind in NETWORKS and has_torch))
     click.echo(_json(content) if as_json else text.card_text(content))
     if found.kind in NETWORKS and not has_torch:
         click.echo("Its options and recipes are shown where torch is installed: pip install 'ubhpd[torch]'.", err=True)

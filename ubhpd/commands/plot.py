@@ -1,4 +1,4 @@
-"""`ubhpd plot`: pictures of what a build wrote. One subcommand per kind of picture."""
+"""`ubhpd plot`: images of what a build wrote. One subcommand per kind of image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Draw pictures, as PNG and SVG."""
+    """Draw images, as PNG and SVG."""
 
 
 @command.command()
@@ -46,15 +46,17 @@ def density(
 
 @command.command()
 @click.option("--weights", type=click.Path(path_type=Path), required=True, help="A checkpoint of an OsGG-Net.")
-@click.option("--picture", type=click.Path(path_type=Path), required=True, help="A picture with a face.")
+@click.option(
+    "--image", "--picture", "image", type=click.Path(path_type=Path), required=True, help="An image with a face."
+)
 @click.option("--detector", default="auto", show_default=True, help="Finds the face: auto, mtcnn, cascade, none.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The figure, .png or .svg.")
-def graph(weights: Path, picture: Path, detector: str, out: Path) -> None:
+def graph(weights: Path, image: Path, detector: str, out: Path) -> None:
     """Draw the graph of landmarks that a network makes of a face (OsGG-Net, figure 5)."""
     from ubhpd.images import detectors
     from ubhpd.inference.facial_graph import facial_graph
     from ubhpd.reports import figures as figure_style
     from ubhpd.reports.figures import draw_graph
 
-    found = facial_graph(weights, picture, detectors.detector(detector))
-    click.echo(figure_style.save(draw_graph(found.picture, found.nodes_xy, found.weights), out))
+    found = facial_graph(weights, image, detectors.detector(detector))
+    click.echo(figure_style.save(draw_graph(found.image, found.nodes_xy, found.weights), out))

@@ -1,4 +1,4 @@
-"""`ubhpd predict`: a model's poses for the heads of a manifest, a folder of pictures, a video or a camera."""
+"""`ubhpd predict`: a model's poses for the heads of a manifest, a folder of images, a video or a camera."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ PATH = click.Path(path_type=Path)
 @click.option("--weights", type=PATH, required=True, help="A checkpoint of ubhpd; see: ubhpd weights.")
 @click.option("--manifest", type=PATH, help="Judge the heads of this manifest, with build.json beside it.")
 @click.option("--split", metavar="NAME", help="Of the manifest only this split, as test.")
-@click.option("--pictures", type=PATH, help="Judge the faces in a folder of pictures.")
+@click.option("--images", "--pictures", "images", type=PATH, help="Judge the faces in a folder of images.")
 @click.option("--video", type=PATH, help="Judge the faces in a video, frame by frame.")
 @click.option("--camera", type=int, metavar="N", help="Judge the faces before a camera, until interrupted.")
 @click.option("--detector", default="auto", show_default=True,
-              help="Finds the faces without a manifest: auto, mtcnn, cascade, none (whole picture).")  # fmt: skip
-@click.option("--all-faces", is_flag=True, help="Judge all faces of a picture, not only the largest.")
+              help="Finds the faces without a manifest: auto, mtcnn, cascade, none (whole image).")  # fmt: skip
+@click.option("--all-faces", is_flag=True, help="Judge all faces of an image, not only the largest.")
 @click.option("--landmarks", type=click.Choice(["dlib"]), help="Find 68 landmarks, for a model that judges them.")
 @click.option("--out", type=PATH, required=True, help="The prediction file, CSV.")
 @click.option("--as", "form", type=click.Choice(["angles", "matrix"]), default="angles", show_default=True,
               help="Write yaw,pitch,roll in degrees, or r00..r22.")  # fmt: skip
-@click.option("--draw", type=PATH, metavar="DIR", help="Write the pictures with axes and a cube on every head.")
+@click.option("--draw", type=PATH, metavar="DIR", help="Write the images with axes and a cube on every head.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
 @click.option("--half", is_flag=True, help="Compute with 16-bit floats.")
-@click.option("--channels-last", is_flag=True, help="Keep pictures in the memory order that tensor cores like.")
+@click.option("--channels-last", is_flag=True, help="Keep images in the memory order that tensor cores like.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
-@click.option("--threads", default=0, help="For reading pictures. Default: one per core.")
+@click.option("--threads", default=0, help="For reading images. Default: one per core.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.pass_context
 def command(
     ctx: click.Context, model: str | None, weights: Path, manifest: Path | None, split: str | None,
-    pictures: Path | None, video: Path | None, camera: int | None, detector: str, all_faces: bool,
+    images: Path | None, video: Path | None, camera: int | None, detector: str, all_faces: bool,
     landmarks: str | None, out: Path, form: str, draw: Path | None, device: str, half: bool, channels_last: bool,
     compiled: bool, threads: int, quiet: bool,
 ) -> None:  # fmt: skip
@@ -55,7 +55,7 @@ def command(
     from ubhpd.inference.predicting import Request, predict_request
 
     request = Request(
-        weights, out, model, manifest, split, pictures, video, camera, detector, all_faces, landmarks, form, draw,
+        weights, out, model, manifest, split, images, video, camera, detector, all_faces, landmarks, form, draw,
         device, Speed(half, channels_last, compiled), threads,
     )  # fmt: skip
     report = predict_request(request, Progress(show=not quiet))

@@ -25,9 +25,9 @@ PATH = click.Path(path_type=Path)
 )
 @click.option("--bins", is_flag=True, help="Print the table per bin, too.")
 @click.option("--json", "json_out", metavar="FILE", help="Write the result as JSON; - for the screen instead of text.")
-@click.option("--html", "html_out", type=PATH, help="Write one page with pictures.")
-@click.option("--figures", type=PATH, help="Write the pictures to this folder, as PNG.")
-@click.option("--images", type=PATH, help="Root of the pictures: adds a sheet of the worst heads; needs --manifest.")
+@click.option("--html", "html_out", type=PATH, help="Write one page with images.")
+@click.option("--figures", type=PATH, help="Write the images to this folder, as PNG.")
+@click.option("--images", type=PATH, help="Root of the images: adds a sheet of the worst heads; needs --manifest.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     predictions: Path, manifest: Path | None, source: str | None, pair: str | None, bins: bool, json_out: str | None,
@@ -44,7 +44,7 @@ def command(
     from ubhpd.evaluation.report import score_html, score_text
 
     if images is not None and manifest is None:
-        raise UbhpdError("--images needs --manifest: the manifest says which picture belongs to which head.")
+        raise UbhpdError("--images needs --manifest: the manifest says which image belongs to which head.")
     options = evaluation_options(source, pair, chosen)
     evaluation = evaluate(predictions, manifest, options)
     as_json = json.dumps(evaluation.result, indent=2, ensure_ascii=False)
@@ -52,9 +52,9 @@ def command(
         with replacing(Path(json_out)) as part:
             part.write_text(as_json + "\n", encoding="utf-8")
     if html_out or figures or images:
-        from ubhpd.evaluation.figures import pictures
+        from ubhpd.evaluation.figures import score_figures
 
-        drawn = pictures(evaluation, options.score, manifest, images)
+        drawn = score_figures(evaluation, options.score, manifest, images)
         if figures:
             figures.mkdir(parents=True, exist_ok=True)
             for name, png in drawn.items():

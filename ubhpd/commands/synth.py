@@ -18,13 +18,11 @@ from ubhpd.core.errors import UbhpdError
     shell_complete=complete_datasets,
     help="Datasets whose layout to write: biwi, aflw, aflw2000, 300wlp, ...",
 )
-@click.option(
-    "--heads", type=int, default=100, show_default=True, help="Pictures of each; 300W-LP mirrors them besides."
-)
+@click.option("--heads", type=int, default=100, show_default=True, help="Images of each; 300W-LP mirrors them besides.")
 @click.option("--fill", type=click.Choice(["rare"]), help="Write heads for the bins that --pool leaves thin, instead.")
 @click.option("--pool", type=click.Path(path_type=Path), help="With --fill: the pool.parquet of a build.")
 @click.option("--per-bin", type=int, default=100, show_default=True, help="With --fill: heads a bin shall have.")
-@click.option("--size", type=int, help="Side of face pictures in pixels; default: as in the original.")
+@click.option("--size", type=int, help="Side of face images in pixels; default: as in the original.")
 @click.option("--seed", default=0, show_default=True, help="Which people, poses and scenes; seeds share no face.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -36,9 +36,9 @@ PATH = click.Path(path_type=Path)
 @click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and dropout.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="Bits of floats.")
-@click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of pictures.")
+@click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of images.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
-@click.option("--workers", default=0, help="Threads that prepare pictures. Default: one per core.")
+@click.option("--workers", default=0, help="Threads that prepare images. Default: one per core.")
 @click.option("--balance", type=click.Choice(BALANCES), default="none", show_default=True,
               help="Make up for uneven poses: draw rare ones more often, or weight them in the loss.")  # fmt: skip
 @click.option("--validation", default=0.1, show_default=True, help="Share of the training heads that is held out.")
@@ -56,7 +56,7 @@ def command(
     compiled: bool, workers: int, balance: str, validation: float, select: str, backbone: Path | None,
     teachers: tuple[Path, ...], cache: Path | None, save_seconds: float, quiet: bool,
 ) -> None:  # fmt: skip
-    """Train a model on the heads of a build, as its paper does unless told otherwise; a solver is fitted.
+    """Train a model on the heads of a build, as its paper does unless told otherwise; a geometric method is fitted.
 
     An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
     input, 130 interrupted.

@@ -20,7 +20,7 @@ from ubhpd.core.errors import UbhpdError
     shell_complete=complete_datasets,
     help="Datasets to read; default: all that are found.",
 )
-@click.option("--check-images", is_flag=True, help="Decode every picture.")
+@click.option("--check-images", is_flag=True, help="Decode every image.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--quiet", is_flag=True, help="Print nothing; the exit code tells.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")

@@ -74,12 +74,12 @@ def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Pa
 @click.option("--manifest", type=PATH, required=True, metavar="FILE", help="Heads of known pose, as ubhpd.parquet.")
 @click.option("--split", metavar="NAME", help="Only this split, as train.")
 def fit(model: str, out: Path, chosen: tuple[str, ...], manifest: Path, split: str | None) -> None:
-    """Fit a solver, a model without a network, to the usable heads of a manifest."""
+    """Fit a geometric method, a model without a network, to the usable heads of a manifest."""
     from ubhpd.models.catalogue import pairs
-    from ubhpd.models.geometric_model import Solver, training_heads
+    from ubhpd.models.geometric_model import GeometricMethod, training_heads
 
     heads, origin = training_heads(manifest, split)
-    _tell(Solver.fitted(model, pairs(chosen), heads, origin).save(out), out)
+    _tell(GeometricMethod.fitted(model, pairs(chosen), heads, origin).save(out), out)
 
 
 @command.command()

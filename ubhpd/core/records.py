@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-# How the kind of a box or of landmarks ends that are the photograph's behind a warped picture, not the picture's own.
+# How the kind of a box or of landmarks ends that are the photograph's behind a warped image, not the image's own.
 OF_SOURCE_PHOTO = "_of_source_photo"
 
 # Why a head was refused. The code goes into `drop_reason`, the sentence into `drop_detail`.
 DROP_REASONS: dict[str, str] = {
-    "missing_image": "a label without its picture",
-    "missing_label": "a picture without its label",
+    "missing_image": "a label without its image",
+    "missing_label": "an image without its label",
     "unreadable_file": "a file that cannot be opened (permissions, a folder in its place, a broken link)",
-    "bad_image": "a picture that is truncated, not a picture, or does not decode",
+    "bad_image": "an image that is truncated, not an image, or does not decode",
     "bad_label": "a label file that does not follow its format",
     "bad_calibration": "a camera calibration that does not follow its format",
     "bad_depth": "a depth file that does not follow its format",
     "undefined_pose": "the source itself marks the pose as undefined",
     "missing_box": "the source gives no face box for this head",
     "duplicate_label": "a second label for the same head",
-    "frame_count_mismatch": "pictures and label rows cannot be paired because their numbers differ",
+    "frame_count_mismatch": "images and label rows cannot be paired because their numbers differ",
     "beyond_max_angle": "an angle beyond --max-angle (99 degrees in the literature)",
     "rejected_by_review": "a person rejected the head: see the decisions file",
     "flagged": "an automatic check flagged the head and nobody decided to keep it",
@@ -38,7 +38,7 @@ class Record(NamedTuple):
 
     Angles are canonical yaw, pitch, roll in degrees; `rotation` is the 3x3 matrix, row-major,
     from head coordinates to frame C (x image-right, y up, z toward the viewer).
-    Boxes and landmarks are pixels of the picture, x right, y down, origin at the top-left pixel.
+    Boxes and landmarks are pixels of the image, x right, y down, origin at the top-left pixel.
     docs/manifest.md explains every field.
     """
 

@@ -6,7 +6,7 @@ that looks straight into the camera has R = I. The canonical Euler triplet is th
     R = Rx(-pitch) Ry(-yaw) Rz(-roll),
 
 with ordinary right-handed Rx, Ry, Rz: +yaw turns the face toward image-left, +pitch looks up,
-+roll tilts the head clockwise in the picture. Angles are degrees, in the order yaw, pitch, roll.
++roll tilts the head clockwise in the image. Angles are degrees, in the order yaw, pitch, roll.
 
 The triplet is unique for |yaw| < 90 only, and 300W-LP has faces at and beyond it. Hence the rule of the
 manifest: the matrix and the source's own triplet are both stored; Euler errors are measured on the
@@ -137,13 +137,13 @@ def camera_to_canonical(rotation: npt.ArrayLike) -> Array:
 
 
 def mirror_euler(ypr_deg: npt.ArrayLike) -> Array:
-    """Return the canonical triplet (..., 3) of the same head in the horizontally mirrored picture."""
+    """Return the canonical triplet (..., 3) of the same head in the horizontally mirrored image."""
     mirrored: Array = _as_angles(ypr_deg) * np.array([-1.0, 1.0, -1.0])
     return mirrored
 
 
 def mirror_matrix(rotation: npt.ArrayLike) -> Array:
-    """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored picture."""
+    """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored image."""
     mirror = np.array([-1.0, 1.0, 1.0])
     mirrored: Array = _as_rotations(rotation) * mirror[:, None] * mirror
     return mirrored

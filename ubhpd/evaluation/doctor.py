@@ -414,9 +414,7 @@ def _constant(predicted: Array, true: Array) -> list[Finding]:
         return []
     values = ", ".join(f"{a} {predicted[:, ANGLES.index(a)].mean():.2f}" for a in flat)
     text = f"the output hardly changes from head to head: {values} throughout"
-    return [
-        Finding("error", "constant", text, "look for a collapsed or unloaded network, or one picture fed each time")
-    ]
+    return [Finding("error", "constant", text, "look for a collapsed or unloaded network, or one image fed each time")]
 
 
 def _rows(predicted: Array, true: Array) -> list[Finding]:

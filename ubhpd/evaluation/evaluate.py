@@ -59,7 +59,7 @@ class EvaluationOptions:
 
 
 class Evaluation(NamedTuple):
-    """A scored file: the result a program reads, and the arrays that pictures and comparisons need."""
+    """A scored file: the result a program reads, and the arrays that images and comparisons need."""
 
     result: dict[str, Any]
     paired: Paired

@@ -1,4 +1,4 @@
-"""Pictures of one scored file, as PNG in memory: matplotlib without a screen."""
+"""Images of one scored file, as PNG in memory: matplotlib without a screen."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ POINTS = 5_000  # heads drawn one by one; more are thinned evenly
 WORST = 12
 
 
-def pictures(
+def score_figures(
     evaluation: Evaluation,
     options: ScoreOptions | None = None,
     manifest: str | Path | None = None,
     images: Path | None = None,
 ) -> dict[str, bytes]:
-    """Return PNG files by what they show; the sheet of the worst heads only where the pictures are.
+    """Return PNG files by what they show; the sheet of the worst heads only where the images are.
 
     Raises:
         UbhpdError: `images` is given and the manifest cannot be read.
@@ -104,7 +104,7 @@ def distribution(evaluation: Evaluation) -> Figure:
 
 
 def worst_heads(evaluation: Evaluation, manifest: str | Path, images: Path) -> Figure | None:
-    """Return the heads with the largest rotation error, cut out of their pictures; None if no picture is there."""
+    """Return the heads with the largest rotation error, cut out of their images; None if no image is there."""
     import cv2
 
     from ubhpd import manifest as manifests
@@ -117,10 +117,10 @@ def worst_heads(evaluation: Evaluation, manifest: str | Path, images: Path) -> F
     for row in np.argsort(-geodesic, kind="stable")[: 4 * WORST]:
         head = int(evaluation.kept[row])
         at = place[evaluation.paired.sample_id[head].as_py()]
-        picture = cv2.imread(str(images / (table.column("image_path")[at].as_py() or "")))
-        if picture is None:
+        image = cv2.imread(str(images / (table.column("image_path")[at].as_py() or "")))
+        if image is None:
             continue
-        crop = _crop(picture, table.column("bbox_xyxy")[at].as_py())
+        crop = _crop(image, table.column("bbox_xyxy")[at].as_py())
         pairs = evaluation.paired.pairs
         true, predicted = (" ".join(f"{v:.0f}" for v in a[head]) for a in (pairs.true_deg, pairs.predicted_deg))
         shown.append((crop[:, :, ::-1], f"{geodesic[row]:.0f}°\ntrue {true}\npredicted {predicted}"))
@@ -137,15 +137,15 @@ def worst_heads(evaluation: Evaluation, manifest: str | Path, images: Path) -> F
     return figure
 
 
-def _crop(picture: Any, box: list[float] | None) -> Any:
+def _crop(image: Any, box: list[float] | None) -> Any:
     if box is None:
-        return picture
-    height, width = picture.shape[:2]
+        return image
+    height, width = image.shape[:2]
     x0, y0, x1, y1 = box
     pad = 0.2 * max(x1 - x0, y1 - y0)
     left, top = (int(np.clip(v - pad, 0, m - 1)) for v, m in ((x0, width), (y0, height)))
     right, bottom = (int(np.clip(v + pad, low + 1, m)) for v, low, m in ((x1, left, width), (y1, top, height)))
-    return picture[top:bottom, left:right]
+    return image[top:bottom, left:right]
 
 
 def _figure(width: float, height: float) -> Figure:

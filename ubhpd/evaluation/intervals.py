@@ -108,7 +108,7 @@ def paired(
 def sign_test(delta: Array, options: BootstrapOptions, groups: npt.NDArray[np.int64] | None = None) -> float:
     """Return the two-sided p-value of a mean difference (n,) by flipping the sign of whole groups at random.
 
-    Under the null hypothesis the two entrants are exchangeable within a group (Fisher's randomisation test).
+    Under the null hypothesis the two methods are exchangeable within a group (Fisher's randomisation test).
     """
     totals = delta if groups is None else np.bincount(groups, weights=delta)
     observed = abs(float(totals.sum()))
@@ -124,24 +124,24 @@ def sign_test(delta: Array, options: BootstrapOptions, groups: npt.NDArray[np.in
 
 
 def resamples(
-    entrants: list[SampleErrors], options: BootstrapOptions, groups: npt.NDArray[np.int64] | None = None
+    methods: list[SampleErrors], options: BootstrapOptions, groups: npt.NDArray[np.int64] | None = None
 ) -> list[dict[str, npt.NDArray[Any]]]:
-    """Return the statistics of every resample, with a leading axis of rounds, for each entrant on the same draws."""
-    n = len(entrants[0])
+    """Return the statistics of every resample, with a leading axis of rounds, for each method on the same draws."""
+    n = len(methods[0])
     if n == 0:
         raise UbhpdError("No sample to resample.")
     n_groups = n if groups is None else int(groups.max()) + 1
     rng = np.random.default_rng(options.seed)
     exact = _multinomial(rng, options.rounds, n_groups) if n_groups <= MULTINOMIAL_UP_TO else None
-    grouped = [sums(e, groups, n_groups) for e in entrants] if groups is not None else None
-    drawn: list[Array | None] = [None for _ in entrants]
+    grouped = [sums(e, groups, n_groups) for e in methods] if groups is not None else None
+    drawn: list[Array | None] = [None for _ in methods]
     shapes: dict[str, tuple[int, ...]] = {}
     for start in range(0, n_groups, BLOCK):
         stop = min(start + BLOCK, n_groups)
         weights: npt.NDArray[Any] = (
             _poisson(rng, options.rounds, stop - start) if exact is None else exact[:, start:stop]
         )
-        for k, errors in enumerate(entrants):
+        for k, errors in enumerate(methods):
             if grouped is None:
                 part = sums(errors.rows(start, stop), np.arange(stop - start), stop - start)
             else:

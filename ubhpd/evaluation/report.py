@@ -110,12 +110,12 @@ def bin_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def score_html(result: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
-    """Return the result as one page that needs no other file; pictures are PNG by their caption."""
+def score_html(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
+    """Return the result as one page that needs no other file; figures are PNG by their caption."""
     images = "\n".join(
         f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
         f"<figcaption>{html.escape(name)}</figcaption></figure>"
-        for name, png in pictures.items()
+        for name, png in figures.items()
     )
     parts = [
         "<h1>Head pose scores</h1>",

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing, write_json
 from ubhpd.exports._columns import Heads
-from ubhpd.images.crops import Picture, crop
+from ubhpd.images.crops import Image, crop
 from ubhpd.images.recipes import Recipe
-from ubhpd.raw.image_files import VIDEO_SUFFIXES, HeaderTooShort, Images, PictureError, size_from_header
+from ubhpd.raw.image_files import VIDEO_SUFFIXES, HeaderTooShort, ImageError, Images, size_from_header
 
 UNIT_HEADS = 500
 
@@ -32,8 +32,8 @@ class ExportConfig:
 
     place: folder of a build, or a manifest with build.json beside it. form: name of a format. recipe: of the crop, the
     format's own by default. size: side of the crops in pixels, the recipe's by default. split: only this one. out: the
-    folder to write, by default in `exports` beside the manifest. picture: "png" or "jpg", for crops as files.
-    seed: of a recipe that draws. skip_unreadable: leave out heads whose picture cannot be read instead of stopping.
+    folder to write, by default in `exports` beside the manifest. image: "png" or "jpg", for crops as files.
+    seed: of a recipe that draws. skip_unreadable: leave out heads whose image cannot be read instead of stopping.
     unit_heads: heads per piece of work.
     """
 
@@ -43,7 +43,7 @@ class ExportConfig:
     size: int | None = None
     split: str | None = None
     out: Path | None = None
-    picture: str = "png"
+    image: str = "png"
     seed: int = 0
     skip_unreadable: bool = False
     unit_heads: int = UNIT_HEADS
@@ -54,7 +54,7 @@ class ExportReport:
     """What an export holds: the content of export.json, but for `out` and `units_kept`.
 
     heads: how many by split, "all" without splits. box_sources: how many boxes came from which key of FACE_SOURCES.
-    without_box, unreadable: sample ids of usable heads that are not in it. files: beside the pictures, below out.
+    without_box, unreadable: sample ids of usable heads that are not in it. files: beside the images, below out.
     """
 
     ubhpd: str
@@ -62,7 +62,7 @@ class ExportReport:
     recipe: dict[str, Any]
     size: int | None
     split: str | None
-    picture: str
+    image: str
     seed: int
     fingerprint: str
     heads: dict[str, int] = field(default_factory=dict)
@@ -89,8 +89,8 @@ class Canvas(NamedTuple):
 class Job:
     """What a format gets.
 
-    size: side of the crops in pixels, None for pictures as they are. colour: order of the channels of the pixels.
-    out: folder of the export; work: the one in it that goes when all is done. names: of each head's picture file below
+    size: side of the crops in pixels, None for images as they are. colour: order of the channels of the pixels.
+    out: folder of the export; work: the one in it that goes when all is done. names: of each head's image file below
     `out`. pixels: for `write` of an array format, gives the crop (size, size, 3) of a head. is_whole: False if heads
     have been left out since `begin`. advance: to be told how many heads are written.
     """
@@ -103,7 +103,7 @@ class Job:
     work: Path
     names: list[str]
     fingerprint: str
-    pixels: Callable[[int], Picture] | None = None
+    pixels: Callable[[int], Image] | None = None
     is_whole: bool = True
     advance: Callable[[int], None] = lambda done: None
 
@@ -111,16 +111,16 @@ class Job:
 class Card(NamedTuple):
     """What a format is.
 
-    pictures: "array" for pixels in one file, "files" for picture files, "none". crops: False if it holds whole
-    pictures only. colour: "RGB" or "BGR" if its arrays must have that order, "" for the recipe's. folder: where its
-    picture files go, "{split}" filled in. jpeg: they must be .jpg. faces: every head needs a face box. points: it wants
+    images: "array" for pixels in one file, "files" for image files, "none". crops: False if it holds whole
+    images only. colour: "RGB" or "BGR" if its arrays must have that order, "" for the recipe's. folder: where its
+    image files go, "{split}" filled in. jpeg: they must be .jpg. faces: every head needs a face box. points: it wants
     the landmarks. in_place: the workers' file becomes the export, so that nothing is there twice.
     """
 
     name: str
     title: str
     recipe: str
-    pictures: str
+    images: str
     crops: bool = True
     colour: str = ""
     folder: str = "images"
@@ -139,7 +139,7 @@ class Format(Protocol):
         """Make the file for the pixels, unless an interrupted export has left it; array formats only."""
 
     def write(self, job: Job) -> list[str]:
-        """Write what belongs beside the pictures, and return the names of the files written."""
+        """Write what belongs beside the images, and return the names of the files written."""
 
 
 JPEG_QUALITY = 95
@@ -149,7 +149,7 @@ _JPEG_START = b"\xff\xd8\xff"
 
 
 class Row(NamedTuple):
-    """One head to cut out: its row in the export, its picture, its crop and the file to write."""
+    """One head to cut out: its row in the export, its image, its crop and the file to write."""
 
     row: int
     dataset: str
@@ -161,7 +161,7 @@ class Row(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """Rows that lie in whole pictures and whole videos, and what to do with them."""
+    """Rows that lie in whole images and whole videos, and what to do with them."""
 
     build: str
     out: str
@@ -175,14 +175,14 @@ class Unit(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What came of a unit: how many heads it has, and the rows whose picture cannot be read, each with why."""
+    """What came of a unit: how many heads it has, and the rows whose image cannot be read, each with why."""
 
     heads: int
     failed: list[tuple[int, str]]
 
 
 def run(unit: Unit, session: str) -> Done:
-    """Write a unit, and mark it as done unless a picture could not be read: the next run shall try that again."""
+    """Write a unit, and mark it as done unless an image could not be read: the next run shall try that again."""
     failed: list[tuple[int, str]] = []
     try:
         with _one_thread(), _canvas(unit.canvas) as canvas:
@@ -203,17 +203,17 @@ def run(unit: Unit, session: str) -> Done:
     return Done(len(unit.rows), failed)
 
 
-def encoded(picture: Picture, suffix: str) -> bytes:
-    """Return a BGR picture as PNG, or as JPEG at quality 95 with all its colours."""
+def encoded(image: Image, suffix: str) -> bytes:
+    """Return a BGR image as PNG, or as JPEG at quality 95 with all its colours."""
     import cv2
 
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _full_colour()]
-    _, data = cv2.imencode(suffix, picture, jpeg if suffix == ".jpg" else [])
+    _, data = cv2.imencode(suffix, image, jpeg if suffix == ".jpg" else [])
     return bytes(data)
 
 
-def _faces(unit: Unit, rows: list[Row], images: Images) -> Iterator[tuple[Row, Picture]]:
-    """Write the files of the rows of one picture, and yield the crops that were made."""
+def _faces(unit: Unit, rows: list[Row], images: Images) -> Iterator[tuple[Row, Image]]:
+    """Write the files of the rows of one image, and yield the crops that were made."""
     first = rows[0]
     names = dict.fromkeys(r.name for r in rows if r.name)
     if unit.kind == "copies" and not first.image_path.lower().endswith(VIDEO_SUFFIXES):
@@ -221,16 +221,16 @@ def _faces(unit: Unit, rows: list[Row], images: Images) -> Iterator[tuple[Row, P
         _check_size(first, _stated_size(first, data))
         for name in names:
             is_other = name.endswith(".jpg") and data[:3] != _JPEG_START
-            _write(unit, name, encoded(images.picture(first.dataset, first.image_path), ".jpg") if is_other else data)
+            _write(unit, name, encoded(images.image(first.dataset, first.image_path), ".jpg") if is_other else data)
         return
-    picture = images.picture(first.dataset, first.image_path, first.frame)
-    _check_size(first, (picture.shape[1], picture.shape[0]))
+    image = images.image(first.dataset, first.image_path, first.frame)
+    _check_size(first, (image.shape[1], image.shape[0]))
     if unit.kind == "copies":
         for name in names:
-            _write(unit, name, encoded(picture, Path(name).suffix))
+            _write(unit, name, encoded(image, Path(name).suffix))
         return
     for row in rows:
-        face = crop(picture, row.box, unit.recipe, unit.size, unit.colour)
+        face = crop(image, row.box, unit.recipe, unit.size, unit.colour)
         if row.name:
             _write(unit, row.name, encoded(face, Path(row.name).suffix))
         yield row, face
@@ -245,8 +245,8 @@ def _check_size(row: Row, found: tuple[int, int]) -> None:
 def _stated_size(row: Row, data: bytes) -> tuple[int, int]:
     try:
         return tuple(size_from_header(data))  # type: ignore[return-value]
-    except (PictureError, HeaderTooShort) as error:
-        raise UbhpdError(f"{row.image_path} is no picture ({error}): see ubhpd validate.") from None
+    except (ImageError, HeaderTooShort) as error:
+        raise UbhpdError(f"{row.image_path} is no image ({error}): see ubhpd validate.") from None
 
 
 def _write(unit: Unit, name: str, data: bytes) -> None:
@@ -261,7 +261,7 @@ def _full_colour() -> int:
 
 
 def forget() -> None:
-    """Close the pictures this thread has open."""
+    """Close the images this thread has open."""
     vars(_open).clear()
 
 
@@ -292,7 +292,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _images(build: str, session: str) -> Images:
-    """Return the pictures of the build, open in this thread as long as the export (`session`) runs."""
+    """Return the images of the build, open in this thread as long as the export (`session`) runs."""
     if getattr(_open, "key", None) != (build, session):
         _open.images, _open.key = Images.of_build(Path(build)), (build, session)
     images: Images = _open.images

@@ -1,9 +1,9 @@
 """The plan of an export: names of its files, the units of work, the room it takes, and whose folder it writes to.
 
-Exports: crops or whole pictures of a built dataset, with their labels, in formats that other code reads.
+Exports: crops or whole images of a built dataset, with their labels, in formats that other code reads.
 
-The heads are cut into units of some hundred, in the order of their pictures, so that a video is read through once
-and a picture with many faces is decoded once. A unit is written by a worker and marked when all of it is on disk.
+The heads are cut into units of some hundred, in the order of their images, so that a video is read through once
+and an image with many faces is decoded once. A unit is written by a worker and marked when all of it is on disk.
 The last step puts everything into the manifest's order: the bytes do not depend on the number of workers.
 
 What an export tells its user, and the lists of formats and recipes.
@@ -34,7 +34,7 @@ from ubhpd.core.progress import Progress
 from ubhpd.core.text import table
 from ubhpd.exports._columns import Heads, read_heads
 from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Format, Job, Row, Unit, forget, run
-from ubhpd.images.crops import Picture, recipe_named
+from ubhpd.images.crops import Image, recipe_named
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
 
@@ -42,15 +42,15 @@ WORK = "work"  # folder in the export with the parts of one that is not finished
 MARK = "export.json"
 MARKS = "done"  # folder in WORK, a file for each finished unit
 
-_IDENTITY = ("ubhpd", "format", "recipe", "size", "split", "picture", "seed", "fingerprint")
+_IDENTITY = ("ubhpd", "format", "recipe", "size", "split", "image", "seed", "fingerprint")
 _PNG_SHARE, _JPEG_SHARE = 0.7, 0.25  # of the pixels' bytes, on the safe side
-_SAMPLED = 16  # pictures whose files stand for all
+_SAMPLED = 16  # images whose files stand for all
 _NEVER_IN_A_NAME = ("\\", "\n", "\r", "\0", "//")
 
 
 def copies(card: Card, recipe: Recipe, size: int | None) -> bool:
-    """Return True if the export holds the pictures as they are."""
-    return card.pictures == "files" and recipe.shape == "picture" and size is None
+    """Return True if the export holds the images as they are."""
+    return card.images == "files" and recipe.shape == "image" and size is None
 
 
 def claim(out: Path, report: ExportReport) -> None:
@@ -78,20 +78,20 @@ def claim(out: Path, report: ExportReport) -> None:
 
 
 def file_names(card: Card, config: ExportConfig, is_copy: bool, heads: Heads) -> list[str]:
-    """Return each head's picture file below the export's folder; empty names for a format without files.
+    """Return each head's image file below the export's folder; empty names for a format without files.
 
     Raises:
         UbhpdError: a sample id cannot be the name of a file.
     """
-    if card.pictures != "files":
+    if card.images != "files":
         return [""] * len(heads)
     names = []
     for i, sample_id in enumerate(heads.texts["sample_id"]):
         path = PurePosixPath(heads.texts["image_path"][i])
         is_video = path.suffix.lower() in VIDEO_SUFFIXES
-        suffix = ".jpg" if card.jpeg else f".{config.picture}" if not is_copy else ".png" if is_video else path.suffix
+        suffix = ".jpg" if card.jpeg else f".{config.image}" if not is_copy else ".png" if is_video else path.suffix
         stem = sample_id
-        if is_copy and card.faces and not card.points:  # a picture with several heads is there once
+        if is_copy and card.faces and not card.points:  # an image with several heads is there once
             frame = f"/frame_{int(heads.frame[i]):05d}" if is_video else ""
             stem = f"{heads.texts['dataset'][i]}/{path.with_suffix('')}{frame}"
         name = f"{card.folder.format(split=heads.texts['split'][i] or 'train')}/{stem}{suffix}"
@@ -105,9 +105,9 @@ def plan_units(
     card: Card, config: ExportConfig, recipe: Recipe, size: int | None, heads: Heads, names: list[str],
     build: Path, out: Path, canvas: Canvas | None,
 ) -> list[Unit]:  # fmt: skip
-    """Return the units: heads in the order of pictures and frames, cut only between pictures and between videos."""
+    """Return the units: heads in the order of images and frames, cut only between images and between videos."""
     is_copy = copies(card, recipe, size)
-    kind = "array" if card.pictures == "array" else "copies" if is_copy else "crops"
+    kind = "array" if card.images == "array" else "copies" if is_copy else "crops"
     datasets, paths = heads.texts["dataset"], heads.texts["image_path"]
     boxes, sizes, frames = heads.box.tolist(), heads.size.tolist(), heads.frame.tolist()
     rows = [
@@ -130,20 +130,20 @@ def plan_units(
 
 def colour(card: Card, recipe: Recipe) -> str:
     """Return the channels' order in the pixels; OpenCV wants BGR to write a file, whose colours are then true."""
-    return card.colour or ("BGR" if card.pictures == "files" else recipe.colour)
+    return card.colour or ("BGR" if card.images == "files" else recipe.colour)
 
 
 def expected_bytes(card: Card, config: ExportConfig, recipe: Recipe, size: int | None, heads: Heads,
                    build: Path) -> int:  # fmt: skip
     """Return about how many bytes the export will take, those of its parts included."""
-    if card.pictures == "none":
+    if card.images == "none":
         return 500 * len(heads)
     if copies(card, recipe, size):
         return _bytes_of_copies(card, heads, build)
     pixels = (size or 0) ** 2 * 3 * len(heads)
-    if card.pictures == "array":
+    if card.images == "array":
         return pixels if card.in_place else 2 * pixels
-    return int(pixels * (_JPEG_SHARE if card.jpeg or config.picture == "jpg" else _PNG_SHARE))
+    return int(pixels * (_JPEG_SHARE if card.jpeg or config.image == "jpg" else _PNG_SHARE))
 
 
 def room(expected: int, out: Path) -> str:
@@ -208,7 +208,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
 
     Raises:
         UbhpdError: no such format, recipe or split; no head with a box; a folder with something else in it; too little
-            room on the disk; pictures that cannot be read.
+            room on the disk; images that cannot be read.
     """
     engine, progress = engine or Engine(), progress or Progress(show=False)
     engine.check()
@@ -221,7 +221,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     if not len(heads):
         raise UbhpdError(f"{path} has no usable head with a box for the recipe {recipe.name}: nothing to export.")
     report = ExportReport(
-        __version__, card.name, asdict(recipe), size, config.split, config.picture, config.seed,
+        __version__, card.name, asdict(recipe), size, config.split, config.image, config.seed,
         manifest.header(path).fingerprint, out=str(config.out or _default_out(path, config, recipe, size)),
     )  # fmt: skip
     out = Path(report.out)
@@ -231,19 +231,19 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     job = Job(recipe, size, colour(card, recipe), heads, out, out / WORK, names, report.fingerprint)
     canvas = None
     failed: dict[int, str] = {}
-    if card.pictures == "array":
+    if card.images == "array":
         if not any(p for p in job.work.iterdir() if p.is_file() and p.name != MARK):
             shutil.rmtree(job.work / MARKS, ignore_errors=True)  # marks without what they speak of
         canvas = form.begin(job)
-    if card.pictures != "none":
+    if card.images != "none":
         units = plan_units(card, config, recipe, size, heads, names, build, out, canvas)
         failed, report.units_kept = _run(units, engine, progress)
     first = failed[min(failed)].rstrip(".") if failed else ""
     if len(failed) == len(heads):
-        raise UbhpdError(f"None of the pictures of {len(heads):,} heads can be read; the first: {first}.")
+        raise UbhpdError(f"None of the images of {len(heads):,} heads can be read; the first: {first}.")
     if failed and not config.skip_unreadable:
         raise UbhpdError(
-            f"The pictures of {len(failed):,} of {len(heads):,} heads cannot be read (the first: {first}): bring them "
+            f"The images of {len(failed):,} of {len(heads):,} heads cannot be read (the first: {first}): bring them "
             "back and run this again, what is done is kept, or leave them out with --skip-unreadable."
         )
     kept = [i for i in range(len(heads)) if i not in failed]
@@ -270,14 +270,14 @@ def _checked(config: ExportConfig) -> tuple[Format, Recipe, int | None]:
     size = config.size if config.size is not None else recipe.size
     if size is not None and not 8 <= size <= 4096:
         raise UbhpdError(f"--size is {size}: give the side of the crops in pixels, 8 to 4096.")
-    if card.pictures == "array" and size is None:
+    if card.images == "array" and size is None:
         raise UbhpdError(f"The recipe {recipe.name} has no size of its own: add --size for the format {card.name}.")
-    if config.picture not in ("png", "jpg"):
-        raise UbhpdError(f"--picture is {config.picture!r}: choose png or jpg.")
+    if config.image not in ("png", "jpg"):
+        raise UbhpdError(f"--image-format is {config.image!r}: choose png or jpg.")
     if config.unit_heads < 1:
         raise UbhpdError(f"A unit of {config.unit_heads} heads is impossible: give 1 or more.")
-    if not card.crops and (recipe.shape != "picture" or size is not None):
-        raise UbhpdError(f"The format {card.name} holds whole pictures, its loaders crop: drop --recipe and --size.")
+    if not card.crops and (recipe.shape != "image" or size is not None):
+        raise UbhpdError(f"The format {card.name} holds whole images, its loaders crop: drop --recipe and --size.")
     return form, recipe, size
 
 
@@ -317,12 +317,12 @@ def _open_once(units: list[Unit]) -> None:
             Images.of_build(Path(units[0].build)).data(dataset, image_path)
 
 
-def _pixel_reader(canvas: Canvas, shape: tuple[int, ...], kept: list[int]) -> Callable[[int], Picture]:
+def _pixel_reader(canvas: Canvas, shape: tuple[int, ...], kept: list[int]) -> Callable[[int], Image]:
     """Return a function that gives the crop of a kept head; the pixels stay on disk."""
-    rows: Picture = np.memmap(canvas.path, np.uint8, "r", canvas.offset, shape)
+    rows: Image = np.memmap(canvas.path, np.uint8, "r", canvas.offset, shape)
 
-    def pixels(row: int) -> Picture:
-        face: Picture = rows[kept[row]]
+    def pixels(row: int) -> Image:
+        face: Image = rows[kept[row]]
         return face
 
     return pixels
@@ -342,7 +342,7 @@ def export_text(report: ExportReport) -> str:
         told = (f"{n:,} by {s} ({FACE_SOURCES[s]})" for s, n in report.box_sources.items())
         lines.append(f"boxes: {', '.join(told)}")
     lines += _left_out(report.without_box, "without a box for this recipe", report)
-    lines += _left_out(report.unreadable, "whose picture cannot be read", report)
+    lines += _left_out(report.unreadable, "whose image cannot be read", report)
     return "\n".join([*lines, f"Wrote {', '.join(report.files)} and export.json to {report.out}"])
 
 

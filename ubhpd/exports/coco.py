@@ -1,11 +1,11 @@
-"""COCO: a JSON per split with images, boxes and the pose of every head, and the pictures.
+"""COCO: a JSON per split with images, boxes and the pose of every head, and the images.
 
     annotations/train.json           images, annotations (bbox x y w h; attributes yaw_deg, pitch_deg, roll_deg,
                                      rotation, row-major), one category, head
-    images/<dataset>/<image_path>    whole pictures, copied byte for byte (frames of videos as PNG), each once however
+    images/<dataset>/<image_path>    whole images, copied byte for byte (frames of videos as PNG), each once however
                                      many heads are in it; with a crop recipe images/<sample_id>.png, one a head
 
-`bbox` is the face box of the manifest, else of its landmarks, in the pixels of the picture that is written. Pixels are
+`bbox` is the face box of the manifest, else of its landmarks, in the pixels of the image that is written. Pixels are
 the source's own: no half pixel is added. Reference: https://cocodataset.org/#format-data.
 """
 
@@ -21,7 +21,7 @@ from ubhpd.exports._columns import ANGLES
 from ubhpd.exports._crops import Card, Job
 from ubhpd.images.crops import placed
 
-CARD = Card("coco", "COCO JSON per split with boxes and pose attributes, and the pictures", "none", "files", faces=True)
+CARD = Card("coco", "COCO JSON per split with boxes and pose attributes, and the images", "none", "files", faces=True)
 
 
 def write(job: Job) -> list[str]:

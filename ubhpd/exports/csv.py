@@ -1,11 +1,11 @@
-"""A table of the heads, without pictures: where each picture is, its face box, its crop by the recipe, its labels."""
+"""A table of the heads, without images: where each image is, its face box, its crop by the recipe, its labels."""
 
 from __future__ import annotations
 
 from ubhpd.exports._columns import label_names, labels_of, write_table
 from ubhpd.exports._crops import Card, Job
 
-CARD = Card("csv", "a table of pictures, face boxes, crops and labels, without pictures", "square", "none")
+CARD = Card("csv", "a table of images, face boxes, crops and labels, without images", "square", "none")
 
 FILE = "heads.csv"
 

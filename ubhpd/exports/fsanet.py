@@ -22,7 +22,7 @@ CARD = Card(
     "fsanet",
     "FSA-Net's .npz per split: image (BGR), pose (yaw, pitch, roll in degrees), img_size",
     recipe="fsanet-0.6",
-    pictures="array",
+    images="array",
     colour="BGR",
 )
 

@@ -2,7 +2,7 @@
 
 `image` is uint8 (n, size, size, 3), contiguous and not compressed: a row is one read at a known place, in any order,
 and several times faster than from loose files. Beside it `yaw_deg`, `pitch_deg`, `roll_deg`, `rotation` (n, 3, 3),
-`box_xyxy` (n, 4; the crop in pixels of its picture) and the texts `sample_id`, `dataset`, `subject_id`, `split`.
+`box_xyxy` (n, 4; the crop in pixels of its image) and the texts `sample_id`, `dataset`, `subject_id`, `split`.
 Attributes name the recipe, the order of the channels and the manifest.
 
     with h5py.File("crops.h5") as file:

@@ -1,7 +1,7 @@
 """A folder that Hugging Face `datasets` loads as an image folder.
 
     train/metadata.csv, test/metadata.csv      file_name and the labels of each head
-    train/images/<sample_id>.png               crops; with the recipe none the whole pictures, copied byte for byte
+    train/images/<sample_id>.png               crops; with the recipe none the whole images, copied byte for byte
 
     load_dataset("imagefolder", data_dir=DIR)
 
@@ -15,15 +15,15 @@ from ubhpd.exports._crops import Card, Job
 
 CARD = Card(
     "hf",
-    "a folder for Hugging Face datasets: train/ and test/ with metadata.csv and pictures",
+    "a folder for Hugging Face datasets: train/ and test/ with metadata.csv and images",
     recipe="square",
-    pictures="files",
+    images="files",
     folder="{split}/images",
 )
 
 
 def write(job: Job) -> list[str]:
-    """Write metadata.csv beside the pictures of every split."""
+    """Write metadata.csv beside the images of every split."""
     folders: dict[str, list[int]] = {}
     for i, name in enumerate(job.names):
         folders.setdefault(name.partition("/")[0], []).append(i)

@@ -1,11 +1,11 @@
 """6DRepNet's (and Hopenet's) layout: a list of names without extension, a .jpg and a .mat under each.
 
     train.txt                        one name a line, as images/300wlp/IBUG/IBUG_image_092 _01_0; spaces are part of it
-    images/<sample_id>.jpg           the whole picture: their loaders crop by pt2d themselves
+    images/<sample_id>.jpg           the whole image: their loaders crop by pt2d themselves
     images/<sample_id>.mat           Pose_Para (1, 7): canonical pitch, yaw, roll in radians, then zeros;
                                      pt2d (2, m): the visible landmarks, or two corners of the face box without any
 
-Use it as `Pose_300W_LP(data_dir=DIR, filename_path=DIR/train.txt)`. Pictures that are no JPEG become one, quality 95.
+Use it as `Pose_300W_LP(data_dir=DIR, filename_path=DIR/train.txt)`. Images that are no JPEG become one, quality 95.
 Hidden points are left out, so that minimum and maximum over pt2d is the face; the published AFLW2000 files, where
 they are not, are there for the published numbers.
 
@@ -24,9 +24,9 @@ from ubhpd.images.crops import Floats
 
 CARD = Card(
     "6drepnet",
-    "6DRepNet's file list per split, whole pictures and .mat labels under each name",
+    "6DRepNet's file list per split, whole images and .mat labels under each name",
     recipe="none",
-    pictures="files",
+    images="files",
     crops=False,
     jpeg=True,
     faces=True,

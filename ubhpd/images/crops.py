@@ -1,13 +1,13 @@
 """Face crops by named, versioned recipes: the same head cut in the same way here, in an export and in training.
 
 Papers crop differently, and that alone moves their errors by degrees (deep-head-pose issues 23, 40 and 65). A
-`Recipe` states where the face box comes from, how it grows, what lies outside the picture, how the cut is brought
+`Recipe` states where the face box comes from, how it grows, what lies outside the image, how the cut is brought
 to its size, and whose code it follows, line by line: `int()` truncates toward zero, and with `sequential` the right
 side grows by the width that the left side's step has already changed. docs/exports.md has the table.
 
     from ubhpd.images.crops import RECIPES, crop, crop_box
     box = crop_box(row, RECIPES["fsanet-0.6"])           # row: the columns of one head; None without a box
-    face = crop(picture, box, RECIPES["fsanet-0.6"])     # uint8 (64, 64, 3)
+    face = crop(image, box, RECIPES["fsanet-0.6"])     # uint8 (64, 64, 3)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 __all__ = ["FACE_SOURCES", "RECIPES", "Boxes", "Recipe", "crop", "crop_box", "crop_boxes", "face_boxes", "placed"]
 
 Floats = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 FIELDS = ("sample_id", "image_width", "image_height", "bbox_xyxy", "landmarks21", "landmarks68")
 MAX_SIDE_PX = 8192  # a larger crop comes from a label that is no face, and would fill the memory
@@ -91,7 +91,7 @@ def face_boxes(columns: Mapping[str, Any], source: str) -> Floats:
     """Return the face boxes (n, 4) that a source of FACE_SOURCES gives, NaN where it gives none."""
     if source == "bbox":
         boxes = np.array(columns["bbox_xyxy"], dtype=np.float64)
-    elif source == "picture":
+    elif source == "image":
         width, height = np.asarray(columns["image_width"]), np.asarray(columns["image_height"])
         boxes = np.stack([np.zeros(len(width)), np.zeros(len(width)), width, height], axis=1).astype(np.float64)
     else:
@@ -100,12 +100,12 @@ def face_boxes(columns: Mapping[str, Any], source: str) -> Floats:
     return boxes
 
 
-def crop(picture: Picture, box: Sequence[float], recipe: Recipe, size: int | None = None,
-         colour: str | None = None) -> Picture:  # fmt: skip
+def crop(image: Image, box: Sequence[float], recipe: Recipe, size: int | None = None,
+         colour: str | None = None) -> Image:  # fmt: skip
     """Return the crop, uint8 (size, size, 3); its own size where neither `size` nor the recipe names one.
 
     Args:
-        picture: (height, width, 3), BGR, as `ubhpd.raw.image_files` gives it.
+        image: (height, width, 3), BGR, as `ubhpd.raw.image_files` gives it.
         box: from `crop_box` or a row of `crop_boxes`.
         recipe: how the cut is brought to its size.
         size: side in pixels; the recipe's own by default.
@@ -113,10 +113,10 @@ def crop(picture: Picture, box: Sequence[float], recipe: Recipe, size: int | Non
     """
     side = size or recipe.size
     if recipe.interpolation == "nearest" and side:
-        out = _nearest(picture, box, side)
+        out = _nearest(image, box, side)
     else:
         x0, y0, x1, y1 = (int(v) for v in box)
-        out = _cut(picture, x0, y0, x1, y1)
+        out = _cut(image, x0, y0, x1, y1)
         if side:
             width, height = _resized(x1 - x0, y1 - y0, recipe, side)
             left, top = round((width - side) / 2), round((height - side) / 2)
@@ -127,7 +127,7 @@ def crop(picture: Picture, box: Sequence[float], recipe: Recipe, size: int | Non
 
 
 def placed(points_xy: npt.ArrayLike, box: Sequence[float], recipe: Recipe, size: int | None = None) -> Floats:
-    """Return where points (n, 2) of the picture lie in the crop, in pixels of the crop."""
+    """Return where points (n, 2) of the image lie in the crop, in pixels of the crop."""
     x0, y0, x1, y1 = box
     points = np.asarray(points_xy, dtype=np.float64) - (x0, y0)
     side = size or recipe.size
@@ -176,7 +176,7 @@ def _factors(sample_ids: Sequence[str], recipe: Recipe, seed: int) -> Floats:
 
 def _grown(faces: Floats, size: Floats, k: Floats, recipe: Recipe) -> Floats:
     """Return the boxes after the recipe's steps, not yet clamped."""
-    if recipe.shape == "picture":
+    if recipe.shape == "image":
         whole = np.concatenate([np.zeros_like(size), size], axis=1)
         return np.where(np.isnan(faces), np.nan, whole)
     low, high = faces[:, :2], faces[:, 2:]
@@ -199,7 +199,7 @@ def _grown(faces: Floats, size: Floats, k: Floats, recipe: Recipe) -> Floats:
 
 
 def _inside(boxes: Floats, size: Floats, recipe: Recipe) -> Floats:
-    """Return the boxes clamped where the recipe does so; NaN for one that is empty, absurd or beside the picture."""
+    """Return the boxes clamped where the recipe does so; NaN for one that is empty, absurd or beside the image."""
     low, high = boxes[:, :2], boxes[:, 2:]
     if recipe.outside == "clamp":
         low = np.maximum(low, 0)
@@ -220,11 +220,11 @@ def _resized(width: float, height: float, recipe: Recipe, side: int) -> tuple[in
     return int(target * width / height), target
 
 
-def _cut(picture: Picture, x0: int, y0: int, x1: int, y1: int) -> Picture:
-    """Return the part of the picture inside the box, black where the box leaves it."""
-    height, width = picture.shape[:2]
+def _cut(image: Image, x0: int, y0: int, x1: int, y1: int) -> Image:
+    """Return the part of the image inside the box, black where the box leaves it."""
+    height, width = image.shape[:2]
     left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)
-    part = picture[top:bottom, left:right]
+    part = image[top:bottom, left:right]
     if (left, top, right, bottom) == (x0, y0, x1, y1):
         return part
     canvas = np.zeros((y1 - y0, x1 - x0, 3), dtype=np.uint8)
@@ -232,10 +232,10 @@ def _cut(picture: Picture, x0: int, y0: int, x1: int, y1: int) -> Picture:
     return canvas
 
 
-def _resize(part: Picture, width: int, height: int, interpolation: str) -> Picture:
+def _resize(part: Image, width: int, height: int, interpolation: str) -> Image:
     """Return the part resized; "area" averages what lies under a pixel, within 50 dB of the exact mean.
 
-    cv2's INTER_AREA takes half as long as decoding the picture does. Bilinear sampling to a whole multiple of the
+    cv2's INTER_AREA takes half as long as decoding the image does. Bilinear sampling to a whole multiple of the
     size, which shrinks at most by two and therefore skips no pixel, and then the exact mean is 2 to 6 times faster.
     """
     import cv2
@@ -252,14 +252,14 @@ def _multiple(shrink: float) -> int:
     return 1 if shrink <= _LINEAR_SHRINK else max(2, ceil(shrink / 2))
 
 
-def _nearest(picture: Picture, box: Sequence[float], side: int) -> Picture:
+def _nearest(image: Image, box: Sequence[float], side: int) -> Image:
     """Return the pixels under the centres of the crop's pixels, as PIL's affine transform; black outside."""
     x0, y0, x1, y1 = box
     centres = np.arange(side) + 0.5
     xs = np.floor(x0 + centres * ((x1 - x0) / side)).astype(np.int64)
     ys = np.floor(y0 + centres * ((y1 - y0) / side)).astype(np.int64)
-    height, width = picture.shape[:2]
-    out = picture[np.clip(ys, 0, height - 1)[:, None], np.clip(xs, 0, width - 1)[None, :]]
+    height, width = image.shape[:2]
+    out = image[np.clip(ys, 0, height - 1)[:, None], np.clip(xs, 0, width - 1)[None, :]]
     out[(ys < 0) | (ys >= height)] = 0
     out[:, (xs < 0) | (xs >= width)] = 0
     return np.asarray(out, dtype=np.uint8)

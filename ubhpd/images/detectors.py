@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Detector, Face, Picture, keep_apart, largest_first
+from ubhpd.images.faces import Detector, Face, Image, keep_apart, largest_first
 from ubhpd.images.mtcnn import INSTALL, VARIABLE, find_weights, read_weights
 
 DETECTORS = ("auto", "mtcnn", "cascade", "none")
@@ -35,7 +35,7 @@ def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = 
         UbhpdError: an unknown name, or what the detector needs is not there; the sentence says what to install.
     """
     if name == "none":
-        return WholePicture()
+        return WholeImage()
     if name == "cascade":
         return Cascade()
     if name == "mtcnn":
@@ -54,14 +54,14 @@ def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = 
         ) from None
 
 
-class WholePicture:
-    """Takes the whole picture for one face: for pictures that are face crops already."""
+class WholeImage:
+    """Takes the whole image for one face: for images that are face crops already."""
 
     name = "none"
 
-    def boxes(self, picture_bgr: Picture) -> list[Face]:
-        """Return one face, whose box is the picture's border."""
-        height, width = picture_bgr.shape[:2]
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return one face, whose box is the image's border."""
+        height, width = image_bgr.shape[:2]
         return [Face((0.0, 0.0, float(width), float(height)), 1.0)]
 
 
@@ -91,11 +91,11 @@ class Cascade:
         folders = ([Path(data.haarcascades)] if data is not None else []) + list(DEBIAN_FOLDERS)
         self._frontal, self._profile = _read(FRONTAL, folders), _read(PROFILE, folders)
 
-    def boxes(self, picture_bgr: Picture) -> list[Face]:
-        """Return the faces of a picture (height, width, 3), BGR, the largest first."""
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return the faces of an image (height, width, 3), BGR, the largest first."""
         import cv2
 
-        grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(picture_bgr, cv2.COLOR_BGR2GRAY)), dtype=np.uint8)
+        grey = np.asarray(cv2.equalizeHist(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)), dtype=np.uint8)
         frontal = _search(self._frontal, grey)
         sides = _search(self._profile, grey)  # a profile that looks to image-left
         for face in _search(self._profile, np.ascontiguousarray(grey[:, ::-1])):
@@ -134,7 +134,7 @@ def _read(name: str, folders: list[Path]) -> Any:
     )
 
 
-def _search(cascade: Any, grey: Picture) -> list[Face]:
+def _search(cascade: Any, grey: Image) -> list[Face]:
     boxes, _, weights = cascade.detectMultiScale3(
         grey, scaleFactor=_STEP, minNeighbors=_NEIGHBOURS, minSize=(_SMALLEST_PX, _SMALLEST_PX), outputRejectLevels=True
     )

@@ -1,8 +1,8 @@
-"""A head's pose drawn on its picture, from the rotation matrix: no Euler angle, no order to get wrong.
+"""A head's pose drawn on its image, from the rotation matrix: no Euler angle, no order to get wrong.
 
 The head is drawn as seen from far away: a point p of the head's own frame lies at R p in frame C (x image-right, y up,
-z toward the viewer), of which x and -y are pixels beside the centre. Everything is drawn antialiased, into the picture
-that is given (BGR, uint8), and what leaves the picture is cut off.
+z toward the viewer), of which x and -y are pixels beside the centre. Everything is drawn antialiased, into the image
+that is given (BGR, uint8), and what leaves the image is cut off.
 
 Colours, as in `ubhpd review`: the head's x axis, to image-right in a face that looks into the camera, is orange
 (X_BGR), its y axis, up, is green (Y_BGR), its z axis, where the nose points, is blue (Z_BGR); the cube is pale grey
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Picture
+from ubhpd.images.faces import Image
 
 X_BGR, Y_BGR, Z_BGR = (12, 89, 232), (68, 158, 47), (214, 126, 28)
 CUBE_BGR, POINT_BGR, RIM_BGR = (230, 230, 230), (255, 230, 34), (0, 0, 0)
@@ -31,14 +31,14 @@ Whole = npt.NDArray[np.int32]
 Colour = tuple[int, int, int]
 
 
-def draw_axes(picture: Picture, rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> None:
+def draw_axes(image: Image, rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> None:
     """Draw the head's three axes, the farthest first, so that what points to the viewer lies on top.
 
     Args:
-        picture: (height, width, 3), BGR; drawn into.
+        image: (height, width, 3), BGR; drawn into.
         rotation: (3, 3), head to frame C.
         centre_xy: where the axes meet, in pixels.
-        size_px: length of an axis that lies in the picture's plane.
+        size_px: length of an axis that lies in the image's plane.
 
     Raises:
         UbhpdError: not a finite matrix, centre and size.
@@ -48,17 +48,17 @@ def draw_axes(picture: Picture, rotation: npt.ArrayLike, centre_xy: npt.ArrayLik
     width = _line_width(size_px)
     for axis in np.argsort(r[2], kind="stable"):
         ends = np.stack([centre, tips[axis]])
-        _line(picture, ends, RIM_BGR, width + 2)
-        _line(picture, ends, (X_BGR, Y_BGR, Z_BGR)[axis], width)
+        _line(image, ends, RIM_BGR, width + 2)
+        _line(image, ends, (X_BGR, Y_BGR, Z_BGR)[axis], width)
 
 
-def draw_cube(picture: Picture, rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> None:
+def draw_cube(image: Image, rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> None:
     """Draw a cube that is turned as the head is; the side of the face is blue, and tinted where it is seen.
 
     Edges behind the cube are thin, those in front are thick.
 
     Args:
-        picture: (height, width, 3), BGR; drawn into.
+        image: (height, width, 3), BGR; drawn into.
         rotation: (3, 3), head to frame C.
         centre_xy: the cube's middle, in pixels.
         size_px: length of an edge.
@@ -76,16 +76,16 @@ def draw_cube(picture: Picture, rotation: npt.ArrayLike, centre_xy: npt.ArrayLik
         corners = _projected(r, centre, _corners(side) * size_px)
         is_seen = _faces_viewer(r, side)
         if is_seen and side == _FACE_SIDE:
-            tinted = picture.copy()
+            tinted = image.copy()
             cv2.fillConvexPoly(tinted, _pixels(corners), Z_BGR, cv2.LINE_AA, _SHIFT)
-            cv2.addWeighted(tinted, _FACE_TINT, picture, 1.0 - _FACE_TINT, 0.0, dst=picture)
+            cv2.addWeighted(tinted, _FACE_TINT, image, 1.0 - _FACE_TINT, 0.0, dst=image)
         closed = np.concatenate([corners, corners[:1]])
         if is_seen:
-            _line(picture, closed, RIM_BGR, width + 2)
-        _line(picture, closed, Z_BGR if side == _FACE_SIDE else CUBE_BGR, width if is_seen else 1)
+            _line(image, closed, RIM_BGR, width + 2)
+        _line(image, closed, Z_BGR if side == _FACE_SIDE else CUBE_BGR, width if is_seen else 1)
 
 
-def draw_landmarks(picture: Picture, points_xy: npt.ArrayLike, radius_px: float = 1.5) -> None:
+def draw_landmarks(image: Image, points_xy: npt.ArrayLike, radius_px: float = 1.5) -> None:
     """Draw points (n, 2), in pixels; those that are not finite, as invisible landmarks are, are left out."""
     import cv2
 
@@ -93,16 +93,16 @@ def draw_landmarks(picture: Picture, points_xy: npt.ArrayLike, radius_px: float 
     for point in _pixels(points[np.isfinite(points).all(axis=1)]):
         centre = (int(point[0]), int(point[1]))
         for more, colour in ((1.0, RIM_BGR), (0.0, POINT_BGR)):
-            cv2.circle(picture, centre, round((radius_px + more) * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
+            cv2.circle(image, centre, round((radius_px + more) * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
 
 
-def draw_label(picture: Picture, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -> None:
+def draw_label(image: Image, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -> None:
     """Write yaw, pitch and roll in degrees, on a dark ground, above a corner: the top left one of a face's box.
 
-    The text is moved as far as it must be to stay in the picture.
+    The text is moved as far as it must be to stay in the image.
 
     Args:
-        picture: (height, width, 3), BGR; drawn into.
+        image: (height, width, 3), BGR; drawn into.
         ypr_deg: (3,) canonical angles.
         corner_xy: where the ground's lower left corner lies, in pixels.
     """
@@ -110,15 +110,15 @@ def draw_label(picture: Picture, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLik
 
     yaw, pitch, roll = (float(angle) for angle in np.asarray(ypr_deg))
     text = f"yaw {yaw:+.1f}  pitch {pitch:+.1f}  roll {roll:+.1f}"
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scale = float(np.clip(width / 900.0, 0.35, 1.0))
     (wide, tall), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
     room = np.array([wide + 6, tall + below + 6])
     low = np.asarray(corner_xy, dtype=np.float64) - (0, room[1])
     x, y = np.round(low.clip(0, np.maximum(np.array([width, height]) - room, 0))).astype(int).tolist()
-    ground = picture[y : y + int(room[1]), x : x + int(room[0])]
+    ground = image[y : y + int(room[1]), x : x + int(room[0])]
     ground[:] = ground // 4
-    cv2.putText(picture, text, (x + 3, y + 3 + tall), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    cv2.putText(image, text, (x + 3, y + 3 + tall), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> tuple[Array, Array]:
@@ -131,7 +131,7 @@ def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) 
 
 
 def _projected(rotation: Array, centre: Array, points: Array) -> Array:
-    """Return where points (n, 3) of the head's frame, in pixels, lie in the picture (n, 2)."""
+    """Return where points (n, 3) of the head's frame, in pixels, lie in the image (n, 2)."""
     seen = points @ rotation.T
     return np.asarray(centre + seen[:, :2] * (1.0, -1.0))
 
@@ -152,10 +152,10 @@ def _line_width(size_px: float) -> int:
     return round(float(np.clip(size_px / 40.0, 2, 6)))
 
 
-def _line(picture: Picture, points: Array, colour: Colour, width: int) -> None:
+def _line(image: Image, points: Array, colour: Colour, width: int) -> None:
     import cv2
 
-    cv2.polylines(picture, [_pixels(points)], False, colour, width, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(image, [_pixels(points)], False, colour, width, cv2.LINE_AA, _SHIFT)
 
 
 def _pixels(points: Array) -> Whole:

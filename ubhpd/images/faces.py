@@ -1,11 +1,11 @@
 """What a face detector gives, whichever it is, and how boxes that show the same face are thinned out.
 
-Pictures from outside a manifest: a folder, a video, a camera.
+Images from outside a manifest: a folder, a video, a camera.
 
-A picture that cannot be read is given with its problem in place of its pixels, so that one bad file among thousands
-neither stops a run nor vanishes from its result. Pictures are decoded as `ubhpd.raw.image_files` decodes them,
+An image that cannot be read is given with its problem in place of its pixels, so that one bad file among thousands
+neither stops a run nor vanishes from its result. Images are decoded as `ubhpd.raw.image_files` decodes them,
 orientation in EXIF ignored: the boxes, landmarks and poses of every dataset are those of the pixels as they are stored,
-and so a network sees the same picture whether it comes from a manifest or from here.
+and so a network sees the same image whether it comes from a manifest or from here.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.raw.image_files import decode, quiet_opencv
 
 Array = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 class Face(NamedTuple):
-    """One face in a picture, in pixels, x right and y down.
+    """One face in an image, in pixels, x right and y down.
 
-    bbox_xyxy: left, top, right, bottom; may leave the picture. score: higher is surer, the scale is the detector's.
+    bbox_xyxy: left, top, right, bottom; may leave the image. score: higher is surer, the scale is the detector's.
     points5: eyes, nose and corners of the mouth (5, 2), each pair from image-left to image-right in an upright face;
     None where the detector has none.
     """
@@ -43,8 +43,8 @@ class Detector(Protocol):
 
     name: str
 
-    def boxes(self, picture_bgr: Picture) -> list[Face]:
-        """Return the faces of a picture (height, width, 3), BGR, the largest first; of equal size the surest."""
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return the faces of an image (height, width, 3), BGR, the largest first; of equal size the surest."""
 
 
 def largest_first(faces: list[Face]) -> list[Face]:
@@ -98,11 +98,11 @@ def _area(face: Face) -> float:
     return (right - left) * (bottom - top)
 
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jp2")
 
 
-class InputPicture(NamedTuple):
-    """One picture, or what kept it from being read.
+class InputImage(NamedTuple):
+    """One image, or what kept it from being read.
 
     name: path below the folder with forward slashes, the video's file name, or the camera. frame_index: of a video or
     camera, from 0. time_s: of a video, the frame's own time stamp. pixels_bgr: (height, width, 3), None with a
@@ -112,38 +112,38 @@ class InputPicture(NamedTuple):
     name: str
     frame_index: int | None
     time_s: float | None
-    pixels_bgr: Picture | None
+    pixels_bgr: Image | None
     problem: str | None
 
 
-class Pictures(Iterator[InputPicture]):
-    """Pictures one by one; total: how many at most, 0 where that is not known."""
+class Images(Iterator[InputImage]):
+    """Images one by one; total: how many at most, 0 where that is not known."""
 
-    def __init__(self, pictures: Iterator[InputPicture], total: int = 0) -> None:
-        self._pictures, self.total = pictures, total
+    def __init__(self, images: Iterator[InputImage], total: int = 0) -> None:
+        self._images, self.total = images, total
 
-    def __next__(self) -> InputPicture:
-        return next(self._pictures)
+    def __next__(self) -> InputImage:
+        return next(self._images)
 
 
-def folder(path: str | os.PathLike[str]) -> Pictures:
-    """Return the pictures in a folder and all folders in it, sorted by path; or the one picture that `path` is.
+def folder(path: str | os.PathLike[str]) -> Images:
+    """Return the images in a folder and all folders in it, sorted by path; or the one image that `path` is.
 
     Raises:
-        UbhpdError: there is nothing at the path, or no picture below it.
+        UbhpdError: there is nothing at the path, or no image below it.
     """
     place = Path(path)
     if place.is_dir():
-        names = sorted(_picture_names(place))
+        names = sorted(_image_names(place))
         if not names:
-            raise UbhpdError(f"{place} holds no picture ({', '.join(PICTURE_SUFFIXES)}): name a folder that does.")
-        return Pictures((_decoded(name, place / name) for name in names), len(names))
+            raise UbhpdError(f"{place} holds no image ({', '.join(IMAGE_SUFFIXES)}): name a folder that does.")
+        return Images((_decoded(name, place / name) for name in names), len(names))
     if not place.exists():
-        raise UbhpdError(f"There is no picture or folder {place}: check the path.")
-    return Pictures(iter([_decoded(place.name, place)]), 1)
+        raise UbhpdError(f"There is no image or folder {place}: check the path.")
+    return Images(iter([_decoded(place.name, place)]), 1)
 
 
-def video(path: str | os.PathLike[str]) -> Pictures:
+def video(path: str | os.PathLike[str]) -> Images:
     """Return the frames of a video in their order; it is never sought in.
 
     A file that breaks off, more than a second before the end that it states, ends with a problem.
@@ -161,10 +161,10 @@ def video(path: str | os.PathLike[str]) -> Pictures:
     if not capture.isOpened():
         raise UbhpdError(f"{place} does not open as a video: check that it is whole, or convert it with ffmpeg.")
     stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    return Pictures(_frames_of_video(capture, place, stated), max(int(stated), 0))
+    return Images(_frames_of_video(capture, place, stated), max(int(stated), 0))
 
 
-def camera(index: int) -> Pictures:
+def camera(index: int) -> Images:
     """Return the frames of a camera until it is unplugged; it is let go when the iterator is thrown away.
 
     Args:
@@ -179,29 +179,29 @@ def camera(index: int) -> Pictures:
         capture = cv2.VideoCapture(index)
     if not capture.isOpened():
         raise UbhpdError(f"Camera {index} does not open: check that it is connected and no other program uses it.")
-    return Pictures(_frames(capture, f"camera {index}"))
+    return Images(_frames(capture, f"camera {index}"))
 
 
-def _picture_names(place: Path) -> Iterator[str]:
+def _image_names(place: Path) -> Iterator[str]:
     for parent, _, files in os.walk(place):
         for file in files:
-            if file.lower().endswith(PICTURE_SUFFIXES):
+            if file.lower().endswith(IMAGE_SUFFIXES):
                 yield (Path(parent) / file).relative_to(place).as_posix()
 
 
-def _decoded(name: str, path: Path) -> InputPicture:
+def _decoded(name: str, path: Path) -> InputImage:
     try:
         data = path.read_bytes()
     except OSError as error:
-        return InputPicture(name, None, None, None, f"{name} cannot be read ({error.strerror}).")
+        return InputImage(name, None, None, None, f"{name} cannot be read ({error.strerror}).")
     with quiet_opencv():
         pixels = decode(data)
     if pixels is None:
-        return InputPicture(name, None, None, None, f"{name} does not decode as a picture ({len(data)} bytes).")
-    return InputPicture(name, None, None, pixels, None)
+        return InputImage(name, None, None, None, f"{name} does not decode as an image ({len(data)} bytes).")
+    return InputImage(name, None, None, pixels, None)
 
 
-def _frames_of_video(capture: Any, place: Path, stated: float) -> Iterator[InputPicture]:
+def _frames_of_video(capture: Any, place: Path, stated: float) -> Iterator[InputImage]:
     import cv2
 
     rate, count = capture.get(cv2.CAP_PROP_FPS), 0
@@ -211,17 +211,17 @@ def _frames_of_video(capture: Any, place: Path, stated: float) -> Iterator[Input
     # The stated number is an estimate in some containers: a few frames less are no damage.
     if count == 0 or stated - count > max(rate, 1.0):
         problem = f"{place.name} breaks off after {count} of {stated:.0f} frames."
-        yield InputPicture(place.name, count, None, None, problem)
+        yield InputImage(place.name, count, None, None, problem)
 
 
-def _frames(capture: Any, name: str) -> Iterator[InputPicture]:
+def _frames(capture: Any, name: str) -> Iterator[InputImage]:
     index = 0
     try:
         while True:
             is_read, pixels = capture.read()
             if not is_read:
                 return
-            yield InputPicture(name, index, None, np.asarray(pixels, dtype=np.uint8), None)
+            yield InputImage(name, index, None, np.asarray(pixels, dtype=np.uint8), None)
             index += 1
     finally:
         capture.release()

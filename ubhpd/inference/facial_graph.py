@@ -11,7 +11,7 @@ import torch
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images import faces as inputs
-from ubhpd.images.crops import Picture
+from ubhpd.images.crops import Image
 from ubhpd.images.faces import Detector
 from ubhpd.inference.image_source import seen_of_face
 from ubhpd.inference.network_predictor import FromPixels
@@ -23,27 +23,27 @@ Floats = npt.NDArray[np.float64]
 class FacialGraph(NamedTuple):
     """A face's graph: the crop (size, size, 3), BGR, its nodes (K, 2) in pixels of the crop, the weights (K, K)."""
 
-    picture: Picture
+    image: Image
     nodes_xy: Floats
     weights: Floats
 
 
-def facial_graph(weights: Path, picture: Path, detector: Detector) -> FacialGraph:
-    """Return the graph that a checkpoint's network makes of the largest face in a picture.
+def facial_graph(weights: Path, image: Path, detector: Detector) -> FacialGraph:
+    """Return the graph that a checkpoint's network makes of the largest face in an image.
 
     Raises:
-        UbhpdError: the network makes no graph, the picture cannot be read, or no face is found in it.
+        UbhpdError: the network makes no graph, the image cannot be read, or no face is found in it.
     """
     model = Model.of_checkpoint(weights)
-    found = next(inputs.folder(picture))
+    found = next(inputs.folder(image))
     if found.pixels_bgr is None:
-        raise UbhpdError(found.problem or f"{picture} does not decode.")
+        raise UbhpdError(found.problem or f"{image} does not decode.")
     faces = detector.boxes(found.pixels_bgr)
     if not faces:
-        raise UbhpdError(f"The detector {detector.name} finds no face in {picture}: name another with --detector.")
+        raise UbhpdError(f"The detector {detector.name} finds no face in {image}: name another with --detector.")
     seen = seen_of_face(found.pixels_bgr, faces[0].bbox_xyxy, model.recipe)
     if seen is None:
-        raise UbhpdError(f"The face that {detector.name} finds in {picture} lies outside it: name another --detector.")
+        raise UbhpdError(f"The face that {detector.name} finds in {image} lies outside it: name another --detector.")
     output: dict[str, torch.Tensor] = {}
     model.network.register_forward_hook(lambda network, given, answer: output.update(answer))
     with torch.inference_mode():

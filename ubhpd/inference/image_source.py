@@ -1,6 +1,6 @@
-"""Pictures without a manifest as batches: a folder, a video or a camera, the faces in them found by a detector.
+"""Images without a manifest as batches: a folder, a video or a camera, the faces in them found by a detector.
 
-Predicted poses drawn on the pictures: axes and a cube on every head.
+Predicted poses drawn on the images: axes and a cube on every head.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ubhpd.core.files import replacing
 from ubhpd.core.rotation import euler_from_matrix
 from ubhpd.images.crops import crop, crop_box, placed, recipe_named
 from ubhpd.images.drawing import draw_axes, draw_cube, draw_label
-from ubhpd.images.faces import Detector, Face, InputPicture, Picture, Pictures
+from ubhpd.images.faces import Detector, Face, Image, Images, InputImage
 from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Draw, Drawable, in_order, stacked
 from ubhpd.nn.geometric import Heads
 
@@ -26,53 +26,53 @@ if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
 
 Sees = Literal["crops", "landmarks", "table"]
-Landmarks = Callable[[Picture, tuple[float, float, float, float]], npt.NDArray[np.float64]]
+Landmarks = Callable[[Image, tuple[float, float, float, float]], npt.NDArray[np.float64]]
 
 
-class PictureSource:
-    """The faces in pictures that come one by one.
+class ImageSource:
+    """The faces in images that come one by one.
 
-    A head is called after its picture; the second face of a picture has "#2" behind it, a frame of a video or a camera
-    its number. A network that sees sequences gets the last frames up to a picture, of a folder in the order of names;
+    A head is called after its image; the second face of an image has "#2" behind it, a frame of a video or a camera
+    its number. A network that sees sequences gets the last frames up to an image, of a folder in the order of names;
     it is meant for videos, with one face.
     """
 
     extra_columns: tuple[str, ...] = ("image_path", "frame_index", "x0", "y0", "x1", "y1", "score")
 
-    def __init__(self, pictures: Pictures, where: str, detector: Detector,
+    def __init__(self, images: Images, where: str, detector: Detector,
                  recipe: InputRecipe | None, sees: Sees, *, all_faces: bool = False, live: bool = False,
                  landmarks: Landmarks | None = None) -> None:  # fmt: skip
         """Prepare to read.
 
         Args:
-            pictures: in order.
+            images: in order.
             where: they come from, for the record.
             detector: finds the faces.
-            recipe: of the model, None for a solver.
+            recipe: of the model, None for a geometric method.
             sees: what the model is fed with.
-            all_faces: judge every face of a picture, not only the largest.
-            live: the pictures come as time goes by: each is judged at once, not when a batch is full.
+            all_faces: judge every face of an image, not only the largest.
+            live: the images come as time goes by: each is judged at once, not when a batch is full.
             landmarks: gives the 68 points of a face, for a model that sees landmarks.
         """
         if sees != "crops" and landmarks is None:
-            raise UbhpdError("This model judges 68 landmarks, and pictures have none: give --landmarks dlib.")
-        self._pictures, self._detector = pictures, detector
+            raise UbhpdError("This model judges 68 landmarks, and images have none: give --landmarks dlib.")
+        self._images, self._detector = images, detector
         self._recipe, self._sees, self._all, self._landmarks = recipe, sees, all_faces, landmarks
         self._live, self._batch_heads = live, 1 if live else BATCH_HEADS
-        self.identity: dict[str, Any] = {"pictures": where, "detector": detector.name, "all_faces": all_faces}
-        self._last: list[Picture] = []
+        self.identity: dict[str, Any] = {"images": where, "detector": detector.name, "all_faces": all_faces}
+        self._last: list[Image] = []
 
     def total(self) -> int:
-        """Return the number of pictures to come, 0 if that is not known."""
-        return self._pictures.total
+        """Return the number of images to come, 0 if that is not known."""
+        return self._images.total
 
     def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
-        """Yield the faces of all pictures but those done; `draws`: with their pictures."""
+        """Yield the faces of all images but those done; `draws`: with their images."""
         waiting: list[Batch] = []
-        left = (p for p in self._pictures if self._recipe_frames() > 1 or _name(p) not in done)
+        left = (p for p in self._images if self._recipe_frames() > 1 or _name(p) not in done)
 
-        def faces(picture: InputPicture) -> Batch:
-            return self._picture(picture, draws)
+        def faces(image: InputImage) -> Batch:
+            return self._image(image, draws)
 
         # One thread, for a cascade must not be asked twice at a time; live, it must not run ahead.
         for batch in map(faces, left) if self._live else in_order(faces, left, 1):
@@ -86,11 +86,11 @@ class PictureSource:
     def _recipe_frames(self) -> int:
         return self._recipe.frames if self._recipe else 1
 
-    def _picture(self, picture: InputPicture, draws: bool) -> Batch:
-        """Return the faces of one picture."""
-        name, pixels = _name(picture), picture.pixels_bgr
+    def _image(self, image: InputImage, draws: bool) -> Batch:
+        """Return the faces of one image."""
+        name, pixels = _name(image), image.pixels_bgr
         if pixels is None:
-            return self._batch([], [], [], [(name, picture.problem or "it does not decode")], [])
+            return self._batch([], [], [], [(name, image.problem or "it does not decode")], [])
         faces = self._detector.boxes(pixels)[: None if self._all else 1]
         ids, inputs, extra, drawables = [], [], [], []
         problems = [] if faces else [(name, f"the detector {self._detector.name} finds no face")]
@@ -98,17 +98,17 @@ class PictureSource:
             sample_id = name if number == 1 else f"{name}#{number}"
             found = self._seen(pixels, face)
             if found is None:
-                problems.append((sample_id, "the face box lies outside the picture"))
+                problems.append((sample_id, "the face box lies outside the image"))
                 continue
             ids.append(sample_id)
             inputs.append(found)
-            frame = "" if picture.frame_index is None else picture.frame_index
-            extra.append((picture.name, frame, *(f"{v:.1f}" for v in face.bbox_xyxy), f"{face.score:.4f}"))
+            frame = "" if image.frame_index is None else image.frame_index
+            extra.append((image.name, frame, *(f"{v:.1f}" for v in face.bbox_xyxy), f"{face.score:.4f}"))
             if draws:
                 drawables.append(Drawable(pixels, face.bbox_xyxy))
         return self._batch(ids, inputs, extra, problems, drawables)
 
-    def _seen(self, pixels: Picture, face: Face) -> Any:
+    def _seen(self, pixels: Image, face: Face) -> Any:
         """Return what the model sees of a face, None if its crop is empty."""
         points = self._landmarks(pixels, face.bbox_xyxy) if self._landmarks else None
         size = (pixels.shape[1], pixels.shape[0])
@@ -157,12 +157,12 @@ class PictureSource:
         )
 
 
-def seen_of_face(pixels: Picture, bbox_xyxy: tuple[float, float, float, float], recipe: InputRecipe,
+def seen_of_face(pixels: Image, bbox_xyxy: tuple[float, float, float, float], recipe: InputRecipe,
                  points: npt.NDArray[np.float64] | None = None) -> Any:  # fmt: skip
-    """Return what a network sees of a face that was found in a picture, None if its crop is empty.
+    """Return what a network sees of a face that was found in an image, None if its crop is empty.
 
     Args:
-        pixels: the picture (height, width, 3), BGR.
+        pixels: the image (height, width, 3), BGR.
         bbox_xyxy: of the face, in pixels.
         recipe: of the network.
         points: landmarks (68, 2) in pixels, for a network that sees them: it gets them in the crop, -0.5 to 0.5.
@@ -190,27 +190,27 @@ def _concatenated(inputs: list[npt.NDArray[Any] | Heads], keep: list[int]) -> np
     return Heads([ids[at] for at in keep], None, None, points[keep], sizes[keep])
 
 
-def _name(picture: InputPicture) -> str:
-    return picture.name if picture.frame_index is None else f"{picture.name}:{picture.frame_index}"
+def _name(image: InputImage) -> str:
+    return image.name if image.frame_index is None else f"{image.name}:{image.frame_index}"
 
 
 Floats = npt.NDArray[np.float64]
 
 
 def drawer(folder: Path) -> Draw:
-    """Return a function that writes a head's picture with its pose to `folder`, named after the head."""
+    """Return a function that writes a head's image with its pose to `folder`, named after the head."""
 
     def draw(sample_id: str, drawable: Drawable, rotation: Floats) -> None:
         x0, y0, x1, y1 = drawable.box_xyxy
         middle, size = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
-        picture = drawable.picture.copy()
-        draw_cube(picture, rotation, middle, size)
-        draw_axes(picture, rotation, middle, size)
-        draw_label(picture, euler_from_matrix(rotation), (x0, y0))
+        image = drawable.image.copy()
+        draw_cube(image, rotation, middle, size)
+        draw_axes(image, rotation, middle, size)
+        draw_label(image, euler_from_matrix(rotation), (x0, y0))
         name = sample_id.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
-        is_written, data = cv2.imencode(".jpg", picture)
+        is_written, data = cv2.imencode(".jpg", image)
         if not is_written:
-            raise UbhpdError(f"The picture of {sample_id} cannot be encoded: leave --draw out.")
+            raise UbhpdError(f"The image of {sample_id} cannot be encoded: leave --draw out.")
         with replacing(folder / f"{name}.jpg") as part:
             part.write_bytes(data.tobytes())
 

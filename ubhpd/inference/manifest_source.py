@@ -1,6 +1,6 @@
-"""Which heads of a manifest a model is to judge, and where each is cut: columns only, no picture is opened.
+"""Which heads of a manifest a model is to judge, and where each is cut: columns only, no image is opened.
 
-The heads of a manifest as batches: pictures opened from the raw data, decoded and cut by threads, in order.
+The heads of a manifest as batches: images opened from the raw data, decoded and cut by threads, in order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.crops import FIELDS, Floats, Picture, crop, crop_boxes, placed, recipe_named
+from ubhpd.images.crops import FIELDS, Floats, Image, crop, crop_boxes, placed, recipe_named
 from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Drawable, cores, in_order, stacked
 from ubhpd.manifest.schema import matrix
 from ubhpd.models.geometric_model import heads_of, own_landmarks
@@ -35,8 +35,8 @@ class Plan:
     """n heads in the manifest's order.
 
     texts: sample_id, dataset, sequence_id and image_path ("" for null), n strings each. frame: number in the
-    recording (n,). size: of the picture (n, 2). box: of the crop (n, 4), NaN for a head without a face box.
-    landmarks: of the picture itself (n, 68, 2), NaN where unknown. table: the columns that a solver reads.
+    recording (n,). size: of the image (n, 2). box: of the crop (n, 4), NaN for a head without a face box.
+    landmarks: of the image itself (n, 68, 2), NaN where unknown. table: the columns that a geometric method reads.
     """
 
     texts: dict[str, list[str]]
@@ -75,7 +75,7 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
 
     Args:
         path: a manifest.
-        recipe: of the model; None for a solver, which cuts nothing.
+        recipe: of the model; None for a geometric method, which cuts nothing.
         split: keep those of this split only.
         seed: of a crop recipe that draws its margin.
 
@@ -134,7 +134,7 @@ Sees = Literal["crops", "landmarks", "table"]
 
 
 class ManifestSource:
-    """The heads of a `Plan`: crops for a network, their landmarks, or the rows of the table for a solver."""
+    """The heads of a `Plan`: crops for a network, their landmarks, or the rows of the table for a geometric method."""
 
     extra_columns: tuple[str, ...] = ()
 
@@ -143,8 +143,8 @@ class ManifestSource:
 
         Args:
             plan: which heads.
-            build: the folder with build.json, which says where the pictures are.
-            recipe: of the model, None for a solver.
+            build: the folder with build.json, which says where the images are.
+            recipe: of the model, None for a geometric method.
             sees: what the model is fed with.
             threads: for decoding and cutting, 0 for one per core. A video is read by a single one, in order.
         """
@@ -158,7 +158,7 @@ class ManifestSource:
         self.total = lambda: len(plan)
 
     def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
-        """Yield all heads but those done; `draws`: with their pictures."""
+        """Yield all heads but those done; `draws`: with their images."""
         import cv2
 
         self._draws = draws
@@ -193,18 +193,18 @@ class ManifestSource:
     def _crops(self, rows: Rows, recipe: InputRecipe) -> Batch:
         """Return the crops of rows, or the sequences of crops that lead up to them."""
         window = rows[:, None] if self._window is None else self._window[rows]
-        cut: dict[int, Picture] = {}
+        cut: dict[int, Image] = {}
         failed: dict[int, str] = {}
         drawables: dict[int, Drawable] = {}
         for row in sorted(set(window.ravel().tolist())):
             try:
-                picture = self._picture(row)
+                image = self._image(row)
             except UbhpdError as error:
                 failed[row] = str(error)
                 continue
-            cut[row] = crop(picture, self._plan.box[row], self._crop_recipe(row), recipe.size, recipe.colour)
+            cut[row] = crop(image, self._plan.box[row], self._crop_recipe(row), recipe.size, recipe.colour)
             if self._draws:
-                drawables[row] = Drawable(picture, tuple(self._plan.box[row].tolist()))
+                drawables[row] = Drawable(image, tuple(self._plan.box[row].tolist()))
         good = [r for r in range(len(rows)) if not any(i in failed for i in window[r].tolist())]
         shape = (recipe.size, recipe.size, 3)
         inputs = stacked([cut[i] for r in good for i in window[r].tolist()], shape)
@@ -216,23 +216,23 @@ class ManifestSource:
         drawn = [drawables[i] for i in rows[good].tolist()] if self._draws else []
         return Batch(self._ids(rows[good]), inputs, [()] * len(good), problems, drawn)
 
-    def _picture(self, row: int) -> Picture:
-        """Return a head's picture; each thread has its own open files."""
+    def _image(self, row: int) -> Image:
+        """Return a head's image; each thread has its own open files."""
         if np.isnan(self._plan.box[row]).any():
-            raise UbhpdError("no face box: fill it in, or predict from the folder of pictures with a detector")
+            raise UbhpdError("no face box: fill it in, or predict from the folder of images with a detector")
         if not hasattr(self._open, "images"):
             self._open.images = Images.of_build(self._build)
         texts = self._plan.texts
-        picture: Picture = self._open.images.picture(
+        image: Image = self._open.images.image(
             texts["dataset"][row], texts["image_path"][row], int(self._plan.frame[row])
         )
-        found, stated = (picture.shape[1], picture.shape[0]), tuple(self._plan.size[row].tolist())
+        found, stated = (image.shape[1], image.shape[0]), tuple(self._plan.size[row].tolist())
         if found != stated:
             raise UbhpdError(
                 f"{texts['image_path'][row]} has {found[0]}x{found[1]} pixels, the manifest says "
                 f"{stated[0]}x{stated[1]}: build again."
             )
-        return picture
+        return image
 
     def _crop_recipe(self, row: int) -> Any:
         if self._recipe is None:

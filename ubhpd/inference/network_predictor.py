@@ -42,7 +42,7 @@ def angles_and_rotations(pose: Floats) -> tuple[Floats, Floats]:
 class Speed:
     """What makes a network faster; the angles stay the same but for rounding.
 
-    half: 16-bit floats, bfloat16 on a CPU. channels_last: memory order of the pictures. compiled: torch.compile.
+    half: 16-bit floats, bfloat16 on a CPU. channels_last: memory order of the images. compiled: torch.compile.
     """
 
     half: bool = False

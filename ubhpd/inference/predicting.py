@@ -17,7 +17,7 @@ from ubhpd.models.catalogue import card
 if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
 
-_SEES: dict[str, Sees] = {"picture": "crops", "sequence": "crops", "landmarks": "landmarks", "solver": "table"}
+_SEES: dict[str, Sees] = {"image": "crops", "sequence": "crops", "landmarks": "landmarks", "geometric": "table"}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Request:
     model: str | None = None
     manifest: Path | None = None
     split: str | None = None
-    pictures: Path | None = None
+    images: Path | None = None
     video: Path | None = None
     camera: int | None = None
     detector: str = "auto"
@@ -48,23 +48,23 @@ def predict_request(request: Request, progress: Progress) -> PredictionReport:
     Raises:
         UbhpdError: no source or several, weights that do not fit, or as `job.predict`.
     """
-    given = [n for n in ("manifest", "pictures", "video", "camera") if getattr(request, n) is not None]
+    given = [n for n in ("manifest", "images", "video", "camera") if getattr(request, n) is not None]
     if len(given) != 1:
         found = " and ".join(f"--{n}" for n in given) or "none"
         raise UbhpdError(
-            f"One source of heads is needed, found {found}: give --manifest, --pictures, --video or --camera."
+            f"One source of heads is needed, found {found}: give --manifest, --images, --video or --camera."
         )
     if request.split is not None and request.manifest is None:
         raise UbhpdError("--split selects heads of a manifest: give --manifest, or leave it out.")
     about = checkpoint.load(request.weights, request.model).about
     sees = _SEES[card(about.model).kind]
-    recipe, judge = _solver(request) if sees == "table" else _network(request)
+    recipe, judge = _geometric(request) if sees == "table" else _network(request)
     source = _heads(request, request.manifest, recipe, sees) if request.manifest else _faces(request, recipe, sees)
     draw = None
     if request.draw is not None:
         if sees != "crops" and request.manifest is not None:
             raise UbhpdError(
-                f"{about.model} opens no picture of a manifest, so there is none to draw on: leave --draw out."
+                f"{about.model} opens no image of a manifest, so there is none to draw on: leave --draw out."
             )
         from ubhpd.inference.image_source import drawer
 
@@ -74,11 +74,11 @@ def predict_request(request: Request, progress: Progress) -> PredictionReport:
     return predict(source, judge, request.out, made_by, progress, form=request.form, draw=draw)
 
 
-def _solver(request: Request) -> tuple[None, Judge]:
-    from ubhpd.models.geometric_model import Solver
+def _geometric(request: Request) -> tuple[None, Judge]:
+    from ubhpd.models.geometric_model import GeometricMethod
 
-    solver = Solver.of_checkpoint(request.weights)
-    return None, lambda heads: angles_and_rotations(solver.solve(heads))
+    method = GeometricMethod.of_checkpoint(request.weights)
+    return None, lambda heads: angles_and_rotations(method.solve(heads))
 
 
 def _network(request: Request) -> tuple[InputRecipe, Judge]:
@@ -97,21 +97,21 @@ def _heads(request: Request, path: Path, recipe: InputRecipe | None, sees: Sees)
 def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
     from ubhpd.images import faces
     from ubhpd.images.detectors import detector
-    from ubhpd.inference.image_source import PictureSource
+    from ubhpd.inference.image_source import ImageSource
 
-    if request.pictures is not None:
-        pictures = faces.folder(request.pictures)
+    if request.images is not None:
+        images = faces.folder(request.images)
     elif request.video is not None:
-        pictures = faces.video(request.video)
+        images = faces.video(request.video)
     else:
-        pictures = faces.camera(request.camera or 0)
+        images = faces.camera(request.camera or 0)
     landmarks = None
     if request.landmarks == "dlib":
         from ubhpd.images.landmarks import landmarks68
 
         landmarks = landmarks68
-    where = str(request.pictures or request.video or f"camera {request.camera}")
-    return PictureSource(
-        pictures, where, detector(request.detector), recipe, sees,
+    where = str(request.images or request.video or f"camera {request.camera}")
+    return ImageSource(
+        images, where, detector(request.detector), recipe, sees,
         all_faces=request.all_faces, live=request.camera is not None, landmarks=landmarks,
     )  # fmt: skip

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
-from ubhpd.images.crops import Picture
+from ubhpd.images.crops import Image
 from ubhpd.nn.geometric import Heads
 
 BATCH_HEADS = 64
@@ -33,9 +33,9 @@ Result = TypeVar("Result")
 
 
 class Drawable(NamedTuple):
-    """Where a head is in its picture, for drawing: the picture (height, width, 3) BGR, and its box in pixels."""
+    """Where a head is in its image, for drawing: the image (height, width, 3) BGR, and its box in pixels."""
 
-    picture: Picture
+    image: Image
     box_xyxy: tuple[float, float, float, float]
 
 
@@ -43,9 +43,9 @@ class Batch(NamedTuple):
     """Some heads, in order.
 
     sample_id: of those that can be judged. inputs: uint8 crops (n, size, size, 3) or sequences of them (n, frames,
-    size, size, 3), landmarks (n, 68, 2) from -0.5 to 0.5 in the crop, or `Heads` for a solver. extra: values of the
-    source's `extra_columns`, one tuple per head. problems: (sample_id, reason) of heads that cannot. drawables: the
-    pictures, if asked for.
+    size, size, 3), landmarks (n, 68, 2) from -0.5 to 0.5 in the crop, or `Heads` for a geometric method. extra: values
+    of the source's `extra_columns`, one tuple per head. problems: (sample_id, reason) of heads that cannot. drawables:
+    the images, if asked for.
     """
 
     sample_id: list[str]
@@ -66,10 +66,10 @@ class HeadSource(Protocol):
     identity: dict[str, Any]
 
     def total(self) -> int:
-        """Return the number of heads or pictures to come, 0 if that is not known."""
+        """Return the number of heads or images to come, 0 if that is not known."""
 
     def batches(self, done: Collection[str], draws: bool) -> Iterator[Batch]:
-        """Yield all heads but those done; `draws`: with their pictures."""
+        """Yield all heads but those done; `draws`: with their images."""
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
@@ -93,7 +93,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def stacked(crops: list[Picture], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def stacked(crops: list[Image], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
     """Return crops of `shape` as one array (n, *shape), also of none at all."""
     return np.stack(crops) if crops else np.empty((0, *shape), dtype=np.uint8)
 
@@ -158,7 +158,7 @@ def predict(source: HeadSource, judge: Judge, out: Path, about: dict[str, Any], 
         about: the model and its weights; a file begun with others is begun anew.
         progress: shows how far it is.
         form: "angles" writes yaw, pitch, roll; "matrix" r00 to r22.
-        draw: called with sample_id, picture and rotation of each head judged.
+        draw: called with sample_id, image and rotation of each head judged.
 
     Raises:
         UbhpdError: the file cannot be written.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ubhpd.core.bins import ANGLES
 from ubhpd.leaderboard.reported import Reported
 from ubhpd.leaderboard.result import FITTED, Floor, Result, Training
-from ubhpd.leaderboard.standings import TIED, WINNER, Entrant, Value
+from ubhpd.leaderboard.standings import TIED, WINNER, Method, Value
 
 UNKNOWN = "–"
 
@@ -31,7 +31,7 @@ class Cell(NamedTuple):
 
 
 SCORES: tuple[Column, ...] = (
-    Column("mae", "MAE", True, "mean of the three mean absolute errors; entrants are ranked by it", "metrics/mae.md"),
+    Column("mae", "MAE", True, "mean of the three mean absolute errors; methods are ranked by it", "metrics/mae.md"),
     Column("mae_yaw", "Yaw", True, "mean absolute error of yaw", "metrics/mae.md"),
     Column("mae_pitch", "Pitch", True, "mean absolute error of pitch", "metrics/mae.md"),
     Column("mae_roll", "Roll", True, "mean absolute error of roll", "metrics/mae.md"),
@@ -46,8 +46,8 @@ SCORES: tuple[Column, ...] = (
     Column("maev", "MAEV", True, "mean angle between the axes of prediction and truth", "metrics/maev.md"),
 )  # fmt: skip
 COLUMNS: tuple[Column, ...] = (
-    Column("rank", "#", True, "rank by MAE; = where the data cannot tell the entrant from the winner; empty where an "
-           "entrant is not ranked", "leaderboard.md"),
+    Column("rank", "#", True, "rank by MAE; = where the data cannot tell the method from the winner; empty where an "
+           "method is not ranked", "leaderboard.md"),
     Column("model", "Model", False, "name for ubhpd models, with the options that were chosen", "models.md"),
     *SCORES,
     Column("printed", "In print", True, "MAE that a paper prints for this model on these heads", "leaderboard.md"),
@@ -65,23 +65,23 @@ COLUMNS: tuple[Column, ...] = (
 )  # fmt: skip
 
 
-def entrant_cells(entrant: Entrant) -> dict[str, Cell]:
-    """Return the cells of an entrant by column."""
-    result = entrant.result
-    scores = {c.key: value_cell(entrant.values.get(c.key)) for c in SCORES}
+def method_cells(method: Method) -> dict[str, Cell]:
+    """Return the cells of a method by column."""
+    result = method.result
+    scores = {c.key: value_cell(method.values.get(c.key)) for c in SCORES}
     return {
-        "rank": Cell(_rank(entrant), "", None if entrant.rank is None else float(entrant.rank)),
-        "model": Cell(entrant.name, entrant.why_unranked or result.title, entrant.name),
+        "rank": Cell(_rank(method), "", None if method.rank is None else float(method.rank)),
+        "model": Cell(method.name, method.why_unranked or result.title, method.name),
         **scores,
-        "printed": _printed(entrant.reported),
+        "printed": _printed(method.reported),
         "parameters": _number(None if result.parameters is None else result.parameters / 1e6, 2),
         "speed": _speed(result),
         "crop": _input(result),
         "training": _training(result.training),
         "selection": _text(result.training.selection),
-        "seeds": _text(", ".join(map(str, entrant.seeds))),
-        "coverage": _coverage(min(f.result.coverage for f in entrant.found)),
-        "weights": _text(", ".join(f.result.training.weights_sha256[:8] for f in entrant.found)),
+        "seeds": _text(", ".join(map(str, method.seeds))),
+        "coverage": _coverage(min(f.result.coverage for f in method.found)),
+        "weights": _text(", ".join(f.result.training.weights_sha256[:8] for f in method.found)),
     }
 
 
@@ -114,15 +114,15 @@ def value_cell(value: Value | None) -> Cell:
     return Cell(f"{value.mean:.2f}{spread}", interval, value.mean)
 
 
-def _rank(entrant: Entrant) -> str:
-    if entrant.rank is None:
+def _rank(method: Method) -> str:
+    if method.rank is None:
         return ""
-    return f"{entrant.rank}{' =' if entrant.standing == TIED else ''}"
+    return f"{method.rank}{' =' if method.standing == TIED else ''}"
 
 
-def is_winner(entrant: Entrant) -> bool:
+def is_winner(method: Method) -> bool:
     """Whether it is the first of its table."""
-    return entrant.standing == WINNER
+    return method.standing == WINNER
 
 
 def _printed(row: Reported | None) -> Cell:
@@ -141,7 +141,7 @@ def _speed(result: Result) -> Cell:
 def _input(result: Result) -> Cell:
     own = result.input
     if own is None:
-        return Cell("no picture", "", "no picture")
+        return Cell("no image", "", "no image")
     others = ", ".join(": ".join(pair) for pair in own.crop_of)
     frames = f", {own.frames} frames" if own.frames > 1 else ""
     return Cell(f"{own.crop} {own.size} {own.colour}{frames}", others, own.crop)

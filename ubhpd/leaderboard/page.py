@@ -1,4 +1,4 @@
-"""Small pictures in the page: SVG whose colours come from the page's style sheet, so that they follow light and dark.
+"""Small images in the page: SVG whose colours come from the page's style sheet, so that they follow light and dark.
 
 Nothing in them needs a style attribute, which the page's content security policy would not let through.
 
@@ -27,14 +27,14 @@ from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
-from ubhpd.leaderboard.columns import COLUMNS, Cell, Column, entrant_cells, floor_cells, reported_cells
+from ubhpd.leaderboard.columns import COLUMNS, Cell, Column, floor_cells, method_cells, reported_cells
 from ubhpd.leaderboard.result import Side, read_all
-from ubhpd.leaderboard.standings import TIED, WINNER, Entrant, Standing, standings
+from ubhpd.leaderboard.standings import TIED, WINNER, Method, Standing, standings
 from ubhpd.leaderboard.tables import FORMATS, HOW_RANKED, Footnotes, facts, head_line, warnings
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 12, 38
-LINES = 8  # entrants drawn; more could not be told apart
+LINES = 8  # methods drawn; more could not be told apart
 
 Point = tuple[float, float]
 
@@ -91,7 +91,7 @@ class _Panel:
             self._parts += [f'<circle class="{css}" cx="{x:.1f}" cy="{y:.1f}" r="2.2"/>' for x, y in stretch]
 
     def svg(self, told: str) -> str:
-        """Return the picture; `told` says in words what it shows."""
+        """Return the image; `told` says in words what it shows."""
         middle = (LEFT + WIDTH - RIGHT) / 2
         label = f'<text class="label" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self._label)}</text>'
         return (
@@ -105,7 +105,7 @@ class _Panel:
 
 
 def densities(standing: Standing) -> list[str]:
-    """Return a picture per angle: share of the heads per bin, training heads filled, test heads outlined."""
+    """Return an image per angle: share of the heads per bin, training heads filled, test heads outlined."""
     train, test = standing.result.train, standing.result.test
     drawn = []
     for angle in ANGLES:
@@ -119,8 +119,8 @@ def densities(standing: Standing) -> list[str]:
 
 
 def errors(standing: Standing) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return a picture per angle, mean absolute error per bin of the first entrants, and (class, name) for a legend."""
-    first = standing.entrants[:LINES]
+    """Return an image per angle, mean absolute error per bin of the first methods, and (class, name) for a legend."""
+    first = standing.methods[:LINES]
     looks = [(f"s{i}", e.name) for i, e in enumerate(first)]
     by_angle = {a: [_over_seeds(e, a) for e in first] for a in ANGLES}
     drawn = []
@@ -143,8 +143,8 @@ def swatch(css: str) -> str:
     )
 
 
-def _over_seeds(entrant: Entrant, angle: str) -> list[float | None]:
-    lines = [f.result.bins[angle].error for f in entrant.found]
+def _over_seeds(method: Method, angle: str) -> list[float | None]:
+    lines = [f.result.bins[angle].error for f in method.found]
     return [None if None in own else mean(v for v in own if v is not None) for own in zip(*lines, strict=True)]
 
 
@@ -206,7 +206,7 @@ def page(standings: Sequence[Standing], docs: str | None = None) -> str:
 def _contents(standings: Sequence[Standing]) -> str:
     links = [
         f'<li><a href="#{s.anchor}">{escape(s.result.protocol.id)}</a> '
-        f"<span>{s.result.test.heads:,} heads, {len(s.entrants)} entrants</span></li>"
+        f"<span>{s.result.test.heads:,} heads, {len(s.methods)} methods</span></li>"
         for s in standings
     ]
     ids = dict.fromkeys(s.result.protocol.id for s in standings)
@@ -234,7 +234,7 @@ def _section(standing: Standing) -> str:
 
 def _table(standing: Standing) -> str:
     notes = Footnotes(standing)
-    own = [entrant_cells(e) for e in standing.entrants]
+    own = [method_cells(e) for e in standing.methods]
     floor = floor_cells(standing.floor)
     printed = [reported_cells(r, notes.marks(r)) for r in standing.reported]
     shown = [c for c in COLUMNS if any(row.get(c.key, Cell("")).value is not None for row in (*own, floor))]
@@ -242,7 +242,7 @@ def _table(standing: Standing) -> str:
     heads = "".join(_heading(c) for c in shown)
     groups = [
         _group(
-            "Reproduced here", shown, [_row(r, shown, _class(e)) for r, e in zip(own, standing.entrants, strict=True)]
+            "Reproduced here", shown, [_row(r, shown, _class(e)) for r, e in zip(own, standing.methods, strict=True)]
         ),
         _group("Floor", shown, [_row(floor, shown)]),
     ]
@@ -272,8 +272,8 @@ def _row(cells: Mapping[str, Cell], shown: Sequence[Column], css: str = "") -> s
     return f"<tr{css}>{filled}</tr>"
 
 
-def _class(entrant: Entrant) -> str:
-    return f' class="{entrant.standing}"' if entrant.standing in (WINNER, TIED) else ""
+def _class(method: Method) -> str:
+    return f' class="{method.standing}"' if method.standing in (WINNER, TIED) else ""
 
 
 def _cell(cell: Cell, column: Column) -> str:
@@ -294,8 +294,8 @@ def _after_table(standing: Standing) -> str:
 def _figures(standing: Standing) -> str:
     per_bin, looks = errors(standing)
     shares = [("train", "training heads"), ("test", "test heads")]
-    more = len(standing.entrants) - LINES
-    told = f"; the first {LINES} of {len(standing.entrants)} entrants" if more > 0 else ""
+    more = len(standing.methods) - LINES
+    told = f"; the first {LINES} of {len(standing.methods)} methods" if more > 0 else ""
     return _figure("Share of heads per bin of 12 degrees", densities(standing), shares) + _figure(
         f"Mean absolute error in degrees per bin of the true angle{told}", per_bin, looks
     )

@@ -143,9 +143,9 @@ class Input:
 class Training:
     """How the weights came about.
 
-    how: "trained", "fitted" (a solver) or "imported". weights_sha256: of the tensors. start: what training began
-    with, "from scratch" or the file and hash of a backbone; of imported weights their files. selection: which of the
-    weights passed through were kept. The rest is None where nothing was trained.
+    how: "trained", "fitted" (a geometric method) or "imported". weights_sha256: of the tensors. start: what training
+    began with, "from scratch" or the file and hash of a backbone; of imported weights their files. selection: which of
+    the weights passed through were kept. The rest is None where nothing was trained.
     """
 
     how: str
@@ -205,8 +205,9 @@ class Floor:
 class Result:
     """One run. options: all of the model's Config; chosen: those named by the user. seed: None where nothing is drawn.
 
-    input: the input recipe, None for a solver. coverage: share of the test heads that were judged. printed_pair: the
-    printed table whose constants `ubmae_printed` has. inputs: hash of everything the run was started with.
+    input: the input recipe, None for a geometric method. coverage: share of the test heads that were judged.
+    printed_pair: the printed table whose constants `ubmae_printed` has. inputs: hash of everything the run was started
+    with.
     """
 
     model: str

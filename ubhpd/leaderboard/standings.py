@@ -1,9 +1,9 @@
-"""Which entrants the data cannot tell from the winner: by paired resampling of their predictions, else by intervals.
+"""Which methods the data cannot tell from the winner: by paired resampling of their predictions, else by intervals.
 
-From result files to standings: one table per protocol on the same heads, entrants averaged over seeds and ranked.
+From result files to standings: one table per protocol on the same heads, methods averaged over seeds and ranked.
 
 Nothing is ranked across tables: another protocol, other heads, other labels or boxes make another table. Inside a
-table an entrant is ranked if it was trained or fitted under the protocol and judged every head.
+table a method is ranked if it was trained or fitted under the protocol and judged every head.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PAIRED, BY_INTERVAL = "paired", "interval"
 
 
 def tied(winner: Sequence[Found], other: Sequence[Found], rank_by: str) -> tuple[bool, str]:
-    """Return whether the data leave open which of two entrants is better, and how that was found.
+    """Return whether the data leave open which of two methods is better, and how that was found.
 
     Where both have predictions on the same heads, the paired bootstrap decides (`ubhpd.evaluation.evaluate.compare`),
     per seed that both have, or on all pairs of runs if they share none: the two are told apart only if every comparison
-    has the winner ahead and an interval of the difference without 0. Where predictions are not there, an entrant is not
+    has the winner ahead and an interval of the difference without 0. Where predictions are not there, a method is not
     told apart if its score lies within the winner's interval, averaged over seeds.
     """
     shared = [(a, b) for a in winner for b in other if a.result.seed == b.result.seed]
@@ -90,7 +90,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Method:
     """A model with its options and training, over all its seeds.
 
     found: a result per seed. rank: 1 for the least MAE, None if not ranked, and why_unranked says why. standing:
@@ -124,9 +124,9 @@ class Entrant:
 
 @dataclass(frozen=True)
 class Standing:
-    """One table: entrants in their order, the floor under them, and printed rows or why there are none."""
+    """One table: methods in their order, the floor under them, and printed rows or why there are none."""
 
-    entrants: tuple[Entrant, ...]
+    methods: tuple[Method, ...]
     floor: Floor
     reported: tuple[Reported, ...]
     why_no_reported: str | None
@@ -134,7 +134,7 @@ class Standing:
     @property
     def result(self) -> Result:
         """A result of the table, for protocol and heads, which all have in common."""
-        return self.entrants[0].result
+        return self.methods[0].result
 
     @property
     def anchor(self) -> str:
@@ -150,8 +150,8 @@ def standings(found: Sequence[Found]) -> list[Standing]:
     """
     groups: dict[tuple[str, ...], dict[str, list[Found]]] = {}
     for one in found:
-        groups.setdefault(one.result.group, {}).setdefault(_entrant_key(one.result), []).append(one)
-    return [_standing([_entrant(own) for own in groups[key].values()]) for key in sorted(groups)]
+        groups.setdefault(one.result.group, {}).setdefault(_method_key(one.result), []).append(one)
+    return [_standing([_method(own) for own in groups[key].values()]) for key in sorted(groups)]
 
 
 def one_line(text: str) -> str:
@@ -159,14 +159,14 @@ def one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def _entrant_key(result: Result) -> str:
-    """Return what the seeds of one entrant have in common."""
+def _method_key(result: Result) -> str:
+    """Return what the seeds of one method have in common."""
     training = replace(result.training, weights_sha256="")
     recipe = None if result.input is None else asdict(result.input)
     return canonical_hash([result.model, result.options, result.chosen, recipe, asdict(training)])
 
 
-def _entrant(found: list[Found]) -> Entrant:
+def _method(found: list[Found]) -> Method:
     by_seed: dict[int | None, Found] = {}
     for one in found:
         other = by_seed.setdefault(one.result.seed, one)
@@ -177,7 +177,7 @@ def _entrant(found: list[Found]) -> Entrant:
             )
     ordered = tuple(by_seed[s] for s in sorted(by_seed, key=lambda s: (s is not None, s or 0)))
     names = dict.fromkeys(name for f in ordered for name in f.result.scores)
-    return Entrant(ordered, {name: _over_seeds(name, ordered) for name in names})
+    return Method(ordered, {name: _over_seeds(name, ordered) for name in names})
 
 
 def _outcome(result: Result) -> tuple[object, ...]:
@@ -196,10 +196,10 @@ def _over_seeds(name: str, found: Sequence[Found]) -> Value:
     return Value(mean(values), stdev(values) if len(values) > 1 else None, *ends)
 
 
-def _standing(entrants: list[Entrant]) -> Standing:
-    first = entrants[0].result
+def _standing(methods: list[Method]) -> Standing:
+    first = methods[0].result
     printed = reported(first)
-    told = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in entrants]
+    told = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in methods]
     told.sort(key=lambda e: (bool(e.why_unranked), _mae(e), e.name))
     ranked = [e for e in told if not e.why_unranked]
     placed = [_placed(e, ranked) for e in ranked]
@@ -207,24 +207,24 @@ def _standing(entrants: list[Entrant]) -> Standing:
     return Standing((*placed, *rest), told[0].result.floor, printed, why_not_shown(first))
 
 
-def _why_unranked(entrant: Entrant) -> str:
-    if entrant.result.training.how == IMPORTED:
+def _why_unranked(method: Method) -> str:
+    if method.result.training.how == IMPORTED:
         return "imported weights: what they were trained on is not known here"
-    least = min(f.result.coverage for f in entrant.found)
+    least = min(f.result.coverage for f in method.found)
     if least < 1.0:
         return f"judged {100 * least:.1f} % of the heads only"
-    return "no MAE" if math.isinf(_mae(entrant)) else ""
+    return "no MAE" if math.isinf(_mae(method)) else ""
 
 
-def _placed(entrant: Entrant, ranked: Sequence[Entrant]) -> Entrant:
-    """Return a ranked entrant with its rank, equal for equal MAE, and how it stands to the winner."""
-    rank = 1 + sum(_mae(other) < _mae(entrant) for other in ranked)
-    if entrant is ranked[0]:
-        return replace(entrant, rank=rank, standing=WINNER)
-    is_tied, told_by = tied(ranked[0].found, entrant.found, RANK_BY)
-    return replace(entrant, rank=rank, standing=TIED if is_tied else "", told_by=told_by)
+def _placed(method: Method, ranked: Sequence[Method]) -> Method:
+    """Return a ranked method with its rank, equal for equal MAE, and how it stands to the winner."""
+    rank = 1 + sum(_mae(other) < _mae(method) for other in ranked)
+    if method is ranked[0]:
+        return replace(method, rank=rank, standing=WINNER)
+    is_tied, told_by = tied(ranked[0].found, method.found, RANK_BY)
+    return replace(method, rank=rank, standing=TIED if is_tied else "", told_by=told_by)
 
 
-def _mae(entrant: Entrant) -> float:
-    value = entrant.values.get(RANK_BY, Value(None)).mean
+def _mae(method: Method) -> float:
+    value = method.values.get(RANK_BY, Value(None)).mean
     return math.inf if value is None else value

@@ -1,6 +1,6 @@
 """Sentences around a table: its heads and what is wrong with them, how it is ranked, footnotes of printed rows.
 
-The leaderboard as Markdown, as LaTeX with booktabs, and as a tidy CSV: one score of one entrant per line.
+The leaderboard as Markdown, as LaTeX with booktabs, and as a tidy CSV: one score of one method per line.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from ubhpd.leaderboard.columns import (
     SCORES,
     Cell,
     Column,
-    entrant_cells,
     floor_cells,
     is_winner,
+    method_cells,
     reported_cells,
 )
 from ubhpd.leaderboard.reported import COUNTERPARTS, Reported
@@ -49,7 +49,7 @@ class Footnotes:
 
 
 HOW_RANKED = (
-    "Entrants are ranked by MAE, the mean over seeds with its standard deviation; the ends of the interval stand with "
+    "Methods are ranked by MAE, the mean over seeds with its standard deviation; the ends of the interval stand with "
     "it. An = marks those that the data cannot tell from the first. Lower is better throughout."
 )
 
@@ -61,7 +61,7 @@ def head_line(standing: Standing) -> str:
 
 
 def facts(standing: Standing) -> list[tuple[str, str]]:
-    """Return names and texts of what all entrants of the table have in common."""
+    """Return names and texts of what all methods of the table have in common."""
     own = standing.result
     p, r = own.protocol, own.resampling
     seed = "" if p.seed is None else f", divided with seed {p.seed}"
@@ -76,17 +76,17 @@ def facts(standing: Standing) -> list[tuple[str, str]]:
 
 def warnings(standing: Standing) -> list[str]:
     """Return what is wrong with the heads, and versions that differ."""
-    versions = sorted({e.result.ubhpd for e in standing.entrants})
+    versions = sorted({e.result.ubhpd for e in standing.methods})
     mixed = [f"Results of several versions of ubhpd: {', '.join(versions)}."] if len(versions) > 1 else []
     return [*standing.result.protocol.warnings, *mixed]
 
 
 def how_tied(standing: Standing) -> str:
-    """Return how it was found which entrants are tied with the first."""
-    told = {e.told_by for e in standing.entrants if e.told_by}
+    """Return how it was found which methods are tied with the first."""
+    told = {e.told_by for e in standing.methods if e.told_by}
     if not told:
-        return "nothing to compare: one ranked entrant"
-    tied = sum(e.standing == TIED for e in standing.entrants)
+        return "nothing to compare: one ranked method"
+    tied = sum(e.standing == TIED for e in standing.methods)
     ways = {
         PAIRED: "paired resamples of the predictions",
         BY_INTERVAL: "the interval of the first, predictions missing",
@@ -119,7 +119,7 @@ def markdown(standings: Sequence[Standing]) -> str:
         lines += [f"* {_md(name)}: {_md(text)}" for name, text in facts(standing)]
         lines += [f"* **Warning:** {_md(w)}" for w in warnings(standing)]
         notes = Footnotes(standing)
-        shown = _filled([entrant_cells(e) for e in standing.entrants])
+        shown = _filled([method_cells(e) for e in standing.methods])
         lines += ["", "Reproduced here, and the floor:", "", *_md_table(shown, _own_rows(standing))]
         if standing.reported:
             rows = [reported_cells(r, notes.marks(r)) for r in standing.reported]
@@ -148,9 +148,7 @@ def latex(standings: Sequence[Standing]) -> str:
         lines += [r"\setlength{\tabcolsep}{4pt}", r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"]
         lines += [rf"\begin{{tabular}}{{{''.join('r' if c.is_number else 'l' for c in shown)}}}", r"\toprule"]
         lines += [_tex_row([_tex_title(c) for c in shown]), r"\midrule"]
-        lines += _tex_rows(
-            [entrant_cells(e) for e in standing.entrants], shown, [is_winner(e) for e in standing.entrants]
-        )
+        lines += _tex_rows([method_cells(e) for e in standing.methods], shown, [is_winner(e) for e in standing.methods])
         lines += [r"\midrule", *_tex_rows([floor_cells(standing.floor)], shown)]
         if standing.reported:
             told = rf"\multicolumn{{{len(shown)}}}{{l}}{{\emph{{Reported in papers, not ranked}}}} \\"
@@ -164,7 +162,7 @@ def latex(standings: Sequence[Standing]) -> str:
 
 
 def tidy(standings: Sequence[Standing]) -> str:
-    """Return a CSV with one line per score: of entrants ("reproduced"), of the floor, and of printed rows."""
+    """Return a CSV with one line per score: of methods ("reproduced"), of the floor, and of printed rows."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(TIDY)
@@ -172,7 +170,7 @@ def tidy(standings: Sequence[Standing]) -> str:
         own = standing.result
         table = (own.protocol.id, own.protocol.hash, own.train.fingerprint, own.test.fingerprint)
         unit = {name: s.unit for name, s in own.scores.items()}
-        for e in standing.entrants:
+        for e in standing.methods:
             last = (" ".join(map(str, e.seeds)), e.rank, e.standing, min(f.result.coverage for f in e.found))
             who = ("reproduced", e.name, e.result.title, e.result.options_hash)
             for name, v in e.values.items():
@@ -192,7 +190,7 @@ FORMATS: Mapping[str, Callable[[Sequence[Standing]], str]] = {"md": markdown, "c
 
 
 def _own_rows(standing: Standing) -> list[dict[str, Cell]]:
-    return [*(entrant_cells(e) for e in standing.entrants), floor_cells(standing.floor)]
+    return [*(method_cells(e) for e in standing.methods), floor_cells(standing.floor)]
 
 
 def _filled(rows: Sequence[Mapping[str, Cell]]) -> list[Column]:

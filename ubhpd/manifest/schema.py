@@ -34,7 +34,7 @@ class Column(NamedTuple):
     length: int | None = None  # of a list
 
 
-_IMAGE = "image: pixels of the picture at image_path, x right, y down"
+_IMAGE = "image: pixels of the image at image_path, x right, y down"
 _C = "C: x image-right, y up, z toward the viewer"
 _RAW = "see raw_convention"
 _EULER = "R = Rx(-pitch) Ry(-yaw) Rz(-roll) in frame C"
@@ -50,17 +50,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("subject_id", pa.string(), "", "", "the person, where the source tells persons apart"),
     Column("sequence_id", pa.string(), "", "", "the recording, or the folder that was published as a whole"),
     Column("frame_index", pa.int64(), "frames", "", "number of the frame in its recording, as the source counts"),
-    Column("image_path", pa.string(), "", "", "picture or video, relative to the root of the dataset", True),
-    Column("image_width", pa.int32(), "px", "", "width stated in the picture's header"),
-    Column("image_height", pa.int32(), "px", "", "height stated in the picture's header"),
-    Column("bbox_xyxy", _FLOATS, "px", _IMAGE, "face box: left, top, right, bottom; may leave the picture", length=4),
+    Column("image_path", pa.string(), "", "", "image or video, relative to the root of the dataset", True),
+    Column("image_width", pa.int32(), "px", "", "width stated in the image's header"),
+    Column("image_height", pa.int32(), "px", "", "height stated in the image's header"),
+    Column("bbox_xyxy", _FLOATS, "px", _IMAGE, "face box: left, top, right, bottom; may leave the image", length=4),
     Column("bbox_kind", pa.string(), "", "", "how the box was made"),
     Column("landmarks68", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 68 iBUG points; NaN where invisible", length=136),
     Column("landmarks21", _FLOATS, "px", _IMAGE, "x0 y0 x1 y1 ... of 21 AFLW points; NaN where invisible", length=42),
     Column("landmarks_kind", pa.string(), "", "", "where the landmarks come from"),
     Column("yaw_deg", pa.float64(), "deg", _EULER, "canonical yaw, + toward image-left"),
     Column("pitch_deg", pa.float64(), "deg", _EULER, "canonical pitch, + up"),
-    Column("roll_deg", pa.float64(), "deg", _EULER, "canonical roll, + clockwise in the picture"),
+    Column("roll_deg", pa.float64(), "deg", _EULER, "canonical roll, + clockwise in the image"),
     Column("rotation", _FLOATS, "", _C, "3x3 matrix, row-major, head coordinates to frame C", length=9),
     Column("raw_angles", _FLOATS, _RAW, _RAW, "the triplet as the source has it", length=3),
     Column(

@@ -25,8 +25,8 @@ from typing import Any
 
 from ubhpd.core.errors import UbhpdError
 
-NETWORKS = ("picture", "sequence", "landmarks")
-KINDS = (*NETWORKS, "solver", "reported")
+NETWORKS = ("image", "sequence", "landmarks")
+KINDS = (*NETWORKS, "geometric", "reported")
 
 _TEXTS = ("TITLE", "PAPER", "CODE", "LICENSE", "KIND")
 _TABLES = ("MODELS", "PARAMETERS", "REPORTED")
@@ -175,7 +175,7 @@ def _listed(names: Mapping[Any, Any]) -> str:
 INSTALL = "pip install 'ubhpd[torch]'"
 
 _OF_A_NETWORK = ("Network", "input_recipe", "training_recipe")
-_OF_A_SOLVER = ("fit", "solve")
+_OF_A_GEOMETRIC_METHOD = ("fit", "solve")
 
 
 def configured(name: str, chosen: Mapping[str, str] | None = None) -> tuple[Any, Any]:
@@ -232,7 +232,7 @@ def module_of(found: ModelCard) -> Any:
         raise UbhpdError(f"{where} imports {error.name}, which is not there: correct it, or install that.") from None
     except Exception as error:  # whatever the code of a broken file leads to
         raise UbhpdError(f"{where} does not run ({type(error).__name__}: {error}): correct it.") from error
-    for part in _OF_A_NETWORK if found.kind in NETWORKS else _OF_A_SOLVER:
+    for part in _OF_A_NETWORK if found.kind in NETWORKS else _OF_A_GEOMETRIC_METHOD:
         if not callable(getattr(module, part, None)):
             raise UbhpdError(f"{where} has no {part}: see docs/add-a-model.md.")
     config = getattr(module, "Config", None)

@@ -34,9 +34,9 @@ _KINDS = "biufc"  # of numpy's own types
 class About:
     """What a checkpoint says of itself.
 
-    model: its name in the catalogue. config: every option of its Config. input: its input recipe, None for a solver.
-    origin: "how" it was made ("untrained", "imported", "fitted", "trained") and from what. license: of the numbers.
-    sha256: of the tensors. format: of the file. ubhpd: version that wrote it.
+    model: its name in the catalogue. config: every option of its Config. input: its input recipe, None for a geometric
+    method. origin: "how" it was made ("untrained", "imported", "fitted", "trained") and from what. license: of the
+    numbers. sha256: of the tensors. format: of the file. ubhpd: version that wrote it.
     """
 
     model: str

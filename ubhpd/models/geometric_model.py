@@ -1,6 +1,6 @@
 """The rows of a manifest as the heads that a geometric method or a landmark network sees.
 
-A solver at work: a baseline without a network, and the numbers it was fitted with. No torch.
+A geometric method at work: a baseline without a network, and the numbers it was fitted with. No torch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def heads_of(table: pa.Table) -> Heads:
 def own_landmarks(table: pa.Table) -> Array:
     """Return the 68 points (n, 68, 2) of the rows in pixels, NaN where there are none.
 
-    Points of the photograph behind a warped picture, which is what 300W-LP publishes, lie beside its face: they
+    Points of the photograph behind a warped image, which is what 300W-LP publishes, lie beside its face: they
     count as none.
     """
     points = _matrix(table, "landmarks68", 136).reshape(-1, 68, 2)
@@ -73,8 +73,8 @@ def _matrix(table: pa.Table, name: str, length: int) -> Array:
 
 
 @dataclass(frozen=True)
-class Solver:
-    """A module of KIND "solver" with its options and parameters."""
+class GeometricMethod:
+    """A module of KIND "geometric" with its options and parameters."""
 
     name: str
     module: Any
@@ -83,11 +83,11 @@ class Solver:
     about: checkpoint.About
 
     @classmethod
-    def fitted(cls, name: str, chosen: Mapping[str, str], heads: Heads, origin: Mapping[str, Any]) -> Solver:
-        """Return a solver fitted to heads of known pose; `origin` says where they are from.
+    def fitted(cls, name: str, chosen: Mapping[str, str], heads: Heads, origin: Mapping[str, Any]) -> GeometricMethod:
+        """Return a geometric method fitted to heads of known pose; `origin` says where they are from.
 
         Raises:
-            UbhpdError: the model is no solver, an option is wrong, or the heads do not do.
+            UbhpdError: the model is no geometric method, an option is wrong, or the heads do not do.
         """
         _checked(card(name))
         module, config = configured(name, chosen)
@@ -102,8 +102,8 @@ class Solver:
         return cls(name, module, config, parameters, about)
 
     @classmethod
-    def of_checkpoint(cls, path: Path, name: str | None = None) -> Solver:
-        """Return the solver that a checkpoint holds; `name`: refuse another. Errors as `checkpoint.load`."""
+    def of_checkpoint(cls, path: Path, name: str | None = None) -> GeometricMethod:
+        """Return the geometric method that a checkpoint holds; `name`: refuse another. Errors as `checkpoint.load`."""
         about, tensors = checkpoint.load(path, name)
         found = card(about.model)
         _checked(found)
@@ -114,7 +114,7 @@ class Solver:
         """Return yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot.
 
         Raises:
-            UbhpdError: the solver lacks a parameter, or answers in another form.
+            UbhpdError: the geometric method lacks a parameter, or answers in another form.
         """
         try:
             found = np.asarray(self.module.solve(self.config, self.parameters, heads), dtype=np.float64)
@@ -125,7 +125,7 @@ class Solver:
         return found
 
     def save(self, path: Path) -> checkpoint.About:
-        """Write the solver's checkpoint and return what it says of itself."""
+        """Write the geometric method's checkpoint and return what it says of itself."""
         return checkpoint.save(path, self.parameters, self.about)
 
 
@@ -141,5 +141,5 @@ def training_heads(path: Path, split: str | None) -> tuple[Heads, dict[str, Any]
 
 
 def _checked(found: ModelCard) -> None:
-    if found.kind != "solver":
-        raise UbhpdError(f"{found.name} is no solver, so it is not fitted: see ubhpd models {found.name}.")
+    if found.kind != "geometric":
+        raise UbhpdError(f"{found.name} is no geometric method, so it is not fitted: see ubhpd models {found.name}.")

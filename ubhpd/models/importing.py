@@ -143,7 +143,7 @@ def invented_input(kind: str, recipe: InputRecipe, heads: int = 2) -> torch.Tens
     draw = torch.Generator().manual_seed(0)
     if kind == "landmarks":
         return torch.rand((heads, 68, 2), generator=draw) - 0.5
-    frames = () if kind == "picture" else (recipe.frames,)
+    frames = () if kind == "image" else (recipe.frames,)
     values = torch.rand((heads, *frames, 3, recipe.size, recipe.size), generator=draw) * 255
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (recipe.mean, recipe.std))
     return (values - mean) / std

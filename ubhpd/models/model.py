@@ -36,7 +36,7 @@ class Model:
 
     @property
     def kind(self) -> str:
-        """What the network sees: picture, sequence or landmarks."""
+        """What the network sees: image, sequence or landmarks."""
         return card(self.name).kind
 
     @classmethod
@@ -95,8 +95,8 @@ class Model:
 
 def check_network(found: ModelCard) -> None:
     """Raise UbhpdError unless the model is a network that can be run."""
-    if found.kind == "solver":
-        raise UbhpdError(f"{found.name} is no network but a solver: make its numbers by ubhpd weights fit.")
+    if found.kind == "geometric":
+        raise UbhpdError(f"{found.name} is no network but a geometric method: make its numbers by ubhpd weights fit.")
     if found.kind not in NETWORKS:
         module_of(found)  # says why
 

@@ -16,7 +16,7 @@ from ubhpd.core.errors import UbhpdError
 
 
 class Backbone(nn.Module):
-    """A network whose `forward` takes pictures (N, 3, H, W) to its last feature map (N, channels, h, w).
+    """A network whose `forward` takes images (N, 3, H, W) to its last feature map (N, channels, h, w).
 
     Attributes:
         channels: width of the feature map.
@@ -40,8 +40,8 @@ class Backbone(nn.Module):
         """Return what the family's classifier sees of a feature map: here its mean."""
         return self.pooled(features)
 
-    def logits(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the classifier's output (N, num_classes) for pictures (N, 3, H, W).
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the classifier's output (N, num_classes) for images (N, 3, H, W).
 
         Raises:
             UbhpdError: the backbone was built without a classifier.
@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         head = self.head
         if head is None:
             raise UbhpdError(f"This {type(self).__name__} has no classifier: build it with num_classes.")
-        result: torch.Tensor = head(self.head_input(self(pictures)))
+        result: torch.Tensor = head(self.head_input(self(images)))
         return result
 
 

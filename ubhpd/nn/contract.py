@@ -6,7 +6,7 @@ A file in baselines/ holds one model in all its named variants. Its constants, a
     PAPER     authors, title, venue, year
     CODE      address of the released code, "" if none
     LICENSE   of the published weights and code; what is written here is MIT
-    KIND      "picture", "sequence" or "landmarks": what the network sees; "solver": no network, see `ubhpd.models`;
+    KIND      "image", "sequence" or "landmarks": what the network sees; "geometric": no network, see `ubhpd.models`;
               "reported": numbers of a paper only, and the docstring says why
     MODELS    name on the command line -> options of its Config that differ from the defaults
     PARAMETERS  the same names -> number of trainable parameters, checked by the tests
@@ -20,7 +20,7 @@ and its docstring says what the model is, what differs from the paper, and what 
     Network(config)                a `PoseNetwork`
     published(config, tensors)     optional: foreign weights, by their published names, to the network's own names
 
-Pictures as Hopenet sees them, which several later papers took over: its crops, and ImageNet's normalisation.
+Images as Hopenet sees them, which several later papers took over: its crops, and ImageNet's normalisation.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Output = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class InputRecipe:
-    """How a picture of a head becomes the network's input: it belongs to the model and travels with its weights.
+    """How an image of a head becomes the network's input: it belongs to the model and travels with its weights.
 
     crop: name of a crop recipe of `ubhpd.images.recipes`. size: side of the input in pixels. colour: order of the
     channels. mean, std: a value v of 0 to 255 enters as (v - mean) / std, per channel in the order of `colour`.
-    crop_of: pairs (dataset, crop recipe) where the paper cuts a dataset in another way. frames: pictures per input;
+    crop_of: pairs (dataset, crop recipe) where the paper cuts a dataset in another way. frames: images per input;
     more than one for a network that sees a sequence, the last one is judged.
     """
 
@@ -96,7 +96,7 @@ class Target(NamedTuple):
     """The truth about a batch of n heads.
 
     angles_deg: canonical yaw, pitch, roll (n, 3). rotation: the same as matrices (n, 3, 3), frame C of
-    `ubhpd.core.rotation`. landmarks: the 68 points in the input picture (n, 68, 2), x and y from -0.5 at its left and
+    `ubhpd.core.rotation`. landmarks: the 68 points in the input image (n, 68, 2), x and y from -0.5 at its left and
     top edge to 0.5, NaN where not known; None if no head has any. teacher: probabilities that a teacher gives (n, 3,
     bins) for a network that learns from one, else None.
     """
@@ -110,7 +110,7 @@ class Target(NamedTuple):
 class PoseNetwork(nn.Module, ABC):
     """A network that estimates head pose.
 
-    `forward` takes pictures (n, 3, size, size) that `InputRecipe` has normalised, sequences of them (n, frames, 3,
+    `forward` takes images (n, 3, size, size) that `InputRecipe` has normalised, sequences of them (n, frames, 3,
     size, size), or landmarks (n, 68, 2) as in `Target`, and returns named tensors, whose first axis is n.
     """
 
@@ -129,8 +129,8 @@ class PoseNetwork(nn.Module, ABC):
         return [(list(self.parameters()), 1.0)]
 
 
-def hopenet_pictures(size: int, aflw2000: str = "hopenet-aflw2000", biwi: str = "hopenet-biwi") -> InputRecipe:
-    """Return RGB pictures with ImageNet's mean and deviation, cut by Hopenet's recipe.
+def hopenet_images(size: int, aflw2000: str = "hopenet-aflw2000", biwi: str = "hopenet-biwi") -> InputRecipe:
+    """Return RGB images with ImageNet's mean and deviation, cut by Hopenet's recipe.
 
     Args:
         size: side of the input in pixels.

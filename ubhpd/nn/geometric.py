@@ -1,6 +1,7 @@
-"""What a solver sees: a baseline without a network, that gets a head's pose from its landmarks or from nothing.
+"""What a geometric method sees: a baseline without a network, that gets a head's pose from its landmarks or from
+nothing.
 
-A file in baselines/ with KIND = "solver" has no Network but
+A file in baselines/ with KIND = "geometric" has no Network but
 
     fit(config, heads)                 its parameters: named arrays, {} if it has none
     solve(config, parameters, heads)   yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot
@@ -22,7 +23,7 @@ class Heads(NamedTuple):
 
     sample_id: n names. angles_deg: canonical yaw, pitch, roll (n, 3). rotation: the same as matrices (n, 3, 3), frame
     C of `ubhpd.core.rotation`; both None where the truth is not known. landmarks68: (n, 68, 2) pixels, x right and y
-    down, NaN where a point is not known. image_size: width and height of the pictures (n, 2), pixels, NaN where not
+    down, NaN where a point is not known. image_size: width and height of the images (n, 2), pixels, NaN where not
     known.
     """
 

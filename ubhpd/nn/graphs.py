@@ -1,7 +1,7 @@
 """From heat maps to coordinates and back to cells of the map.
 
 Coordinates are those of `contract.Target`: x and y from -0.5 at the left and top edge to 0.5, so that a map and the
-picture it belongs to agree whatever their sizes: the middle of column i of n lies at (i + 0.5) / n - 0.5.
+image it belongs to agree whatever their sizes: the middle of column i of n lies at (i + 0.5) / n - 0.5.
 
 A graph of a face out of the heat maps of its landmarks: one-step graph generation (OsGG-Net, section 4.2).
 
@@ -15,7 +15,7 @@ is a stack of P adjacency matrices, its partitions, (P, K, K), or one such stack
 matrix tells how much node w takes from each node; nothing is normalised by degree, and a node sees itself only where
 the diagonal says so.
 
-Pictures to heat maps of landmarks: a backbone that keeps its last map at 1/16, and a decoder up to 1/4.
+Images to heat maps of landmarks: a backbone that keeps its last map at 1/16, and a decoder up to 1/4.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
 
-# "thin" is four residual blocks of 32 to 128 channels: about a hundredth of ResNet-34's work, for small pictures.
+# "thin" is four residual blocks of 32 to 128 channels: about a hundredth of ResNet-34's work, for small images.
 LANDMARK_BACKBONES = ("resnet18", "resnet34", "resnet50", "thin")
 _THIN = 32
 
@@ -254,9 +254,9 @@ class LandmarkNetwork(nn.Module):
             nn.Conv2d(width // 4, landmarks, 1),
         )
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return logits (n, K, side/4, side/4) of pictures (n, 3, side, side), side a multiple of 16."""
-        logits: torch.Tensor = self.decoder(self.backbone(pictures))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (n, K, side/4, side/4) of images (n, 3, side, side), side a multiple of 16."""
+        logits: torch.Tensor = self.decoder(self.backbone(images))
         return logits
 
 

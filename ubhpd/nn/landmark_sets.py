@@ -89,7 +89,7 @@ def mean_face_mm() -> npt.NDArray[np.float64]:
 
 
 def mirror_of(landmarks: Sequence[int]) -> tuple[int, ...]:
-    """Return, for each node of a set, the node that takes its place in the mirrored picture.
+    """Return, for each node of a set, the node that takes its place in the mirrored image.
 
     Raises:
         UbhpdError: a landmark whose mirror is not in the set.

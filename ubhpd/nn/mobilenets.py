@@ -69,9 +69,9 @@ class MobileNetV2(Backbone):
             nn.init.zeros_(last.bias)
             self.classifier = nn.Sequential(nn.Dropout(0.2), last)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (N, 1280, H/32, W/32) of pictures (N, 3, H, W)."""
-        return self.features(pictures)  # type: ignore[no-any-return]
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (N, 1280, H/32, W/32) of images (N, 3, H, W)."""
+        return self.features(images)  # type: ignore[no-any-return]
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -199,9 +199,9 @@ class EfficientNetB0(Backbone):
             nn.init.zeros_(last.bias)
             self.classifier = nn.Sequential(nn.Dropout(0.2), last)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (N, 1280, H/32, W/32) of pictures (N, 3, H, W)."""
-        return self.features(pictures)  # type: ignore[no-any-return]
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (N, 1280, H/32, W/32) of images (N, 3, H, W)."""
+        return self.features(images)  # type: ignore[no-any-return]
 
 
 def _same(size: int, kernel: int, stride: int) -> tuple[int, int]:

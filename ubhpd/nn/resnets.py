@@ -14,7 +14,7 @@ BoTNet-101 as EHPNet's teacher uses it: ResNet-101 whose last layer is three blo
 
 Srinivas et al., Bottleneck Transformers for Visual Recognition, CVPR 2021, figure 3 and section 3: in a bottleneck
 the 3x3 convolution gives way to attention of all places to all, with relative positions. The last layer keeps the
-resolution, so a picture of 112 x 112 gives a map of 7 x 7.
+resolution, so an image of 112 x 112 gives a map of 7 x 7.
 
 No ImageNet checkpoint is known. The names are torchvision's up to layer3; layer4 has those of the reference
 implementation in torch (github.com/lucidrains/bottleneck-transformer-pytorch: net.0.shortcut.0, net.0.net.3.to_qkv,
@@ -125,9 +125,9 @@ class ResNet(Backbone):
             self.fc = nn.Linear(self.channels, num_classes)
         initialise_convolutions(self)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (N, channels, H/32, W/32) of pictures (N, 3, H, W)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (N, channels, H/32, W/32) of images (N, 3, H, W)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
 
 
@@ -268,7 +268,7 @@ class Attention(nn.Module):
         if (height, width) != (self.map_size, self.map_size):
             raise UbhpdError(
                 f"BoTNet's last layer got a map of {height} x {width} where its positions are for {self.map_size} x "
-                f"{self.map_size}: give pictures of {16 * self.map_size} pixels, or another map_size."
+                f"{self.map_size}: give images of {16 * self.map_size} pixels, or another map_size."
             )
         qkv: torch.Tensor = self.to_qkv(x)
         q, k, v = qkv.reshape(-1, 3, _HEADS, _HEAD_WIDTH, height * width).transpose(-1, -2).unbind(1)
@@ -314,7 +314,7 @@ class BoTNet101(ResNet):
     """ResNet-101 with three attention blocks as layer4.
 
     Args:
-        map_size: places along a side of the last map: 1/16 of the picture's side.
+        map_size: places along a side of the last map: 1/16 of the image's side.
         num_classes: rows of the classifier `fc`; None for none.
     """
 

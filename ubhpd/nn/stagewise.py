@@ -124,7 +124,7 @@ class Unit(nn.Sequential):
 class TwoStreams(nn.Module):
     """One stream with ReLU and mean pooling, one with tanh and maximum pooling, and features of both for each stage.
 
-    Pictures (n, 3, 8 k, 8 k) become three pairs of maps of 64 channels, deepest first: two of side k, one of side 2 k.
+    Images (n, 3, 8 k, 8 k) become three pairs of maps of 64 channels, deepest first: two of side k, one of side 2 k.
     """
 
     def __init__(self) -> None:
@@ -140,9 +140,9 @@ class TwoStreams(nn.Module):
                 if m.bias is not None:
                     nn.init.zeros_(m.bias)
 
-    def forward(self, pictures: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def forward(self, images: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return (ReLU features, tanh features) of the three stages."""
-        r = t = pictures
+        r = t = images
         maps = []
         for k, (relu, tanh) in enumerate(zip(self.relu, self.tanh, strict=True)):
             r, t = relu(r).relu_(), tanh(t)

@@ -63,9 +63,9 @@ class AlexNet(Backbone):
                 nn.Linear(4096, num_classes),
             )
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map of pictures (N, 3, H, W): (N, 256, 6, 6) for 224 x 224."""
-        return self.features(pictures)  # type: ignore[no-any-return]
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map of images (N, 3, H, W): (N, 256, 6, 6) for 224 x 224."""
+        return self.features(images)  # type: ignore[no-any-return]
 
     def head_input(self, features: torch.Tensor) -> torch.Tensor:
         """Return the map averaged to 6 x 6 places, flattened (N, 9216)."""
@@ -115,9 +115,9 @@ class VGG16(Backbone):
                     nn.init.normal_(layer.weight, std=0.01)
                     nn.init.zeros_(layer.bias)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (N, 512, H/32, W/32) of pictures (N, 3, H, W)."""
-        return self.features(pictures)  # type: ignore[no-any-return]
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (N, 512, H/32, W/32) of images (N, 3, H, W)."""
+        return self.features(images)  # type: ignore[no-any-return]
 
     def head_input(self, features: torch.Tensor) -> torch.Tensor:
         """Return the map averaged to 7 x 7 places, flattened (N, 25088)."""
@@ -215,9 +215,9 @@ class RepVGGB1g2(Backbone):
         if num_classes is not None:
             self.linear = nn.Linear(self.channels, num_classes)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """Return the last feature map (N, 2048, H/32, W/32) of pictures (N, 3, H, W)."""
-        x = self.stage2(self.stage1(self.stage0(pictures)))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the last feature map (N, 2048, H/32, W/32) of images (N, 3, H, W)."""
+        x = self.stage2(self.stage1(self.stage0(images)))
         return self.stage4(self.stage3(x))  # type: ignore[no-any-return]
 
     def reparameterize(self) -> None:

@@ -46,7 +46,7 @@ class BuildConfig:
 
     sources: names of builders. data_root: folder or archive to search. roots: places by dataset, searched instead.
     options: values by dataset and option. max_angle_deg: a larger angle gets drop_reason beyond_max_angle.
-    check_images: decode every picture. hdf5: write pool.h5 beside pool.parquet. shard: (i, n), 1 <= i <= n: read
+    check_images: decode every image. hdf5: write pool.h5 beside pool.parquet. shard: (i, n), 1 <= i <= n: read
     the i-th of every n units only, for machines that share OUT; a build without it then merges.
     """
 

@@ -155,7 +155,7 @@ def discover(
         data_root: a folder (or an archive) to search; None to go by `roots` alone.
         roots: places that the user named, dataset to folder or archive; they are searched instead of data_root.
         spool_dir: where the label files of a compressed tar are kept.
-        keep_whole: keep whole pictures there, too.
+        keep_whole: keep whole images there, too.
 
     Raises:
         UbhpdError: a place does not exist, or a dataset is found twice.

@@ -194,14 +194,14 @@ _ALL: tuple[Protocol, ...] = (
     _literature(
         "aflw2000",
         1_969,
-        sentence="The usual test: 300W-LP to AFLW2000 without the 31 pictures beyond 99 degrees.",
+        sentence="The usual test: 300W-LP to AFLW2000 without the 31 images beyond 99 degrees.",
         paper=_HOPENET,
         ids_hash=_AFLW2000_HASH,
     ),
     _literature(
         "aflw2000",
         2_000,
-        sentence="300W-LP to all of AFLW2000, the 31 pictures beyond 99 degrees included.",
+        sentence="300W-LP to all of AFLW2000, the 31 images beyond 99 degrees included.",
         paper="X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses. CVPR 2016 (its test set)",
         test=Side((_dataset("aflw2000"),)),
         ids_hash="f98b280a5649fa71088ec208b65050178c10ad83b2251de40e67eda9dfcb67b3",

@@ -50,7 +50,7 @@ def read_frame_list(path: str | os.PathLike[str]) -> FrameList:
     for number, line in enumerate(_text(path).splitlines(), start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        # A line may name the picture and the pose file of one frame: that is one frame.
+        # A line may name the image and the pose file of one frame: that is one frame.
         found = dict.fromkeys(f"biwi/{int(s):02d}/frame_{int(f):05d}" for s, f in _FRAME.findall(line))
         if not found:
             if not lines and not any(c.isdigit() for c in line):

@@ -5,7 +5,7 @@ Heads are rows, in the order of their names; a name is a number from 0 on, -1 wh
 Leakage between train and test: what a model may have seen of a test head before it is tested.
 
 The kinds of KINDS are looked for by name (person, recording, frame, mirror image, photograph), and two more by
-the look of the pictures, with hashes from `similar`. For every test head that leaks in one way, the report
+the look of the images, with hashes from `similar`. For every test head that leaks in one way, the report
 holds the nearest train head and how many train heads are related to it in that way, so that it stays as long as
 the test set even where every frame of a person is related to every other one. Leaving out the listed test heads
 leaves no leakage of that kind.
@@ -27,12 +27,12 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
-from ubhpd.quality.duplicates import PictureHashes, nearest
+from ubhpd.quality.duplicates import ImageHashes, nearest
 
 Whole = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-EQUAL_PICTURE, SIMILAR_PICTURE = "equal_picture", "similar_picture"
+EQUAL_IMAGE, SIMILAR_IMAGE = "equal_image", "similar_image"
 
 
 class Leak(NamedTuple):
@@ -94,11 +94,11 @@ def across(kind: str, photo: Whole, dataset: Whole, is_test: Mask) -> Leak:
     return Leak(kind, test, nearest, np.full(len(test), -1), partners, involved)
 
 
-def by_picture(values: npt.NDArray[np.uint64], known: Mask, is_test: Mask, bits: int) -> list[Leak]:
-    """Return the test heads whose picture equals, or nearly equals, that of a train head."""
+def by_image(values: npt.NDArray[np.uint64], known: Mask, is_test: Mask, bits: int) -> list[Leak]:
+    """Return the test heads whose image equals, or nearly equals, that of a train head."""
     train, test = np.flatnonzero(known & ~is_test), np.flatnonzero(known & is_test)
     result = []
-    for kind, low, high in ((EQUAL_PICTURE, 0, 0), (SIMILAR_PICTURE, 1, bits)):
+    for kind, low, high in ((EQUAL_IMAGE, 0, 0), (SIMILAR_IMAGE, 1, bits)):
         found = nearest(values[train], values[test], low, high)
         hit = np.flatnonzero(found.partners > 0)
         result.append(Leak(kind, test[hit], train[found.train[hit]], found.distance[hit], found.partners[hit],
@@ -153,9 +153,9 @@ KINDS: dict[str, str] = {
     "neighbour": "frames next to each other in the same recording; distance in frames",
     "flip": "a head and its mirror image",
     "photo": "made from, or faces in, the same photograph",
-    "photo_across": "the same photograph in two datasets, as AFLW2000 pictures in AFLW",
-    EQUAL_PICTURE: "pictures with equal perceptual hashes",
-    SIMILAR_PICTURE: "pictures with nearly equal perceptual hashes; distance in bits",
+    "photo_across": "the same photograph in two datasets, as AFLW2000 images in AFLW",
+    EQUAL_IMAGE: "images with equal perceptual hashes",
+    SIMILAR_IMAGE: "images with nearly equal perceptual hashes; distance in bits",
 }
 COLUMNS: tuple[str, ...] = (
     "sample_id",
@@ -186,7 +186,7 @@ class AuditReport:
     options: AuditOptions
     sample_id: pa.ChunkedArray
     leaks: tuple[Leak, ...]
-    failures: tuple[str, ...] = ()  # pictures that could not be compared
+    failures: tuple[str, ...] = ()  # images that could not be compared
 
     @property
     def has_leaks(self) -> bool:
@@ -211,7 +211,7 @@ class AuditReport:
             "test": self.test,
             "options": asdict(self.options),
             "kinds": self.counts(),
-            "pictures_not_compared": len(self.failures),
+            "images_not_compared": len(self.failures),
             "leakage": self.has_leaks,
         }
 
@@ -232,7 +232,7 @@ def audit(
     table: pa.Table,
     test: pa.Table | None = None,
     options: AuditOptions | None = None,
-    hashes: Sequence[PictureHashes] | None = None,
+    hashes: Sequence[ImageHashes] | None = None,
 ) -> AuditReport:
     """Return what leaks from train to test.
 
@@ -243,7 +243,7 @@ def audit(
         table: a manifest with the column split (train, test or null); or the train set, where `test` is given.
         test: the test set, another manifest. Both are then taken as a whole, whatever their splits.
         options: what counts as near.
-        hashes: of the rows of `table`, and of `test`; pictures are not compared without them.
+        hashes: of the rows of `table`, and of `test`; images are not compared without them.
 
     Raises:
         UbhpdError: a column is missing, a split other than train or test, or a side without heads.
@@ -272,7 +272,7 @@ def audit(
     if hashes is not None:
         values = np.concatenate([h.hash for h in hashes])[rows]
         known = np.concatenate([h.known for h in hashes])[rows]
-        found += by_picture(values, known, is_test, options.bits)
+        found += by_image(values, known, is_test, options.bits)
         failures = [sentence for h in hashes for sentence in h.failures]
     n_test = int(is_test.sum())
     return AuditReport(len(is_test) - n_test, n_test, options, ids, tuple(found), tuple(failures))
@@ -282,7 +282,7 @@ def audit_places(
     train: Path,
     test: Path | None = None,
     options: AuditOptions | None = None,
-    pictures: bool = False,
+    images: bool = False,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> AuditReport:
@@ -292,28 +292,28 @@ def audit_places(
         train: a folder with ubhpd.parquet, or a manifest.
         test: the same, where the first is train as a whole.
         options: what counts as near.
-        pictures: compare the pictures, too; they are found through build.json beside the manifest.
-        jobs: processes for the pictures.
+        images: compare the images, too; they are found through build.json beside the manifest.
+        jobs: processes for the images.
         progress: what to tell about them.
 
     Raises:
-        UbhpdError: no manifest, no split, or no pictures there.
+        UbhpdError: no manifest, no split, or no images there.
     """
-    from ubhpd.quality.duplicates import COLUMNS as OF_PICTURES
-    from ubhpd.quality.duplicates import picture_hashes
+    from ubhpd.quality.duplicates import COLUMNS as OF_IMAGES
+    from ubhpd.quality.duplicates import image_hashes
 
     tables, hashes = [], []
     for place in (train,) if test is None else (train, test):
         path = _manifest_in(place)
         names = manifest.header(path).schema.names
-        wanted = dict.fromkeys((*COLUMNS, *(OF_PICTURES if pictures else ()), "drop_reason", SPLIT))
+        wanted = dict.fromkeys((*COLUMNS, *(OF_IMAGES if images else ()), "drop_reason", SPLIT))
         kept = [n for n in wanted if n in names and (n != SPLIT or test is None)]
         if test is None and SPLIT not in names:
             raise UbhpdError(f"{path} has no column {SPLIT!r}: give a split manifest, or a second one with --test.")
         tables.append(manifest.read(path, kept))
-        if pictures:
-            hashes.append(picture_hashes(tables[-1], path.parent, jobs, progress))
-    return audit(tables[0], tables[1] if test is not None else None, options, hashes if pictures else None)
+        if images:
+            hashes.append(image_hashes(tables[-1], path.parent, jobs, progress))
+    return audit(tables[0], tables[1] if test is not None else None, options, hashes if images else None)
 
 
 def _manifest_in(place: Path) -> Path:
@@ -349,10 +349,10 @@ def audit_text(report: AuditReport, limit: int = 0) -> str:
         for leak in report.leaks:
             named = zip(leak.test[:limit].tolist(), leak.train[:limit].tolist(), strict=True)
             lines += [f"{leak.kind}: {report.sample_id[t]} and {report.sample_id[r]}" for t, r in named]
-    if EQUAL_PICTURE not in report.counts():
-        lines.append("Pictures were not compared: --pictures does it.")
+    if EQUAL_IMAGE not in report.counts():
+        lines.append("Images were not compared: --images does it.")
     if report.failures:
-        lines.append(f"{len(report.failures):,} pictures could not be compared, for example: {report.failures[0]}")
+        lines.append(f"{len(report.failures):,} images could not be compared, for example: {report.failures[0]}")
     lines.append("Train and test share nothing that was looked for." if not report.has_leaks else
                  "Train and test are not independent.")  # fmt: skip
     return "\n".join(lines)

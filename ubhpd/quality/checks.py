@@ -38,7 +38,7 @@ from ubhpd.synth.renderer.shape import landmarks21, landmarks68
 Array = npt.NDArray[np.float64]
 
 MIN_POINTS = 6
-FOCAL = 1.5  # of AFLW's own tool: focal length over the picture's width, the picture's centre on the camera's axis
+FOCAL = 1.5  # of AFLW's own tool: focal length over the image's width, the image's centre on the camera's axis
 _FAR = 10.0  # without perspective: focal length over the size of the face, which is on the axis
 
 _MIN_HEADS = 50  # to estimate the offset of a kind
@@ -60,7 +60,7 @@ def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_poin
 
     Args:
         points_px: (n, 68, 2) or (n, 21, 2) pixels, NaN for an invisible point.
-        size_px: width and height (n, 2) of pictures taken with the camera that AFLW assumes; without it the faces
+        size_px: width and height (n, 2) of images taken with the camera that AFLW assumes; without it the faces
             are taken to be seen from far away, as 300W-LP and AFLW2000 were fitted.
         min_points: visible points below which no pose is given; 6 at least.
     """
@@ -119,8 +119,8 @@ FLAGS: dict[str, str] = {
     "angle_out_of_range": "an angle that is missing, or beyond the limit; value in degrees",
     "rotation_mismatch": "the angles and the matrix are not the same pose; value in degrees",
     "box_degenerate": "a box without area, or too small to be a face; value: its shorter side in pixels",
-    "box_outside": "a box of which much lies outside the picture; value: the share that does",
-    "landmarks_outside": "landmarks outside the picture; value: the share that is",
+    "box_outside": "a box of which much lies outside the image; value: the share that does",
+    "landmarks_outside": "landmarks outside the image; value: the share that is",
     "pose_mismatch": "the label is not the pose that the landmarks show; value in degrees",
     "duplicate": "the same face a second time; value: overlap of the two boxes",
 }
@@ -138,11 +138,11 @@ class Thresholds:
         max_angle_deg: largest absolute yaw, pitch or roll.
         max_rotation_mismatch_deg: largest angle between the matrix and the triplet.
         min_box_px: shortest side of a box.
-        max_box_outside: largest share of the box's area outside the picture.
-        max_landmarks_outside: largest share of the visible landmarks outside the picture.
+        max_box_outside: largest share of the box's area outside the image.
+        max_landmarks_outside: largest share of the visible landmarks outside the image.
         max_pose_mismatch_deg: largest angle between the label and the pose from the landmarks.
         min_landmarks: visible landmarks below which no pose is made from them.
-        min_overlap: overlap, intersection over union, from which two boxes in one picture are the same face.
+        min_overlap: overlap, intersection over union, from which two boxes in one image are the same face.
     """
 
     max_angle_deg: float = 99.0
@@ -191,7 +191,7 @@ def labels(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]
 
 
 def boxes(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
-    """Return the heads whose box is no box of a face, or leaves the picture; a head without a box is none of them."""
+    """Return the heads whose box is no box of a face, or leaves the image; a head without a box is none of them."""
     box, size = _lists(batch, "bbox_xyxy"), _sizes(batch)
     side = np.minimum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
     flags = []
@@ -204,35 +204,35 @@ def boxes(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
         inside = np.clip(np.minimum(box[:, 2:], size) - np.maximum(box[:, :2], 0.0), 0.0, None).prod(axis=1)
         outside = 1.0 - inside / (box[:, 2:] - box[:, :2]).prod(axis=1)
     for i in np.flatnonzero(~bad & (outside > limits.max_box_outside)):
-        text = f"{outside[i]:.0%} of the box lies outside the picture of {size[i, 0]:.0f}x{size[i, 1]:.0f} pixels."
+        text = f"{outside[i]:.0%} of the box lies outside the image of {size[i, 0]:.0f}x{size[i, 1]:.0f} pixels."
         flags.append(Flag(int(rows[i]), _ORDER["box_outside"], float(outside[i]), text))
     return flags
 
 
 def landmarks(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
-    """Return the heads with too many landmarks outside the picture; landmarks of another picture do not count."""
+    """Return the heads with too many landmarks outside the image; landmarks of another image do not count."""
     flags = []
-    own = ~_of_other_picture(batch, "landmarks_kind")
+    own = ~_of_other_image(batch, "landmarks_kind")
     size = _sizes(batch)[:, None]
     for column in ("landmarks68", "landmarks21"):
         points = _lists(batch, column).reshape(len(rows), -1, 2)
         visible: Mask = np.asarray(np.isfinite(points).all(axis=2))
         with np.errstate(invalid="ignore"):
-            # The last pixel of a source that counts from 1 is as large as the picture.
+            # The last pixel of a source that counts from 1 is as large as the image.
             outside: Mask = np.asarray(visible & ((points < 0) | (points > size)).any(axis=2))
         share = outside.sum(axis=1) / np.maximum(visible.sum(axis=1), 1)
         for i in np.flatnonzero(own & (share > limits.max_landmarks_outside)):
-            text = f"{outside[i].sum()} of {visible[i].sum()} visible points of {column} lie outside the picture."
+            text = f"{outside[i].sum()} of {visible[i].sum()} visible points of {column} lie outside the image."
             flags.append(Flag(int(rows[i]), _ORDER["landmarks_outside"], float(share[i]), text))
     return flags
 
 
 def fits(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> Iterator[tuple[str, Fitted]]:
-    """Yield, by kind of landmarks, the poses that the landmarks of this picture show, beside the labels."""
+    """Yield, by kind of landmarks, the poses that the landmarks of this image show, beside the labels."""
     label, size = _lists(batch, "rotation").reshape(-1, 3, 3), _sizes(batch)
     kinds = np.array(batch.column("landmarks_kind").fill_null("").to_pylist(), dtype=object)
     usable = np.isfinite(label).all(axis=(1, 2)) & np.isfinite(size).all(axis=1) & (kinds != "")
-    usable &= ~_of_other_picture(batch, "landmarks_kind")
+    usable &= ~_of_other_image(batch, "landmarks_kind")
     done = np.zeros(len(rows), dtype=bool)
     # A head with 68 fitted points and the 21 marked by hand is judged by the 68.
     for column, has_camera in (("landmarks68", False), ("landmarks21", True)):
@@ -267,20 +267,20 @@ def poses(heads: list[Fitted], limits: Thresholds) -> list[Flag]:
 
 
 def duplicates(heads: pa.Table, limits: Thresholds) -> list[Flag]:
-    """Return the heads that an earlier one repeats: nearly the same box in one picture, or the same box of one photo.
+    """Return the heads that an earlier one repeats: nearly the same box in one image, or the same box of one photo.
 
     Args:
         heads: sample_id, FOR_DUPLICATES, and the column row.
         limits: the overlap that makes two boxes the same.
     """
-    own = ~_of_other_picture(heads, "bbox_kind") & heads.column("bbox_xyxy").is_valid().to_numpy()
+    own = ~_of_other_image(heads, "bbox_kind") & heads.column("bbox_xyxy").is_valid().to_numpy()
     heads = heads.filter(pa.array(own)).combine_chunks()
     if not heads.num_rows:
         return []
     box, names = _lists(heads, "bbox_xyxy"), heads.column("sample_id").to_pylist()
     frame = heads.column("frame_index").fill_null(-1).to_numpy()
-    picture = _numbered(_codes(heads, "dataset"), _codes(heads, "image_path"), frame)
-    found = [(i, j, _overlap(box[i], box[j])) for i, j in _pairs(picture)]
+    image = _numbered(_codes(heads, "dataset"), _codes(heads, "image_path"), frame)
+    found = [(i, j, _overlap(box[i], box[j])) for i, j in _pairs(image)]
     photo = _codes(heads, "source_photo")
     found += [(i, j, 1.0) for i, j in _pairs(np.where(photo >= 0, _numbered(photo, *box.T), -1))]
     row = heads.column("row").to_numpy()
@@ -335,7 +335,7 @@ def _codes(table: pa.Table, column: str) -> Whole:
     return codes
 
 
-def _of_other_picture(batch: pa.RecordBatch | pa.Table, column: str) -> Mask:
+def _of_other_image(batch: pa.RecordBatch | pa.Table, column: str) -> Mask:
     ends = pc.ends_with(batch.column(column), OF_SOURCE_PHOTO).fill_null(False)
     mask: Mask = np.asarray(ends).astype(bool)
     return mask

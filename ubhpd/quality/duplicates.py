@@ -3,7 +3,7 @@
 Near hashes are found by bands: of 4 bands of 16 bits, two hashes that differ in at most d bits have one that
 differs in at most d // 4, so only those with such a band are compared.
 
-Perceptual hashes of pictures: 64 bits that are equal, or nearly, where two pictures look alike.
+Perceptual hashes of images: 64 bits that are equal, or nearly, where two images look alike.
 
 The hash (pHash) is the signs of the 64 lowest frequencies, but for the constant one, of the cosine transform of
 the face at 32 x 32 pixels, each against their median. It changes little with size, compression and brightness.
@@ -29,7 +29,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
-from ubhpd.raw.image_files import Images, Picture
+from ubhpd.raw.image_files import Image, Images
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
 Hashes = npt.NDArray[np.uint64]
@@ -132,11 +132,11 @@ VERSION = 1  # of the hash: another one does not use the parts of the last
 
 _CHUNK = 512  # heads whose hashes make one part
 _MIN_BOX_PX = 12
-_FLAT = 1.0  # standard deviation, of 255 grey levels, below which a picture shows nothing
+_FLAT = 1.0  # standard deviation, of 255 grey levels, below which an image shows nothing
 
 
-class PictureHashes(NamedTuple):
-    """Perceptual hashes (n,) of pictures, which of them are known, and why the others are not, in sentences."""
+class ImageHashes(NamedTuple):
+    """Perceptual hashes (n,) of images, which of them are known, and why the others are not, in sentences."""
 
     hash: Hashes
     known: Mask
@@ -155,27 +155,27 @@ def hash_patches(patches: npt.ArrayLike) -> Hashes:
     return result
 
 
-def patch_of(picture: Picture, box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
-    """Return the face (32, 32) in grey, the whole picture without a box in it; None if it shows nothing.
+def patch_of(image: Image, box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
+    """Return the face (32, 32) in grey, the whole image without a box in it; None if it shows nothing.
 
     Args:
-        picture: (height, width, 3), BGR.
+        image: (height, width, 3), BGR.
         box: left, top, right, bottom in pixels.
     """
     import cv2
 
     if box is not None:
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         with np.errstate(invalid="ignore"):
             left, top, right, bottom = np.nan_to_num(np.asarray(box, dtype=np.float64)).clip(0, [width, height] * 2)
         if min(right - left, bottom - top) >= _MIN_BOX_PX:
-            picture = picture[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+            image = image[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     return small if small.std() >= _FLAT else None
 
 
-def picture_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress | None = None) -> PictureHashes:
+def image_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress | None = None) -> ImageHashes:
     """Return the hashes of the heads of a table whose build is in `out`; refused heads have none.
 
     What is finished lies in OUT/work/hashes: an interrupted run goes on from there.
@@ -187,7 +187,7 @@ def picture_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress
         progress: what to tell about it.
 
     Raises:
-        UbhpdError: there is no build.json, or no picture of a dataset can be read.
+        UbhpdError: there is no build.json, or no image of a dataset can be read.
     """
     Images.of_build(out)  # says what is wrong with build.json
     datasets = json.loads((out / "build.json").read_text(encoding="utf-8"))["datasets"]
@@ -198,7 +198,7 @@ def picture_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress
         n: open_tree(TreeSpec(places[n], spool, keep_whole=True)) for n in {p.dataset for p in parts} & set(places)
     }
     missing = [part for part in parts if not _is_fresh(part, trees)]
-    with (progress or Progress(show=False)).bar("looking at pictures", sum(len(p.rows) for p in missing)) as advance:
+    with (progress or Progress(show=False)).bar("looking at images", sum(len(p.rows) for p in missing)) as advance:
         for done in _run(missing, table.select(COLUMNS), out, jobs):
             advance(done)
     value, known = np.zeros(table.num_rows, dtype=np.uint64), np.zeros(table.num_rows, dtype=bool)
@@ -207,7 +207,7 @@ def picture_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress
         with np.load(part.path, allow_pickle=False) as stored:
             value[part.rows], known[part.rows] = stored["hash"], stored["known"]
             failures += stored["failures"].tolist()
-    return PictureHashes(value, known, failures)
+    return ImageHashes(value, known, failures)
 
 
 class _Part(NamedTuple):
@@ -216,11 +216,11 @@ class _Part(NamedTuple):
     path: Path
     rows: Whole
     dataset: str
-    pictures: frozenset[str]
+    images: frozenset[str]
 
 
 def _parts(table: pa.Table, folder: Path, places: dict[str, str]) -> Iterator[_Part]:
-    """Yield the parts, cut between pictures: the frames of a video are read in their order, and once."""
+    """Yield the parts, cut between images: the frames of a video are read in their order, and once."""
     used = np.ones(table.num_rows, dtype=bool)
     if "drop_reason" in table.column_names:
         used = table.column("drop_reason").is_null().to_numpy()
@@ -250,11 +250,11 @@ def _parts(table: pa.Table, folder: Path, places: dict[str, str]) -> Iterator[_P
 
 
 def _is_fresh(part: _Part, trees: dict[str, Tree]) -> bool:
-    """Return True if the part is there, and its pictures have not changed since."""
+    """Return True if the part is there, and its images have not changed since."""
     if part.dataset not in trees or not part.path.exists():
         return False
     made_at = part.path.stat().st_mtime
-    return all(trees[part.dataset].changed_at(p) < made_at for p in part.pictures)
+    return all(trees[part.dataset].changed_at(p) < made_at for p in part.images)
 
 
 def _run(parts: list[_Part], table: pa.Table, out: Path, jobs: int) -> Iterator[int]:
@@ -274,19 +274,19 @@ def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -
     """Compute the hashes of one part and write them.
 
     Raises:
-        UbhpdError: not one picture of the part can be read, as when the dataset has moved.
+        UbhpdError: not one image of the part can be read, as when the dataset has moved.
     """
     images = _images(out, session)
     patches, known, failures = np.zeros((len(heads), SIDE, SIDE), np.float32), np.zeros(len(heads), bool), []
     unreadable = 0
-    for row, (head, picture) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
-        if isinstance(picture, UbhpdError):
-            failures.append(str(picture))
+    for row, (head, image) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
+        if isinstance(image, UbhpdError):
+            failures.append(str(image))
             unreadable += 1
             continue
         # The box of a warped head is that of the photograph before: it does not lie on the face.
         is_own = head["bbox_xyxy"] is not None and not (head["bbox_kind"] or "").endswith(OF_SOURCE_PHOTO)
-        patch = patch_of(picture, head["bbox_xyxy"] if is_own else None)
+        patch = patch_of(image, head["bbox_xyxy"] if is_own else None)
         if patch is None:
             failures.append(f"{head['image_path']} is of one colour where the face should be.")
         else:
@@ -300,5 +300,5 @@ def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -
 
 @lru_cache(maxsize=2)
 def _images(out: str, session: str) -> Images:
-    """Return the pictures of a build; `session` keeps a long-lived worker from seeing those of an earlier run."""
+    """Return the images of a build; `session` keeps a long-lived worker from seeing those of an earlier run."""
     return Images.of_build(Path(out))

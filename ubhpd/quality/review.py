@@ -5,7 +5,7 @@
 Every decision is in OUT/decisions.csv before it is answered, so nothing is lost when the page or the server ends.
 The page answers to 127.0.0.1 alone. A visitor needs the key in the printed address, which other users of the
 machine do not know; the name in the Host header is checked against DNS rebinding; a decision needs a token that
-only the page has, as JSON from the same origin. Pictures are found by sample_id through the manifest and decoded
+only the page has, as JSON from the same origin. Images are found by sample_id through the manifest and decoded
 before they are sent: no other file can be had.
 """
 
@@ -167,9 +167,9 @@ class Heads:
         return self._row[sample_id]
 
     def card(self, row: int) -> dict[str, Any]:
-        """Return what is known of a head, as what JSON can hold; coordinates are pixels of the whole picture."""
+        """Return what is known of a head, as what JSON can hold; coordinates are pixels of the whole image."""
         light = {n: self._table.column(n)[row].as_py() for n in (*_LIGHT, *_LISTS)}
-        # 300W-LP crops its warped pictures by the box of the photograph before: it is shown, and says so.
+        # 300W-LP crops its warped images by the box of the photograph before: it is shown, and says so.
         points = light.pop("landmarks68") or light.pop("landmarks21", None)
         light.pop("landmarks21", None)
         decided = self._decisions.get(light["sample_id"])
@@ -183,21 +183,21 @@ class Heads:
             "decision": None if decided is None else decided._asdict(),
         }
 
-    def picture(self, row: int) -> tuple[str, str, int | None]:
-        """Return dataset, path and frame of a head's picture.
+    def image(self, row: int) -> tuple[str, str, int | None]:
+        """Return dataset, path and frame of a head's image.
 
         Raises:
             UbhpdError: the path would lead out of the dataset, or there is none.
         """
         dataset, path, frame = (self._table.column(n)[row].as_py() for n in ("dataset", "image_path", "frame_index"))
         if not path:
-            raise UbhpdError(f"{self._ids[row]} has no picture.")
+            raise UbhpdError(f"{self._ids[row]} has no image.")
         if path.startswith(("/", "~")) or "\\" in path or "\0" in path or ".." in path.split("/"):
             raise UbhpdError(f"{self._ids[row]} has the image_path {path!r}, which leads out of its dataset: refused.")
         return dataset, path, frame
 
     def crop(self, row: int) -> list[int] | None:
-        """Return left, top, right, bottom of the part of the picture around the face; None for all of it."""
+        """Return left, top, right, bottom of the part of the image around the face; None for all of it."""
         size = [self._table.column(n)[row].as_py() for n in ("image_width", "image_height")]
         if (window := self._window(row)) is None or None in size:
             return None
@@ -227,7 +227,7 @@ class Heads:
         }
 
     def _window(self, row: int) -> list[int] | None:
-        """Return left, top, right, bottom of a square around the face, which may leave the picture."""
+        """Return left, top, right, bottom of a square around the face, which may leave the image."""
         box = self._table.column("bbox_xyxy")[row].as_py()
         is_own = not (self._table.column("bbox_kind")[row].as_py() or "").endswith(OF_SOURCE_PHOTO)
         if box is None or not is_own or not np.isfinite(box).all():
@@ -270,7 +270,7 @@ PORT = 8765
 PAGE_SIZE = 24
 
 _ASSETS = {"review.css": "text/css", "review.js": "text/javascript"}
-_SIDES = {"face": 288, "near": 720, "whole": 1200}  # longest side of a picture that is sent, in pixels
+_SIDES = {"face": 288, "near": 720, "whole": 1200}  # longest side of an image that is sent, in pixels
 _JPEG_QUALITY = 90
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -287,7 +287,7 @@ def create_app(heads: Heads, images: Images, who: str, key: str) -> Flask:
 
     Args:
         heads: what is reviewed.
-        images: where its pictures are.
+        images: where its images are.
         who: written beside every decision.
         key: what a visitor must know.
 
@@ -372,14 +372,14 @@ def create_app(heads: Heads, images: Images, who: str, key: str) -> Flask:
             cards = [heads.card(row) for row in rows[offset : offset + min(limit, 200)].tolist()]
             return jsonify(total=len(rows), offset=offset, heads=cards, counts=heads.counts())
 
-    @app.get("/api/picture/<view>")
-    def picture(view: str) -> Any:
+    @app.get("/api/image/<view>")
+    def image(view: str) -> Any:
         if view not in _SIDES:
             abort(404)
         row = heads.row(request.args.get("id", ""))
-        dataset, path, frame = heads.picture(row)
+        dataset, path, frame = heads.image(row)
         with of_images:
-            pixels = images.picture(dataset, path, frame)
+            pixels = images.image(dataset, path, frame)
         data = _jpeg(pixels, None if view == "whole" else heads.crop(row), _SIDES[view])
         return make_response(data, {"Content-Type": "image/jpeg", "Cache-Control": "private, max-age=3600"})
 
@@ -445,7 +445,7 @@ def open_server(
         UbhpdError: Flask is not installed, another host, a port in use, or no build there.
     """
     if host not in HOSTS:
-        raise UbhpdError(f"--host {host} is not this machine: the page shows licensed pictures, so use {HOSTS[0]}.")
+        raise UbhpdError(f"--host {host} is not this machine: the page shows licensed images, so use {HOSTS[0]}.")
     if not out.is_dir():
         raise UbhpdError(f"{out} is not the folder of a build: name the one that ubhpd build --out wrote to.")
     key = _key(out / "work" / "review.key")
@@ -495,7 +495,7 @@ def _whole(text: str) -> int:
 
 
 def _jpeg(pixels: np.ndarray[Any, Any], crop: list[int] | None, longest: int) -> bytes:
-    """Return a picture, or the part of it, as JPEG no longer than `longest` on its longer side."""
+    """Return an image, or the part of it, as JPEG no longer than `longest` on its longer side."""
     import cv2
 
     if crop is not None:

@@ -1,1 +1,1 @@
-"""The files of raw datasets as people have them: folders and archives, pictures, label files."""
+"""The files of raw datasets as people have them: folders and archives, images, label files."""

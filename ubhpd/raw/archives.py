@@ -5,7 +5,7 @@ An archive is refused as a whole if a name in it leads outside or its sizes are 
 A .tar read in place, a compressed one through a spool.
 
 A compressed tar cannot be read at random, so it is run through once and a spool is kept beside the build:
-label files whole, and of each picture the head and the tail that a build looks at. A tar that is cut, or
+label files whole, and of each image the head and the tail that a build looks at. A tar that is cut, or
 damaged where that would hide files, is refused.
 """
 
@@ -46,7 +46,7 @@ DAMAGED = (
 _MAX_MEMBER = 64 << 30
 _MAX_TOTAL = 4 << 40
 _MAX_RATIO = 1100  # deflate itself ends at 1032
-_MAX_DENSE_MEMBER = 256 << 20  # above this size a ratio over 100 is a bomb, not a picture
+_MAX_DENSE_MEMBER = 256 << 20  # above this size a ratio over 100 is a bomb, not an image
 
 
 class ArchiveTree(Tree):

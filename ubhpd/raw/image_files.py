@@ -1,9 +1,9 @@
-"""Picture size from the header, and whether the file is whole, without decoding it.
+"""Image size from the header, and whether the file is whole, without decoding it.
 
 Reading 512 bytes instead of decoding 450x450 pixels is what makes a build fast. A JPEG must end with its
 end-of-image marker and a PNG with its IEND chunk; a JPEG that does not is decoded once to decide.
 
-The pictures behind a build's heads: opened from the raw data where build.json says it lies.
+The images behind a build's heads: opened from the raw data where build.json says it lies.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-HEAD_BYTES = 512  # holds the frame header of nearly every picture without a large EXIF block
+HEAD_BYTES = 512  # holds the frame header of nearly every image without a large EXIF block
 TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -37,8 +37,8 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a
 _MAX_SIDE = 65_500
 
 
-class PictureError(Exception):
-    """The bytes are not a whole JPEG or PNG picture; the message says what is wrong with them."""
+class ImageError(Exception):
+    """The bytes are not a whole JPEG or PNG image; the message says what is wrong with them."""
 
 
 class HeaderTooShort(Exception):
@@ -52,7 +52,7 @@ class Size(NamedTuple):
     height: int
 
 
-# The bytes that told the size of the last picture, and that size: most pictures of a dataset begin alike, and
+# The bytes that told the size of the last image, and that size: most images of a dataset begin alike, and
 # what begins alike has the same size.
 _last = (b"", Size(0, 0))
 
@@ -62,7 +62,7 @@ def size_from_header(head: bytes) -> Size:
 
     Raises:
         HeaderTooShort: more bytes of the file are needed.
-        PictureError: the bytes are no JPEG or PNG, or state an impossible size.
+        ImageError: the bytes are no JPEG or PNG, or state an impossible size.
     """
     global _last
     seen, size = _last
@@ -74,31 +74,31 @@ def size_from_header(head: bytes) -> Size:
         if len(head) < 24:
             raise HeaderTooShort
         if head[12:16] != b"IHDR":
-            raise PictureError("PNG without an IHDR chunk")
+            raise ImageError("PNG without an IHDR chunk")
         size = _checked(*struct.unpack_from(">II", head, 16))
         _last = (head[:24], size)
         return size
     if not head:
-        raise PictureError("empty file")
+        raise ImageError("empty file")
     if head.lstrip()[:1] == b"<":
-        raise PictureError("a web page, not a picture")
-    raise PictureError("neither JPEG nor PNG")
+        raise ImageError("a web page, not an image")
+    raise ImageError("neither JPEG nor PNG")
 
 
 def has_end(head: bytes, tail: bytes) -> bool:
-    """Return True if the last bytes of the file are those of a finished picture."""
+    """Return True if the last bytes of the file are those of a finished image."""
     if head[:8] == _PNG_SIGNATURE:
         return tail[-12:] == _PNG_END
     return tail[-2:] == b"\xff\xd9"
 
 
 def decode_fault(data: bytes) -> str | None:
-    """Return what is wrong with a picture when all of it is decoded, or None if it decodes."""
+    """Return what is wrong with an image when all of it is decoded, or None if it decodes."""
     try:
         size = size_from_header(data)
     except HeaderTooShort:
         return "truncated inside its header"
-    except PictureError as error:
+    except ImageError as error:
         return str(error)
     is_png = data[:8] == _PNG_SIGNATURE
     if is_png and (fault := _png_chunk_fault(data)):
@@ -167,7 +167,7 @@ def _jpeg_size(head: bytes) -> Size:
         if position + 4 > end:
             raise HeaderTooShort
         if head[position] != 0xFF:
-            raise PictureError("damaged JPEG header")
+            raise ImageError("damaged JPEG header")
         marker = head[position + 1]
         if marker == 0xFF:  # fill byte
             position += 1
@@ -183,10 +183,10 @@ def _jpeg_size(head: bytes) -> Size:
             position += 2
             continue
         if marker in (0xD9, 0xDA):
-            raise PictureError("JPEG without a frame header")
+            raise ImageError("JPEG without a frame header")
         length = (head[position + 2] << 8) + head[position + 3]
         if length < 2:
-            raise PictureError("damaged JPEG header")
+            raise ImageError("damaged JPEG header")
         position += 2 + length
 
 
@@ -207,17 +207,17 @@ def _png_chunk_fault(data: bytes) -> str | None:
 
 def _checked(width: int, height: int) -> Size:
     if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-        raise PictureError(f"impossible size {width}x{height}")
+        raise ImageError(f"impossible size {width}x{height}")
     return Size(width, height)
 
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov")
 
 
 class Images:
-    """Reads pictures by dataset and image_path. Ask for the frames of a video in their order: it is never sought in."""
+    """Reads images by dataset and image_path. Ask for the frames of a video in their order: it is never sought in."""
 
     def __init__(self, roots: Mapping[str, TreeSpec]) -> None:
         self._roots = dict(roots)
@@ -226,7 +226,7 @@ class Images:
 
     @classmethod
     def of_build(cls, out: Path) -> Images:
-        """Return the pictures of the build in `out`.
+        """Return the images of the build in `out`.
 
         Raises:
             UbhpdError: there is no readable build.json.
@@ -236,11 +236,11 @@ class Images:
             datasets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
             roots = {n: tuple((str(p), str(r)) for p, r in d["roots"]) for n, d in datasets.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UbhpdError(f"{path} does not say where the pictures are ({error}): build again.") from None
+            raise UbhpdError(f"{path} does not say where the images are ({error}): build again.") from None
         return cls({n: TreeSpec(parts, str(out / "work" / "spool"), keep_whole=True) for n, parts in roots.items()})
 
     def data(self, dataset: str, image_path: str) -> bytes:
-        """Return the bytes of a picture file.
+        """Return the bytes of an image file.
 
         Raises:
             UbhpdError: the dataset has moved, or the file is gone or unreadable.
@@ -252,11 +252,11 @@ class Images:
             where = self._roots[dataset].where
             raise UbhpdError(f"{image_path} cannot be read in {where} ({error}): build again.") from None
 
-    def picture(self, dataset: str, image_path: str, frame_index: int | None = None) -> Picture:
-        """Return a picture (height, width, 3), BGR; of a video the frame `frame_index`.
+    def image(self, dataset: str, image_path: str, frame_index: int | None = None) -> Image:
+        """Return an image (height, width, 3), BGR; of a video the frame `frame_index`.
 
         Raises:
-            UbhpdError: as `data`, or the picture does not decode.
+            UbhpdError: as `data`, or the image does not decode.
         """
         if image_path.lower().endswith(VIDEO_SUFFIXES):
             return self._frame(dataset, image_path, frame_index or 0)
@@ -265,20 +265,20 @@ class Images:
             raise UbhpdError(f"{image_path} in {self._roots[dataset].where} does not decode: see ubhpd validate.")
         return pixels
 
-    def of_heads(self, heads: Iterable[Mapping[str, Any]]) -> Iterator[Picture | UbhpdError]:
-        """Yield the picture of each head, or why there is none: see `picture`.
+    def of_heads(self, heads: Iterable[Mapping[str, Any]]) -> Iterator[Image | UbhpdError]:
+        """Yield the image of each head, or why there is none: see `image`.
 
-        Heads of one picture that follow each other have it decoded once.
+        Heads of one image that follow each other have it decoded once.
 
         Args:
             heads: with dataset, image_path and frame_index.
         """
-        last: tuple[Any, Picture | UbhpdError] | None = None
+        last: tuple[Any, Image | UbhpdError] | None = None
         for head in heads:
             place = (head["dataset"], head["image_path"], head["frame_index"])
             if last is None or last[0] != place:
                 try:
-                    last = place, self.picture(*place)
+                    last = place, self.image(*place)
                 except UbhpdError as error:
                     last = place, error
             yield last[1]
@@ -290,7 +290,7 @@ class Images:
             self._trees[dataset] = open_tree(self._roots[dataset])
         return self._trees[dataset]
 
-    def _frame(self, dataset: str, image_path: str, index: int) -> Picture:
+    def _frame(self, dataset: str, image_path: str, index: int) -> Image:
         import cv2
 
         _refuse_escape(image_path)
@@ -313,5 +313,5 @@ class Images:
 def _refuse_escape(image_path: str) -> None:
     if image_path.startswith("/") or ".." in image_path.split("/"):
         raise UbhpdError(
-            f"The picture {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
+            f"The image {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
         )

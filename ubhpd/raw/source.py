@@ -1,4 +1,4 @@
-"""What a builder sees of the raw files: listings, label bytes and picture sizes, each failure a reason to drop."""
+"""What a builder sees of the raw files: listings, label bytes and image sizes, each failure a reason to drop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from ubhpd.raw.image_files import (
     HEAD_BYTES,
     HeaderTooShort,
-    PictureError,
+    ImageError,
     Size,
     decode_fault,
     has_end,
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 class Source:
-    """The files of one dataset. With `thorough` every picture is decoded, not just its header read."""
+    """The files of one dataset. With `thorough` every image is decoded, not just its header read."""
 
     def __init__(self, tree: Tree, thorough: bool = False) -> None:
         self.thorough = thorough
@@ -85,11 +85,11 @@ class Source:
         except OSError as error:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
 
-    def picture_size(self, path: str) -> Size:
+    def image_size(self, path: str) -> Size:
         """Return the size of a JPEG or PNG from its header, having seen that the file is whole.
 
         Raises:
-            Refused: the picture is missing, unreadable or damaged.
+            Refused: the image is missing, unreadable or damaged.
         """
         try:
             if self.thorough:
@@ -109,7 +109,7 @@ class Source:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
         except HeaderTooShort:
             raise Refused("bad_image", f"{path}: truncated inside its header") from None
-        except PictureError as error:
+        except ImageError as error:
             raise Refused("bad_image", f"{path}: {error}") from None
 
     @contextmanager
@@ -130,7 +130,7 @@ class Source:
     def _decoded_size(self, path: str) -> Size:
         data = self._tree.read(path)
         if fault := decode_fault(data):
-            raise PictureError(fault)
+            raise ImageError(fault)
         return size_from_header(data)
 
 

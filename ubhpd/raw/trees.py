@@ -37,7 +37,7 @@ class TreeSpec(NamedTuple):
 
     parts: tuple[tuple[str, str], ...]  # (folder or archive, root inside it); an earlier part hides a later
     spool_dir: str | None = None
-    keep_whole: bool = False  # keep pictures whole in a spool, as --check-images needs them
+    keep_whole: bool = False  # keep images whole in a spool, as --check-images needs them
 
     @property
     def where(self) -> str:

@@ -36,7 +36,7 @@ CITATION = (
 )
 PERSONAL = (
     "But for rendered ones the heads are those of people, some of them of private persons photographed in public. "
-    "This folder holds labels and names of files, no pictures; no age, sex or origin is recorded. Do not use it to "
+    "This folder holds labels and names of files, no images; no age, sex or origin is recorded. Do not use it to "
     "recognise persons."
 )
 
@@ -270,7 +270,7 @@ def _files(built: Built) -> Iterator[str]:
     yield _table(rows)
     yield (
         f"Made by ubhpd {built.version}. The fingerprint is a SHA-256 of the rows: equal rows have equal fingerprints, "
-        "on any machine. Pictures are not in the folder; `image_path` leads to them in the raw data."
+        "on any machine. Images are not in the folder; `image_path` leads to them in the raw data."
     )
 
 
@@ -366,7 +366,7 @@ def _columns(built: Built) -> Iterator[str]:
         only = "" if c.name in first else f" (only in `{built.files[-1].name}`)"
         kind = str(c.type) if c.length is None else f"double x {c.length}"
         rows.append([f"`{c.name}`", kind, c.unit, f"{c.meaning}{only}"])
-    yield "Missing is null. Angles: R = Rx(-pitch) Ry(-yaw) Rz(-roll), x right in the picture, y up, z to the viewer."
+    yield "Missing is null. Angles: R = Rx(-pitch) Ry(-yaw) Rz(-roll), x right in the image, y up, z to the viewer."
     yield _table(rows)
 
 

@@ -1,15 +1,15 @@
-"""How every picture of ubhpd looks: colours, hatches, fonts, sizes, and files whose bytes depend on the input alone.
+"""How every image of ubhpd looks: colours, hatches, fonts, sizes, and files whose bytes depend on the input alone.
 
 Colours are those of Okabe and Ito (2008), which colour-blind people can tell apart; what matters is told a second
-time by hatch, line or marker, so that it also reads in grey print. Pictures are drawn through matplotlib's
+time by hatch, line or marker, so that it also reads in grey print. Images are drawn through matplotlib's
 objects, never through pyplot: no window, no global figure, no setting of the user's matplotlibrc.
 
-Pictures of densities: each dataset beside UBHPD, two angles at a time, before against after.
+Images of densities: each dataset beside UBHPD, two angles at a time, before against after.
 
 Figure `density` is laid out as figure 3 of OsGG-Net (ACM MM 2021). The figures take what `tallies.read` found in
 manifests or `tallies.from_arrays` in arrays; heads outside the bins are told in every panel.
 
-The graph of a face drawn on its picture, as figure 5 of OsGG-Net (ACM MM 2021).
+The graph of a face drawn on its image, as figure 5 of OsGG-Net (ACM MM 2021).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ DARK_GREY, PALE_GREY = "#404040", "#D9D9D9"
 SEQUENTIAL = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.1, 1.0, 256)), "ubhpd")
 NOTHING = "#FFFFFF"
 
-# One look per role, the same in every picture.
+# One look per role, the same in every image.
 BEFORE_LOOK: dict[str, Any] = {"facecolor": "#A6D5F2", "edgecolor": BLUE, "linewidth": 0.5}
 AFTER_LOOK: dict[str, Any] = {"facecolor": "#F7D9A0", "edgecolor": "#B87F00", "linewidth": 0.5, "hatch": "//////"}
 AFTER_OVER_LOOK: dict[str, Any] = {**AFTER_LOOK, "facecolor": "none", "edgecolor": VERMILLION, "linewidth": 0.9}
@@ -321,19 +321,19 @@ def _legend(figure: Figure, content: Densities, looks: dict[str, Look], sides: I
 
 
 _THICKEST_PT = 3.0
-_RIM_PT = 1.2  # of white, so that lines are seen on dark pictures too
+_RIM_PT = 1.2  # of white, so that lines are seen on dark images too
 _SHORTER_SIDE_IN = 3.2
 
 
-def draw_graph(picture: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
-    """Return the picture with a line for each edge, the thicker and darker the larger its weight.
+def draw_graph(image: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
+    """Return the image with a line for each edge, the thicker and darker the larger its weight.
 
     An undirected edge has the mean of the two weights; a node's edge to itself is not drawn. Nodes that are not known
     (NaN), and their edges, are left out.
 
     Args:
-        picture: (height, width, 3), uint8, BGR.
-        landmarks_xy: nodes (K, 2) in pixels of the picture.
+        image: (height, width, 3), uint8, BGR.
+        landmarks_xy: nodes (K, 2) in pixels of the image.
         adjacency: weights (K, K), 0 for no edge.
 
     Raises:
@@ -346,12 +346,12 @@ def draw_graph(picture: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency
     first, second = first[kept], second[kept]
     order = np.argsort(weights[first, second], kind="stable")  # the strongest on top
     first, second = first[order], second[order]
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     inch = _SHORTER_SIDE_IN / min(height, width)
     with styled():
         figure = new_figure(width * inch, height * inch + 0.3)
         axes = figure.add_subplot()
-        axes.imshow(picture[..., ::-1])
+        axes.imshow(image[..., ::-1])
         _add_edges(figure, axes, np.stack([places[first], places[second]], axis=1), weights[first, second])
         axes.plot(
             *places[known].T, "o", color=BLACK, markerfacecolor="white", markersize=3.2, zorder=3,

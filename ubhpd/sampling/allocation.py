@@ -5,7 +5,8 @@ which x_c are taken, 0 <= x_c <= n_c, N in all. The distance to the target t is 
 of each angle's density, 0.5 sum_i |p_ij - t_ij|, averaged over the three angles. Three steps:
 
 1. The floor. The smallest distance there is, over real x_c, is a linear programme. Nothing can go below it.
-2. The most even of the optima. The floor is reached by many x, and a simplex solver returns a corner, with most
+2. The most even of the optima. The floor is reached by many x, and a simplex geometric method returns a corner, with
+most
    cells empty. Wanted is the x of maximum entropy. Its dual has one multiplier per bin,
    x_c = min(n_c, exp(nu + a_yaw + b_pitch + c_roll)), which is iterative proportional fitting with caps; the
    L1 distance becomes a box on the multipliers (here +-12: exact in the limit). The marginals need not be fixed

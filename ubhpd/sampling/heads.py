@@ -135,7 +135,7 @@ def from_arrays(
     n = len(angles)
     frames = np.full(n, NO_FRAME) if frame_index is None else _frames(frame_index)
     names = {"dataset": dataset, "subject": subject, "sequence": sequence, "photo": photo}
-    # A person and a picture may bear the same name, or code, and are not the same; only flip_of names samples.
+    # A person and an image may bear the same name, or code, and are not the same; only flip_of names samples.
     keys = {k: _told_apart(_keys(v, n), tag) for tag, (k, v) in enumerate(names.items())}
     keys |= {"sample_id": _keys(sample_id, n), "flip_of": _keys(flip_of, n)}
     for name, array in {**keys, "frame_index": frames}.items():

@@ -6,7 +6,7 @@ roll in degrees. Everything follows from the seed: same seed, same files.
 
 A head is made in steps: `persons` says who it is, `skin` where its surface lies in 3-D and `shape` its landmarks,
 `face`, `hair` and `body` make grids of it, `paint` and `features` its texture, `raster` finds what is seen in each
-pixel, `render` lights it and `picture` puts it before a background. `poses` says how the heads of a source are turned,
+pixel, `render` lights it and `image` puts it before a background. `poses` says how the heads of a source are turned,
 `job` and `rare` do the work of `ubhpd synth`. docs/synth.md describes it all.
 
 Nothing is imported here: OpenCV and scipy load with the module that needs them.

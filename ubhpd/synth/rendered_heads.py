@@ -5,7 +5,7 @@ degrees: 30 numbers a source. They were fitted by expectation maximisation to th
 AFLW2000-3D (those within 90 degrees) and to 3-degree histograms of 300W-LP; `benchmarks/pose_fits.py` does it again
 and says how near they come: the total variation distance to the labels over the 15 bins is at most 0.03, for the yaw
 of 300W-LP 0.06. The three angles are drawn independently of each other: how they depend on each other is not
-modelled. AFLW, whose first pictures AFLW2000-3D is, is drawn as that.
+modelled. AFLW, whose first images AFLW2000-3D is, is drawn as that.
 
 Heads of known pose, and how a camera sees them.
 
@@ -120,14 +120,14 @@ _FLIP = np.array([1.0, -1.0, -1.0])
 
 
 class Head(NamedTuple):
-    """One head: its canonical pose, who it is, where it is in a camera frame and how large in a face picture."""
+    """One head: its canonical pose, who it is, where it is in a camera frame and how large in a face image."""
 
     yaw_deg: float
     pitch_deg: float
     roll_deg: float
     subject: int = 0
     centre_mm: tuple[float, float, float] = (0.0, 0.0, 900.0)
-    scale: float = 1.0  # 1 is a face that fills a face picture as in 300W-LP
+    scale: float = 1.0  # 1 is a face that fills a face image as in 300W-LP
     expression: Expression = NEUTRAL
 
     @property

@@ -34,14 +34,14 @@ TRUTH = "truth.csv"
 MIN_SIDE_PX = 32
 
 _PEOPLE_BLOCK = 100_000  # subjects a source of a seed may use: sources and seeds share no face
-_VIEWS = 4  # pictures of a photo of 300W-LP
+_VIEWS = 4  # images of a photo of 300W-LP
 _FRAMES = 60  # about as many in a recording, at least
 _SALT = 131
 
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to write: `heads` pictures of each source, `size` the side of face pictures (None as in the originals)."""
+    """What to write: `heads` images of each source, `size` the side of face images (None as in the originals)."""
 
     sources: tuple[str, ...]
     heads: int
@@ -211,7 +211,7 @@ _RARE_SALT = 137
 
 @dataclass(frozen=True)
 class FillConfig:
-    """What to fill: every bin of the pool with fewer than `per_bin` real heads; `size` of a picture in pixels."""
+    """What to fill: every bin of the pool with fewer than `per_bin` real heads; `size` of an image in pixels."""
 
     pool: str
     per_bin: int

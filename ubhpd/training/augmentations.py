@@ -38,7 +38,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import mirror_euler
 from ubhpd.nn.landmark_sets import LANDMARK_SETS, mirror_of
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 
@@ -50,7 +50,7 @@ class Sample(NamedTuple):
     (0.5, 0.5), as `ubhpd.images.crops.placed` gives them; NaN where not known, None if none is.
     """
 
-    pixels: Picture
+    pixels: Image
     angles_deg: Floats
     landmarks68: Floats | None = None
 
@@ -119,7 +119,7 @@ def blur(sample: Sample, draw: np.random.Generator) -> Sample:
     """Return the crop blurred with p = 0.05, by the filter that PIL calls BLUR (Hopenet, 6DRepNet).
 
     It is the mean of the 16 pixels two away; the outer two rows and columns stay as they are. In the released code it
-    works on the box as cut out of the picture, here on the crop at its size.
+    works on the box as cut out of the image, here on the crop at its size.
     """
     if draw.random() >= 0.05:
         return sample
@@ -163,7 +163,7 @@ def gamma(sample: Sample, draw: np.random.Generator) -> Sample:
 
 
 @lru_cache(maxsize=len(_GAMMAS))
-def _gamma_table(value: float) -> Picture:
+def _gamma_table(value: float) -> Image:
     return np.asarray(255 * (np.arange(256) / 255) ** (1 / value), dtype=np.uint8)
 
 

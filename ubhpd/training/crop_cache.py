@@ -2,7 +2,7 @@
 
 The file is HDF5 with `image`, uint8 (n, size, size, 3), contiguous and not compressed, so that a crop is one piece of
 the file at a known place, which the operating system keeps in memory if there is room; and beside it `sample_id`,
-`box_xyxy` and `is_cut`, False for a head whose picture could not be read. It is named by a hash of all that decides
+`box_xyxy` and `is_cut`, False for a head whose image could not be read. It is named by a hash of all that decides
 its pixels. It grows beside its place, is gone on with after a kill, and gets its name when it is whole.
 """
 
@@ -54,7 +54,7 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
 
     Args:
         plan: the heads.
-        recipe: of the model; of sequences the single pictures are cut.
+        recipe: of the model; of sequences the single images are cut.
         build: the folder with build.json.
         folder: where the file is, or will be.
         progress: shows how far the cutting is.
@@ -62,7 +62,7 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
         say: told where the file is and how large, before it is made.
 
     Raises:
-        UbhpdError: too little room, a folder that cannot be written, or no picture can be read.
+        UbhpdError: too little room, a folder that cannot be written, or no image can be read.
     """
     recipe = replace(recipe, frames=1)
     path = folder / f"{key_of(plan, recipe)}.h5"
@@ -83,7 +83,7 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
 
 
 def key_of(plan: Plan, recipe: InputRecipe) -> str:
-    """Return 16 digits of a hash of all that decides the crops: the heads, their pictures and boxes, the recipes."""
+    """Return 16 digits of a hash of all that decides the crops: the heads, their images and boxes, the recipes."""
     mark = hashlib.sha256(f"{VERSION} {recipe.size} {recipe.colour}\n".encode())
     for dataset in sorted(set(plan.texts["dataset"])):
         mark.update(json.dumps([dataset, asdict(recipe_named(recipe.crop_for(dataset)))]).encode())
@@ -130,7 +130,7 @@ def _cut(path: Path, plan: Plan, recipe: InputRecipe, build: Path, progress: Pro
                 marked = done
         os.fsync(file.fileno())
     if len(problems) == len(plan):
-        raise UbhpdError(f"None of the pictures of {len(plan):,} heads can be cut; the first: {problems[0][1]}")
+        raise UbhpdError(f"None of the images of {len(plan):,} heads can be cut; the first: {problems[0][1]}")
     _finish(growing, path, plan, problems)
 
 

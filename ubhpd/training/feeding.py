@@ -19,7 +19,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.inference.prediction_file import cores, in_order
 from ubhpd.nn.contract import InputRecipe, Target
 from ubhpd.nn.outputs import matrix_from_euler
-from ubhpd.training.augmentations import Augmentation, Floats, Picture, Sample, augmentation
+from ubhpd.training.augmentations import Augmentation, Floats, Image, Sample, augmentation
 
 Rows = npt.NDArray[np.int64]
 
@@ -32,18 +32,18 @@ class TrainingHeads:
 
     sample_id: n names. angles_deg: canonical yaw, pitch, roll (n, 3). pixels: crops (n, size, size, 3), None for a
     network that sees landmarks. landmarks: (n, 68, 2) in pixels of the crop, NaN where not known; None if none is.
-    size: side of the crop. window: rows (n, frames) that make up the sequence of each head, None for single pictures.
+    size: side of the crop. window: rows (n, frames) that make up the sequence of each head, None for single images.
     """
 
     sample_id: list[str]
     angles_deg: Floats
-    pixels: Picture | None
+    pixels: Image | None
     landmarks: Floats | None
     size: int
     window: Rows | None = None
 
     def sequence(self, row: int) -> Rows:
-        """Return the rows whose pictures the network sees of a head, its own last."""
+        """Return the rows whose images the network sees of a head, its own last."""
         return np.array([row]) if self.window is None else self.window[row]
 
 
@@ -119,7 +119,7 @@ class Feed:
             UbhpdError: an augmentation that there is not, or any for a network that sees landmarks.
         """
         if names and heads.pixels is None:
-            raise UbhpdError(f"The augmentation {names[0]} changes pictures, and this model sees landmarks only.")
+            raise UbhpdError(f"The augmentation {names[0]} changes images, and this model sees landmarks only.")
         self._heads, self._recipe, self._seed = heads, recipe, seed
         self._change = augmentation(names) if names else None
         self._threads, self._pinned = threads or cores(), pinned
@@ -155,13 +155,13 @@ class Feed:
             return HeadBatch(rows, inputs, self._target(angles, points))
         frames = () if heads.window is None else (heads.window.shape[1],)
         inputs = self._tensor((len(rows), *frames, heads.size, heads.size, 3), torch.uint8)
-        pictures = inputs.numpy().reshape(len(rows), -1, heads.size, heads.size, 3)
+        images = inputs.numpy().reshape(len(rows), -1, heads.size, heads.size, 3)
         for at, row in enumerate(rows.tolist()):
             for frame, source in enumerate(heads.sequence(row).tolist()):
                 sample = Sample(heads.pixels[source], angles[at], None if points is None else points[at])
-                # Each picture of a sequence is changed by the same numbers.
+                # Each image of a sequence is changed by the same numbers.
                 changed = sample if draws is None else self._changed(sample, draws(at))
-                pictures[at, frame] = changed.pixels
+                images[at, frame] = changed.pixels
             angles[at] = changed.angles_deg
             if points is not None and changed.landmarks68 is not None:
                 points[at] = changed.landmarks68
@@ -204,5 +204,5 @@ def normalised(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, chan
     """
     if inputs.dtype != torch.uint8:
         return inputs
-    pictures = (inputs.movedim(-1, -3).to(mean.dtype) - mean) / std
-    return pictures if channels_last else pictures.contiguous()
+    images = (inputs.movedim(-1, -3).to(mean.dtype) - mean) / std
+    return images if channels_last else images.contiguous()

@@ -27,7 +27,7 @@ class TrainRequest:
     protocol: its training side; None takes the split train of ubhpd.parquet. options: of the model, as typed.
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
-    channels_last: memory order of pictures in which convolutions are faster, on a CPU too; rounding may differ.
+    channels_last: memory order of images in which convolutions are faster, on a CPU too; rounding may differ.
     workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.training_heads`. validation:
     share of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights
     to begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build. frame_list,

@@ -26,7 +26,7 @@ from ubhpd.inference.manifest_source import Plan, plan_of
 from ubhpd.inference.network_predictor import device_title
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
-from ubhpd.models.geometric_model import Solver, heads_of
+from ubhpd.models.geometric_model import GeometricMethod, heads_of
 from ubhpd.models.importing import with_backbone
 from ubhpd.models.model import Model
 from ubhpd.nn.contract import InputRecipe, PoseNetwork
@@ -66,7 +66,7 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
     Args:
         table: all rows of the training side.
         fingerprint: of the manifest.
-        kind: of the model: picture, sequence or landmarks.
+        kind: of the model: image, sequence or landmarks.
         recipe: its input recipe.
         max_angle_deg: heads with an angle of this size or more are not usable.
         build: folder with build.json.
@@ -98,7 +98,7 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
         crops = crops_of(plan, recipe, build, cache, progress, threads)
         is_whole = crops.is_cut if window is None else crops.is_cut[window].all(axis=1)
         if crops.problems:
-            why = f"whose picture cannot be cut (the first, {crops.problems[0][0]}: {crops.problems[0][1]})"
+            why = f"whose image cannot be cut (the first, {crops.problems[0][0]}: {crops.problems[0][1]})"
             warnings += _said(np.flatnonzero(is_usable & ~is_whole), plan, why)
         is_usable &= is_whole
         pixels = crops.pixels
@@ -134,7 +134,7 @@ Say = Callable[[str], None]
 
 
 def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
-    """Train a network, or fit a solver, and return what came of it; a run that was interrupted goes on.
+    """Train a network, or fit a geometric method, and return what came of it; a run that was interrupted goes on.
 
     The folder `request.out` gets weights.safetensors with its JSON, log.csv and train.json. A run that is finished is
     not done again.
@@ -151,7 +151,7 @@ def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
     side = training_side(request.data, request.protocol, request.frame_list, request.protocol_seed)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
-        if card(request.model).kind == "solver":
+        if card(request.model).kind == "geometric":
             report = _fitted(request, side)
             say(_summary(report))
             return report
@@ -169,8 +169,8 @@ def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
 
 
 def _fitted(request: TrainRequest, side: TrainingSide) -> TrainReport:
-    solver = Solver.fitted(request.model, request.options, heads_of(side.table), side.origin)
-    about = solver.save(request.out / WEIGHTS)
+    method = GeometricMethod.fitted(request.model, request.options, heads_of(side.table), side.origin)
+    about = method.save(request.out / WEIGHTS)
     return _written(request, TrainReport(
         request.model, request.out / WEIGHTS, about.sha256, 0, 0, None, None, "none: a fit has one answer",
         side.table.num_rows, 0, {}, dict(about.origin), {}, side.warnings,
@@ -316,7 +316,7 @@ def _teacher(path: Path, student: Model) -> PoseNetwork:
         raise UbhpdError(f"{student.name} learns from no teacher with these options: leave --teacher out.")
     found = Model.of_checkpoint(path)
     if found.recipe != student.recipe:
-        raise UbhpdError(f"{path} sees other pictures than {student.name}: take a teacher with the same input.")
+        raise UbhpdError(f"{path} sees other images than {student.name}: take a teacher with the same input.")
     return found.network
 
 

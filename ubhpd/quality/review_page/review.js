@@ -220,15 +220,15 @@ function view(head, which) {
     "aria-label": `${head.sample_id}: yaw, pitch, roll ${degrees(head)}`,
   });
   const source = new URLSearchParams({ id: head.sample_id, v: setup.fingerprint });
-  const picture = drawn("image", {
-    href: `/api/picture/${which}?${source}`, x: left, y: top, width: right - left, height: bottom - top,
+  const image = drawn("image", {
+    href: `/api/image/${which}?${source}`, x: left, y: top, width: right - left, height: bottom - top,
   });
-  picture.addEventListener("error", async () => {
-    let text = "The picture cannot be shown.";
-    try { text = (await (await fetch(picture.getAttribute("href"))).json()).error ?? text; } catch { /* the text stays */ }
+  image.addEventListener("error", async () => {
+    let text = "The image cannot be shown.";
+    try { text = (await (await fetch(image.getAttribute("href"))).json()).error ?? text; } catch { /* the text stays */ }
     svg.replaceWith(element("p", { class: "broken" }, text));
   });
-  svg.append(picture);
+  svg.append(image);
   const unit = (frame[2] - frame[0]) / 100;
   if ($("show-box").checked && head.bbox_xyxy) svg.append(box(head));
   if ($("show-landmarks").checked && head.landmarks) svg.append(...dots(head, which === "face" ? 0.9 * unit : 0.6 * unit));
@@ -236,7 +236,7 @@ function view(head, which) {
   return svg;
 }
 
-// The picture, and what of a box lies outside it, as long as that is not another picture's width away.
+// The image, and what of a box lies outside it, as long as that is not another image's width away.
 function around([left, top, right, bottom], box) {
   if (!box) return [left, top, right, bottom];
   const [width, height] = [right - left, bottom - top];
@@ -246,7 +246,7 @@ function around([left, top, right, bottom], box) {
   ];
 }
 
-// A box or points of the photograph that a warped picture was made from are not where this face is: drawn faintly.
+// A box or points of the photograph that a warped image was made from are not where this face is: drawn faintly.
 const ofOther = (kind) => ((kind ?? "").endsWith("_of_source_photo") ? " other" : "");
 
 function box(head) {
@@ -302,7 +302,7 @@ function showDetail() {
   $("flags").replaceChildren(...head.flags.map((f) => element("li", {}, element("b", {}, `⚑ ${f.flag} `), f.detail)));
   const facts = {
     "yaw, pitch, roll": head.ypr_deg.map((a) => shown(a, 1)).join(", "),
-    dataset: head.dataset, person: head.subject_id, picture: head.image_path,
+    dataset: head.dataset, person: head.subject_id, image: head.image_path,
     frame: head.frame_index, "size, pixels": head.image_width && `${head.image_width} × ${head.image_height}`,
     box: head.bbox_kind, landmarks: head.landmarks_kind, "in the pool": head.drop_reason && `${head.drop_reason}: ${head.drop_detail}`,
   };

@@ -120,7 +120,7 @@ _MIN_AREA_PX = 1e-4
 
 
 class Cover(NamedTuple):
-    """The pixels of a picture that show something, and what."""
+    """The pixels of an image that show something, and what."""
 
     pixels: Indices  # (n,) row * width + column, ascending
     triangles: Indices  # (n,) indices into the triangles given
@@ -128,7 +128,7 @@ class Cover(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """Rows of triangles that cover pixels of the picture."""
+    """Rows of triangles that cover pixels of the image."""
 
     owner: Indices  # (r,) the triangle
     row: Indices  # (r,)
@@ -147,12 +147,12 @@ def rasterise(
     """Return which triangle is nearest in each pixel, and values there.
 
     Args:
-        xy_px: (2, n) vertices in the picture, x right, y down; centres of pixels are whole numbers.
-        nearness: (n,) larger is nearer, linear in the picture: 1/z for a pinhole.
+        xy_px: (2, n) vertices in the image, x right, y down; centres of pixels are whole numbers.
+        nearness: (n,) larger is nearer, linear in the image: 1/z for a pinhole.
         triangles: (3, m) indices of vertices, counter-clockwise as displayed.
         one_sided: (m,) whether the triangle is seen from in front only.
-        values: (k, n) to interpolate, linear in the picture.
-        size: width and height of the picture in pixels.
+        values: (k, n) to interpolate, linear in the image.
+        size: width and height of the image in pixels.
     """
     _keep_memory()
     x, y = xy_px[0].take(triangles), xy_px[1].take(triangles)
@@ -182,7 +182,7 @@ def rasterise(
 
 @lru_cache(maxsize=1)
 def _keep_memory() -> None:
-    """Make the C library of Linux keep what is freed for the next array, which halves the time of a picture.
+    """Make the C library of Linux keep what is freed for the next array, which halves the time of an image.
 
     It gives free memory back to the system above twice the size of the largest block that was freed so far.
     """

@@ -135,7 +135,7 @@ def _disc(centre: Array, away: tuple[float, float], radius_mm: float) -> Array:
 
 
 Floats = npt.NDArray[np.float32]
-Picture = npt.NDArray[Any]  # of uint8
+Image = npt.NDArray[Any]  # of uint8
 
 SUPERSAMPLING = 1.5  # so that bilinear scaling down weighs every pixel
 _BODY_FOLLOWS = (0.35, 0.10, 0.12)  # shares of the head's yaw, pitch and roll that the shoulders take
@@ -181,8 +181,8 @@ def person_of(subject: int, expression: Expression) -> Person:
     return _joined([_flat(face), *([] if beard is None else [_flat(beard)]), *_worn(subject)])
 
 
-def paint_head(canvas: Picture, view: View, head: Head, light: Light) -> None:
-    """Draw a person into a picture (height, width, 3 or 4) of 8 bits; a fourth channel becomes opaque there."""
+def paint_head(canvas: Image, view: View, head: Head, light: Light) -> None:
+    """Draw a person into an image (height, width, 3 or 4) of 8 bits; a fourth channel becomes opaque there."""
     person = person_of(head.subject, head.expression)
     points, normals = _on_shoulders(person, view)
     x0, y0, x1, y1, seen = _window(view, points, canvas.shape)
@@ -200,7 +200,7 @@ def paint_head(canvas: Picture, view: View, head: Head, light: Light) -> None:
     four = layer.view(np.uint8).reshape(size[1], size[0], 4)
     small = cv2.resize(four, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
     place = canvas[y0:y1, x0:x1]
-    if canvas.shape[2] == 4:  # a picture without background: a pixel is the person's or it is nothing
+    if canvas.shape[2] == 4:  # an image without background: a pixel is the person's or it is nothing
         opaque = small[..., 3] > 127
         place[opaque] = np.concatenate([_full(small)[opaque], np.full((int(opaque.sum()), 1), 255, np.uint8)], axis=1)
         return
@@ -208,7 +208,7 @@ def paint_head(canvas: Picture, view: View, head: Head, light: Light) -> None:
     place[:] = cv2.add(cv2.multiply(place, gap, scale=1 / 255), cv2.cvtColor(small, cv2.COLOR_BGRA2BGR))
 
 
-def depth_picture(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def depth_image(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Return distances along the camera's axis in millimetres (height, width) of a person; 0 where there is none."""
     person = person_of(head.subject, head.expression)
     points, _ = _on_shoulders(person, view)
@@ -228,11 +228,11 @@ def depth_picture(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[
 def visible(
     view: View, head: Head, points_mm: Array, size: tuple[int, int], slack_mm: float = 7.0
 ) -> npt.NDArray[np.bool_]:
-    """Return which points (n,) of the head's surface, (n, 3), lie in the picture with nothing before them."""
+    """Return which points (n,) of the head's surface, (n, 3), lie in the image with nothing before them."""
     seen = view.project(points_mm)
     column, row = np.round(seen[:, :2]).astype(int).T
     within = (column >= 0) & (column < size[0]) & (row >= 0) & (row < size[1])
-    depth = depth_picture(view, head, size)
+    depth = depth_image(view, head, size)
     before = depth[np.where(within, row, 0), np.where(within, column, 0)]
     found: npt.NDArray[np.bool_] = within & (seen[:, 2] <= before + slack_mm)
     return found
@@ -299,7 +299,7 @@ def _turned(vectors: npt.NDArray[Any], rotation: Array) -> npt.NDArray[Any]:
 
 
 def _window(view: View, points: Array, shape: tuple[int, ...]) -> tuple[int, int, int, int, Array]:
-    """Return the part of the picture that a person may cover, and the projected points (3, n)."""
+    """Return the part of the image that a person may cover, and the projected points (3, n)."""
     seen = _turned(points, view.matrix[:, :3]) + view.matrix[:, 3:]
     if view.is_perspective:
         seen[2] = np.maximum(seen[2], 1.0)
@@ -331,7 +331,7 @@ def _lit(person: Person, normals: Floats, view: View, light: Light) -> Floats:
     return np.stack([bright, gloss])
 
 
-def _colours(cover: Cover, painted: Picture, light: Light) -> npt.NDArray[np.uint32]:
+def _colours(cover: Cover, painted: Image, light: Light) -> npt.NDArray[np.uint32]:
     """Return the colours (n,) of the covered pixels, blue, green, red and 255 in four bytes."""
     count = len(cover.pixels)
     rows = -(-count // _REMAP_WIDTH)
@@ -345,8 +345,8 @@ def _colours(cover: Cover, painted: Picture, light: Light) -> npt.NDArray[np.uin
     return four.reshape(-1)[:count]
 
 
-def _full(premultiplied: Picture) -> Picture:
+def _full(premultiplied: Image) -> Image:
     """Return the colours (..., 3) of a layer whose colours were weighted with its fourth channel."""
     alpha = np.maximum(premultiplied[..., 3:], 1).astype(np.float32)
-    full: Picture = np.clip(premultiplied[..., :3] * (255.0 / alpha), 0, 255).astype(np.uint8)
+    full: Image = np.clip(premultiplied[..., :3] * (255.0 / alpha), 0, 255).astype(np.uint8)
     return full

@@ -217,7 +217,7 @@ def _step(v: Array) -> Array:
     return smooth
 
 
-# Columns of the 68 landmarks of the same face in the mirrored picture (iBUG order).
+# Columns of the 68 landmarks of the same face in the mirrored image (iBUG order).
 MIRROR_68: tuple[int, ...] = (
     *range(16, -1, -1),
     *range(26, 16, -1),

@@ -17,20 +17,20 @@ from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, View, heads_fro
 from ubhpd.synth.renderer.shape import landmarks21, landmarks68, visible21
 from ubhpd.synth.writers.writer_files import (
     FACE_SIDE_PX,
-    Pictures,
+    Images,
     Work,
     appearance_variables,
     crop_box,
+    draw_image,
     face_view,
     jpeg_bytes,
     mat_bytes,
     model_mat_bytes,
-    picture,
     pose_para,
     write_bytes,
 )
 
-# Which picture of the dataset has which quirk, if the dataset is that long.
+# Which image of the dataset has which quirk, if the dataset is that long.
 QUIRKS: dict[int, str] = {
     1: "pt2d of integers",
     2: "pt2d of 23 columns",
@@ -50,7 +50,7 @@ def write(
     *,
     seed: int = 0,
     quirks: bool = True,
-    distinct_pictures: int | None = None,
+    distinct_images: int | None = None,
     side_px: int = FACE_SIDE_PX,
     work: Work | None = None,
 ) -> Truth:
@@ -58,12 +58,12 @@ def write(
 
     Args:
         root: folder that receives the folder AFLW2000.
-        heads: the heads, one a picture, or how many to draw.
+        heads: the heads, one an image, or how many to draw.
         seed: decides everything that `heads` leaves open.
-        quirks: give the pictures of QUIRKS their peculiarity; two of them get another pose.
-        distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
-        side_px: of the pictures.
-        work: how pictures are drawn.
+        quirks: give the images of QUIRKS their peculiarity; two of them get another pose.
+        distinct_images: draw only so many images and repeat them; labels stay distinct.
+        side_px: of the images.
+        work: how images are drawn.
 
     Returns:
         sample_id (`aflw2000/image00002`) -> canonical yaw, pitch, roll in degrees.
@@ -73,7 +73,7 @@ def write(
     steps = rng.integers(1, 4, len(drawn))
     numbers = 2 + np.cumsum(steps) - steps  # not contiguous, the first is 2
     folder = root / "AFLW2000"
-    pictures = Pictures(distinct_pictures, work)
+    images = Images(distinct_images, work)
     truth: Truth = {}
     for index, (head, number) in enumerate(zip(drawn, numbers, strict=True)):
         own = np.random.default_rng([2000, seed, index])
@@ -85,16 +85,16 @@ def write(
         stem = f"image{number:05d}"
         write_bytes(folder / f"{stem}.mat", mat_bytes(_variables(head, pose, view, side_px, quirk, own)))
         scene = np.random.default_rng([2000, seed, index, 1])
-        pictures.add((folder / f"{stem}.jpg",), _drawn, head, view, side_px, scene, subject=head.subject)
+        images.add((folder / f"{stem}.jpg",), _drawn, head, view, side_px, scene, subject=head.subject)
         truth[f"aflw2000/{stem}"] = pose
-    pictures.write()
+    images.write()
     write_bytes(folder / "Code" / "Model_Shape_Sim.mat", model_mat_bytes(rng))
     write_bytes(folder / "Code" / "readme.txt", b"Viewer of the fitted models; its .mat files are not samples.\r\n")
     return truth
 
 
 def _drawn(head: Head, view: View, side_px: int, rng: np.random.Generator) -> tuple[bytes]:
-    return (jpeg_bytes(picture([(view, head)], (side_px, side_px), rng)),)
+    return (jpeg_bytes(draw_image([(view, head)], (side_px, side_px), rng)),)
 
 
 def _variables(

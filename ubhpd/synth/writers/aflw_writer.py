@@ -20,15 +20,15 @@ from ubhpd.core.files import replacing
 from ubhpd.synth.rendered_heads import Head, Truth, View, heads_from, pinhole_view
 from ubhpd.synth.renderer.persons import looks_of
 from ubhpd.synth.renderer.shape import CODES_21, landmarks21, visible21
-from ubhpd.synth.writers.writer_files import Pictures, Work, disk_full, jpeg_bytes, picture, write_bytes
+from ubhpd.synth.writers.writer_files import Images, Work, disk_full, draw_image, jpeg_bytes, write_bytes
 
 FIRST_FACE_ID = 39341
 SENTINEL_RAD = 2 * math.pi
 
 _SIZES_PX = ((500, 375), (375, 500), (640, 480), (500, 333))
-_FACES_A_PICTURE = (1, 2, 1, 3)
+_FACES_A_IMAGE = (1, 2, 1, 3)
 _FOLDERS = (0, 2, 3)  # there is no folder 1
-_CORNER_FACE = 3  # every fifth face, from this one, leaves the picture at the top left
+_CORNER_FACE = 3  # every fifth face, from this one, leaves the image at the top left
 
 _SCHEMA = """
 CREATE TABLE Databases (db_id TEXT PRIMARY KEY, path TEXT, description TEXT);
@@ -73,11 +73,11 @@ def write(
 
     Args:
         root: folder that receives the folder aflw.
-        heads: the heads, or how many to draw. Pictures hold one to three of them.
+        heads: the heads, or how many to draw. Images hold one to three of them.
         seed: decides everything that `heads` leaves open.
         undefined_poses: the last so many faces have the sentinel in FacePose and are not in the truth.
         without_rect: so many faces before those have no row in FaceRect; they are in the truth.
-        work: how pictures are drawn.
+        work: how images are drawn.
 
     Returns:
         sample_id (`aflw/39341`) -> canonical yaw, pitch, roll in degrees.
@@ -88,7 +88,7 @@ def write(
     no_rect = range(max(defined - without_rect, 0), defined)
     data = root / "aflw" / "data"
     data.mkdir(parents=True, exist_ok=True)
-    pictures = Pictures(work=work)
+    images = Images(work=work)
     photos: list[tuple[str, tuple[int, int], list[_Face]]] = []
     number = 2
     for index, (first, group) in enumerate(_groups(drawn)):
@@ -100,7 +100,7 @@ def write(
         filepath = f"{_FOLDERS[index % len(_FOLDERS)]}/image{number:05d}.jpg"
         scene = np.random.default_rng([21, seed, index])
         path = data / "flickr" / filepath
-        pictures.add((path,), _drawn, [(f.view, f.head) for f in faces], size, scene, subject=group[0].subject)
+        images.add((path,), _drawn, [(f.view, f.head) for f in faces], size, scene, subject=group[0].subject)
         photos.append((filepath, size, faces))
         number += int(rng.integers(1, 4))
     try:
@@ -110,14 +110,14 @@ def write(
         if "full" not in str(error):
             raise
         raise disk_full(data / "aflw.sqlite") from None
-    pictures.write()
-    write_bytes(data / "aflw-changelog.txt", b"Synthetic copy of the layout; no picture of AFLW is in it.\n")
+    images.write()
+    write_bytes(data / "aflw-changelog.txt", b"Synthetic copy of the layout; no image of AFLW is in it.\n")
     write_bytes(root / "aflw" / "doc" / "README.txt", b"Annotated Facial Landmarks in the Wild: layout only.\n")
     return {f"aflw/{FIRST_FACE_ID + i}": head.pose for i, head in enumerate(drawn[:defined])}
 
 
 def _drawn(heads: list[tuple[View, Head]], size: tuple[int, int], rng: np.random.Generator) -> tuple[bytes]:
-    return (jpeg_bytes(picture(heads, size, rng)),)
+    return (jpeg_bytes(draw_image(heads, size, rng)),)
 
 
 def _write_database(
@@ -128,7 +128,7 @@ def _write_database(
         connection.executescript(_SCHEMA)
         _insert_constants(connection)
         for image_id, (filepath, size, faces) in enumerate(photos, start=1):
-            _insert_picture(connection, image_id, filepath, size, faces, rng)
+            _insert_image(connection, image_id, filepath, size, faces, rng)
         if near_duplicate:
             connection.execute("INSERT INTO NearDuplicates VALUES (?)", (FIRST_FACE_ID + 1,))
         connection.commit()
@@ -148,7 +148,7 @@ def aflw_angles(rotation: npt.ArrayLike) -> tuple[float, float, float]:
 
 
 def _insert_constants(connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT INTO Databases VALUES ('flickr', 'flickr', 'pictures from Flickr')")
+    connection.execute("INSERT INTO Databases VALUES ('flickr', 'flickr', 'images from Flickr')")
     connection.executemany(
         "INSERT INTO AnnotationType VALUES (?, ?, ?)", [(1, "manual", "M"), (2, "derived from landmarks", "D")]
     )
@@ -168,9 +168,9 @@ def _describe(code: str) -> str:
 
 
 def _groups(heads: list[Head]) -> Iterator[tuple[int, list[Head]]]:
-    """Yield the index of the first head of each picture, and its heads."""
+    """Yield the index of the first head of each image, and its heads."""
     first = 0
-    for count in cycle(_FACES_A_PICTURE):
+    for count in cycle(_FACES_A_IMAGE):
         if first >= len(heads):
             return
         yield first, heads[first : first + count]
@@ -193,7 +193,7 @@ def _place(head: Head, index: int, count: int, size: tuple[int, int], serial: in
     return pinhole_view(head.rotation, away, camera)
 
 
-def _insert_picture(
+def _insert_image(
     connection: sqlite3.Connection,
     image_id: int,
     filepath: str,

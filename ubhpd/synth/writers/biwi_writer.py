@@ -18,9 +18,9 @@ import numpy.typing as npt
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import camera_to_canonical
 from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, draw_track, pinhole_view
-from ubhpd.synth.renderer.render import depth_picture
+from ubhpd.synth.renderer.render import depth_image
 from ubhpd.synth.renderer.shape import head_mesh
-from ubhpd.synth.writers.writer_files import Pictures, Work, picture, png_bytes, write_bytes
+from ubhpd.synth.writers.writer_files import Images, Work, draw_image, png_bytes, write_bytes
 
 # The person of sequences 1 to 24; four of them come twice.
 SUBJECTS: tuple[str, ...] = (
@@ -55,7 +55,7 @@ def write(
     with_pose_bin: bool = False,
     gaps: bool = True,
     digits: int = 6,
-    distinct_pictures: int | None = None,
+    distinct_images: int | None = None,
     first_subject: int = 1,
     work: Work | None = None,
 ) -> Truth:
@@ -72,15 +72,15 @@ def write(
         with_pose_bin: write pose.bin files, which the official archive keeps apart.
         gaps: leave out two frame numbers after the first three fifths, as where the tracker failed.
         digits: significant digits in pose.txt; 6 in the original.
-        distinct_pictures: draw only so many pictures (and depths) and repeat them; labels stay distinct.
+        distinct_images: draw only so many images (and depths) and repeat them; labels stay distinct.
         first_subject: number of the first of the twenty people; datasets that share no subject share no face.
-        work: how pictures are drawn.
+        work: how images are drawn.
 
     Returns:
         sample_id (`biwi/01/frame_00003`) -> canonical yaw, pitch, roll in degrees.
     """
     folder = root / prefix
-    pictures = Pictures(distinct_pictures, work)
+    images = Images(distinct_images, work)
     truth: Truth = {}
     for sequence in sorted(poses) if poses is not None else sequences:
         if not 1 <= sequence <= 24:
@@ -96,12 +96,12 @@ def write(
             stem = f"{sequence:02d}/frame_{number:05d}"
             scene = np.random.default_rng([24, seed, sequence, 1])  # one room for the whole recording
             paths = (folder / f"{stem}_rgb.png", folder / f"{stem}_depth.bin")[: 1 + with_depth]
-            pictures.add(paths, _drawn, head, depth, rgb, with_depth, scene, subject=head.subject)
+            images.add(paths, _drawn, head, depth, rgb, with_depth, scene, subject=head.subject)
             write_bytes(folder / f"{stem}_pose.txt", pose_text(head, digits))
             if with_pose_bin:
                 write_bytes(folder / f"{stem}_pose.bin", pose_bin(head))
             truth[f"biwi/{stem}"] = head.pose
-    pictures.write()
+    images.write()
     return truth
 
 
@@ -190,10 +190,10 @@ def _frame_numbers(sequence: int, count: int, gaps: bool) -> list[int]:
 
 def _drawn(head: Head, depth: Camera, rgb: Camera, with_depth: bool, rng: np.random.Generator) -> tuple[bytes, ...]:
     view = pinhole_view(head.rotation, head.centre_mm, rgb.matrix, rgb.rotation, rgb.translation_mm)
-    png = png_bytes(picture([(view, head)], SIZE_PX, rng, noise=1.0, clutter=0.6))
+    png = png_bytes(draw_image([(view, head)], SIZE_PX, rng, noise=1.0, clutter=0.6))
     if not with_depth:
         return (png,)
-    exact = depth_picture(pinhole_view(head.rotation, head.centre_mm, depth.matrix), head, SIZE_PX)
+    exact = depth_image(pinhole_view(head.rotation, head.centre_mm, depth.matrix), head, SIZE_PX)
     distances = np.round(exact).astype(np.int16)
     distances += (distances > 0) * rng.integers(-1, 2, distances.shape, dtype=np.int16)
     return png, depth_bin(distances)

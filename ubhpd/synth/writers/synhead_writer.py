@@ -14,7 +14,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_track
 from ubhpd.synth.renderer.render import Light, paint_head
-from ubhpd.synth.writers.writer_files import Pictures, Work, face_view, jpeg_bytes, picture, png_bytes, write_bytes
+from ubhpd.synth.writers.writer_files import Images, Work, draw_image, face_view, jpeg_bytes, png_bytes, write_bytes
 
 # Folder -> how many tracks the original has in it.
 TRACKS: dict[str, int] = {"BIWI": 24, "breitenstein": 26, "kinect": 5, "softkinetic": 15}
@@ -35,7 +35,7 @@ def write(
     replay: Mapping[tuple[str, int], Sequence[Pose]] | None = None,
     backdrops: bool = False,
     first_frame: int = 0,
-    distinct_pictures: int | None = None,
+    distinct_images: int | None = None,
     side_px: int = SIDE_PX,
     first_subject: int = 201,
     work: Work | None = None,
@@ -51,12 +51,12 @@ def write(
         poses: BIWI sequence (from 1) -> canonical yaw, pitch, roll a frame. Track NN of the folder BIWI gets
             those of sequence NN + 1; these tracks are written in place of the BIWI ones in `tracks`.
         replay: folder and number of a track -> canonical yaw, pitch, roll a frame; in place of `tracks` and `poses`.
-        backdrops: draw a background; without it the pictures are transparent around the head.
+        backdrops: draw a background; without it the images are transparent around the head.
         first_frame: number of the first png of a track.
-        distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
-        side_px: of the pictures.
+        distinct_images: draw only so many images and repeat them; labels stay distinct.
+        side_px: of the images.
         first_subject: number of the first of the ten people; datasets that share no subject share no face.
-        work: how pictures are drawn.
+        work: how images are drawn.
 
     Returns:
         sample_id (`synhead/BIWI/00/f01/000123`, the number that of the png) -> canonical yaw, pitch, roll
@@ -72,9 +72,9 @@ def write(
     if unknown := [*(set(wanted) - set(TRACKS)), *(set(heads) - set(HEADS))]:
         raise UbhpdError(f"SynHead has no {', '.join(sorted(unknown))}: use {', '.join((*TRACKS, *HEADS))}.")
     folder = root / "synhead2_release"
-    background = picture([], (side_px, side_px), np.random.default_rng([70, seed]))
+    background = draw_image([], (side_px, side_px), np.random.default_rng([70, seed]))
     write_bytes(folder / "background" / "a01.jpg", jpeg_bytes(background))
-    pictures = Pictures(distinct_pictures, work)
+    images = Images(distinct_images, work)
     truth: Truth = {}
     for name, numbers in wanted.items():
         for number in numbers:
@@ -85,9 +85,9 @@ def write(
                     path = folder / name / model / f"{number:02d}" / f"{row}.png"
                     head = Head(*pose, first_subject + HEADS.index(model))
                     scene = np.random.default_rng([70, seed, len(truth)]) if backdrops else None
-                    pictures.add((path,), _drawn, head, side_px, scene, subject=head.subject)
+                    images.add((path,), _drawn, head, side_px, scene, subject=head.subject)
                     truth[f"synhead/{name}/{number:02d}/{model}/{row:06d}"] = pose
-    pictures.write()
+    images.write()
     return truth
 
 
@@ -104,7 +104,7 @@ def _csv(track: Sequence[Pose]) -> bytes:
 def _drawn(head: Head, side_px: int, scene: np.random.Generator | None) -> tuple[bytes]:
     view = face_view(head, side_px)
     if scene is not None:
-        return (png_bytes(picture([(view, head)], (side_px, side_px), scene)),)
+        return (png_bytes(draw_image([(view, head)], (side_px, side_px), scene)),)
     canvas = np.zeros((side_px, side_px, 4), dtype=np.uint8)  # transparent
     paint_head(canvas, view, head, Light())
     return (png_bytes(canvas),)

@@ -18,7 +18,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
 from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, draw_track, pinhole_view
 from ubhpd.synth.renderer.shape import landmarks54
-from ubhpd.synth.writers.writer_files import Pictures, Work, mat_bytes, picture, write_bytes
+from ubhpd.synth.writers.writer_files import Images, Work, draw_image, mat_bytes, write_bytes
 
 SIZE_PX = (1280, 720)
 FRAMES_PER_SECOND = 30
@@ -73,7 +73,7 @@ def write(
     folder = root / "Head_Pose_Database_UPNA"
     camera = {"focal_length": np.array([_FOCAL_LENGTH]), "principal_point": np.array([_PRINCIPAL_POINT])}
     write_bytes(folder / "Camera_parameters.mat", mat_bytes(camera))
-    pictures = Pictures(work=work)
+    images = Images(work=work)
     for user in users:
         for video in videos:
             recording = _recording(seed, user, video, frames, offset_deg, zero_side)
@@ -88,8 +88,8 @@ def write(
                 write_bytes(stem.with_name(f"{stem.name}_groundtruth3D{suffix}.txt"), _table(rows, 9))
             if with_video:
                 people = [h._replace(subject=first_subject + user - 1) for h in recording.heads]
-                pictures.add((stem.with_suffix(".mp4"),), _video, people, [54, seed, user, video], subject=user)
-    pictures.write()
+                images.add((stem.with_suffix(".mp4"),), _video, people, [54, seed, user, video], subject=user)
+    images.write()
     return truth(users, videos, seed=seed, frames=frames, offset_deg=offset_deg, zero_side=zero_side, truth_of=truth_of)
 
 
@@ -154,6 +154,6 @@ def _video(heads: Sequence[Head], scene_seed: list[int]) -> tuple[bytes]:
         for head in heads:
             view = pinhole_view(head.rotation, head.centre_mm, camera_matrix())
             scene = np.random.default_rng(scene_seed)  # one room for the whole video
-            writer.write(picture([(view, head)], SIZE_PX, scene, noise=1.0, clutter=0.6))
+            writer.write(draw_image([(view, head)], SIZE_PX, scene, noise=1.0, clutter=0.6))
         writer.release()
         return (path.read_bytes(),)

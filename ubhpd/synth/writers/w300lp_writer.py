@@ -20,15 +20,15 @@ from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, heads_from
 from ubhpd.synth.renderer.shape import MIRROR_68, landmarks68
 from ubhpd.synth.writers.writer_files import (
     FACE_SIDE_PX,
-    Pictures,
+    Images,
     Work,
     appearance_variables,
     crop_box,
+    draw_image,
     face_view,
     jpeg_bytes,
     mat_bytes,
     model_mat_bytes,
-    picture,
     pose_para,
     write_bytes,
 )
@@ -41,7 +41,7 @@ _BAD_ROLL_DEG = 150.0
 
 
 class _Shot(NamedTuple):
-    """One picture: which stem it belongs to, which view of it, the head in it and in the photo."""
+    """One image: which stem it belongs to, which view of it, the head in it and in the photo."""
 
     set_name: str
     stem: str
@@ -59,7 +59,7 @@ def write(
     flips: bool = True,
     bad_flips: int = 0,
     landmarks: bool = True,
-    distinct_pictures: int | None = None,
+    distinct_images: int | None = None,
     side_px: int = FACE_SIDE_PX,
     work: Work | None = None,
 ) -> Truth:
@@ -67,15 +67,15 @@ def write(
 
     Args:
         root: folder that receives the folder 300W_LP.
-        heads: the heads, one a picture, or how many pictures to draw; mirrored ones are not counted.
+        heads: the heads, one an image, or how many images to draw; mirrored ones are not counted.
         seed: decides everything that `heads` leaves open.
-        views: consecutive pictures of one photo, k = 0 .. views - 1. Photos go round the four sets.
-        flips: write the mirrored twin of every picture.
+        views: consecutive images of one photo, k = 0 .. views - 1. Photos go round the four sets.
+        flips: write the mirrored twin of every image.
         bad_flips: so many mirrored twins, from the end, get a roll beyond 99 degrees.
         landmarks: write the folder landmarks.
-        distinct_pictures: draw only so many pictures and repeat them; labels stay distinct.
-        side_px: of the pictures.
-        work: how pictures are drawn.
+        distinct_images: draw only so many images and repeat them; labels stay distinct.
+        side_px: of the images.
+        work: how images are drawn.
 
     Returns:
         sample_id (`300wlp/AFW/AFW_134212_1_0`, `300wlp/AFW_Flip/AFW_134212_1_0`) -> canonical yaw, pitch,
@@ -85,7 +85,7 @@ def write(
         raise UbhpdError(f"A photo of 300W-LP has 1 to 18 views, not {views}.")
     rng = np.random.default_rng([300, seed])
     shots = _shots(heads, views, rng)
-    pictures = Pictures(distinct_pictures, work)
+    images = Images(distinct_images, work)
     folder = root / "300W_LP"
     truth: Truth = {}
     for index, shot in enumerate(shots):
@@ -94,7 +94,7 @@ def write(
         twin = folder / f"{shot.set_name}_Flip" / f"{name}.jpg"
         paths = (folder / shot.set_name / f"{name}.jpg", twin)[: 1 + flips]
         scene = np.random.default_rng([300, seed, index // views, 1])  # one photo for all its views
-        pictures.add(paths, _drawn, shot, flips, side_px, scene, subject=shot.head.subject)
+        images.add(paths, _drawn, shot, flips, side_px, scene, subject=shot.head.subject)
         write_bytes(folder / shot.set_name / f"{name}.mat", _label(shot, shot.head.pose, side_px, own, mirror=False))
         truth[f"300wlp/{shot.set_name}/{name}"] = shot.head.pose
         if landmarks:
@@ -107,7 +107,7 @@ def write(
             pose = (-yaw, pitch, -roll - bad_deg)
             write_bytes(twin.with_suffix(".mat"), _label(shot, pose, side_px, own, mirror=True))
             truth[f"300wlp/{shot.set_name}_Flip/{name}"] = pose
-    pictures.write()
+    images.write()
     for code in ("Model_Shape.mat", "Model_Exp.mat"):
         write_bytes(folder / "Code" / code, model_mat_bytes(rng))
     return truth
@@ -152,7 +152,7 @@ def _stem(set_name: str, index: int) -> str:
 
 
 def _drawn(shot: _Shot, flips: bool, side_px: int, rng: np.random.Generator) -> tuple[bytes, ...]:
-    image = picture([(face_view(shot.head, side_px), shot.head)], (side_px, side_px), rng)
+    image = draw_image([(face_view(shot.head, side_px), shot.head)], (side_px, side_px), rng)
     if not flips:
         return (jpeg_bytes(image),)
     return jpeg_bytes(image), jpeg_bytes(np.ascontiguousarray(cv2.flip(image, 1)))

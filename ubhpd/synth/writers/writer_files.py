@@ -1,6 +1,6 @@
-"""The files of a synthetic dataset: each there whole or not at all, pictures drawn by as many processes as wanted.
+"""The files of a synthetic dataset: each there whole or not at all, images drawn by as many processes as wanted.
 
-Pictures of synthetic heads: people in some light before a background out of focus, with the noise of a sensor.
+Images of synthetic heads: people in some light before a background out of focus, with the noise of a sensor.
 
 Texture and noise are set so that the files have about the size of real ones, because the time to decode them
 depends on it.
@@ -30,7 +30,7 @@ from ubhpd.synth.renderer.render import draw_light, paint_head
 
 JPEG_QUALITY = 90
 
-_BATCH = 8  # pictures a process draws before it reports
+_BATCH = 8  # images a process draws before it reports
 
 
 class _Drawing(NamedTuple):
@@ -38,14 +38,14 @@ class _Drawing(NamedTuple):
     draw: Callable[..., tuple[bytes, ...]]
     arguments: tuple[Any, ...]
     subject: int
-    copies: list[tuple[Path, ...]]  # where the same pictures stand once more
+    copies: list[tuple[Path, ...]]  # where the same images stand once more
 
 
 @dataclass(frozen=True)
 class Work:
-    """How pictures are drawn.
+    """How images are drawn.
 
-    jobs: processes, -1 for all cores. keep: leave pictures that are there already. report: told how many pictures
+    jobs: processes, -1 for all cores. keep: leave images that are there already. report: told how many images
     (or videos) are finished, and of how many.
     """
 
@@ -54,12 +54,12 @@ class Work:
     report: Callable[[int, int], None] = lambda done, total: None
 
 
-class Pictures:
-    """Pictures to be drawn: all of them, or only the first few and those again and again, as benchmarks want it."""
+class Images:
+    """Images to be drawn: all of them, or only the first few and those again and again, as benchmarks want it."""
 
     def __init__(self, distinct: int | None = None, work: Work | None = None) -> None:
         if distinct is not None and distinct < 1:
-            raise UbhpdError(f"Cannot take pictures from a pool of {distinct}: give 1 or more, or None.")
+            raise UbhpdError(f"Cannot take images from a pool of {distinct}: give 1 or more, or None.")
         self._distinct = distinct
         self._work = work or Work()
         self._drawings: list[_Drawing] = []
@@ -70,7 +70,7 @@ class Pictures:
     ) -> None:
         """Note that `draw`, a function of a module, gives the bytes of the files `paths` for its arguments.
 
-        Pictures of one subject are drawn one after another, so that the person is made only once.
+        Images of one subject are drawn one after another, so that the person is made only once.
         """
         if self._distinct is None or self._count < self._distinct:
             self._drawings.append(_Drawing(paths, draw, arguments, subject, []))
@@ -123,16 +123,16 @@ def disk_full(path: Path) -> UbhpdError:
 
 
 def jpeg_bytes(image: Any, quality: int = JPEG_QUALITY) -> bytes:
-    """Return a picture (height, width, 3) BGR, uint8, as a JPEG file."""
+    """Return an image (height, width, 3) BGR, uint8, as a JPEG file."""
     return _encoded(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def png_bytes(image: Any) -> bytes:
-    """Return a picture (height, width, 3 or 4) BGR or BGRA, uint8, as a PNG file."""
+    """Return an image (height, width, 3 or 4) BGR or BGRA, uint8, as a PNG file."""
     return _encoded(".png", image, _PNG)
 
 
-# The Paeth filter, as nearly every row of a BIWI picture has it: it decides how long decoding takes. Noise has no
+# The Paeth filter, as nearly every row of a BIWI image has it: it decides how long decoding takes. Noise has no
 # repetitions worth a search, so only runs of one byte are looked for: faster, and smaller files.
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 2, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
 if hasattr(cv2, "IMWRITE_PNG_FILTER"):
@@ -157,21 +157,21 @@ def _write_all(drawings: list[_Drawing]) -> int:
 
 
 Array = npt.NDArray[np.float64]
-Picture = npt.NDArray[Any]  # of uint8
+Image = npt.NDArray[Any]  # of uint8
 
-FACE_SIDE_PX = 450  # of the pictures of 300W-LP and AFLW2000
+FACE_SIDE_PX = 450  # of the images of 300W-LP and AFLW2000
 
 _TILE_MARGIN_PX = 64
 
 
-def picture(
+def draw_image(
     heads: Sequence[tuple[View, Head]],
     size: tuple[int, int],
     rng: np.random.Generator,
     noise: float = 2.2,
     clutter: float = 1.0,
-) -> Picture:
-    """Return a picture (height, width, 3), uint8 BGR, of heads before a background.
+) -> Image:
+    """Return an image (height, width, 3), uint8 BGR, of heads before a background.
 
     Args:
         heads: views and heads, drawn in this order.
@@ -188,18 +188,18 @@ def picture(
 
 
 def face_view(head: Head, side_px: int = FACE_SIDE_PX, rotation: npt.ArrayLike | None = None) -> View:
-    """Return the view of a head in a square face picture, as 300W-LP, AFLW2000 and SynHead cut them."""
+    """Return the view of a head in a square face image, as 300W-LP, AFLW2000 and SynHead cut them."""
     scale = 0.0026 * side_px * head.scale
     centre = (side_px * (0.5 + head.centre_mm[0] / 4000.0), side_px * (0.5 + head.centre_mm[1] / 4000.0))
     return weak_view(head.rotation if rotation is None else rotation, scale, centre)
 
 
-def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float) -> Picture:
+def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float) -> Image:
     """Return a wall of soft colours with shapes out of focus before it and a fine texture."""
     width, height = size
     small = (max(width // 4, 8), max(height // 4, 8))
     grey = rng.uniform(50, 200) + rng.normal(0, 34, (4, 5, 1)) + rng.normal(0, 9, 3) + rng.normal(0, 5, (4, 5, 3))
-    canvas: Picture = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), small, interpolation=cv2.INTER_CUBIC)
+    canvas: Image = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), small, interpolation=cv2.INTER_CUBIC)
     for _ in range(round(9 * clutter)):
         x, y = int(rng.integers(small[0])), int(rng.integers(small[1]))
         dx, dy = int(rng.integers(2, 2 + small[0] // 3)), int(rng.integers(2, 2 + small[1] // 2))
@@ -216,11 +216,11 @@ def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float)
     return _add_noise(canvas, "texture", 4.0 * clutter, rng)
 
 
-def _add_noise(canvas: Picture, kind: str, amplitude: float, rng: np.random.Generator) -> Picture:
+def _add_noise(canvas: Image, kind: str, amplitude: float, rng: np.random.Generator) -> Image:
     height, width = canvas.shape[:2]
     tile = _noise_tile(kind, width, height, round(10 * amplitude))
     x, y = rng.integers(0, _TILE_MARGIN_PX, 2)
-    noisy: Picture = cv2.add(canvas, tile[y : y + height, x : x + width], dtype=cv2.CV_8U)
+    noisy: Image = cv2.add(canvas, tile[y : y + height, x : x + width], dtype=cv2.CV_8U)
     return noisy
 
 
@@ -286,7 +286,7 @@ def pose_para(pose: Pose, view: View, height_px: int) -> Array:
 
 
 def crop_box(points_px: Array, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """Return roi (1, 4): where the picture was cut from a larger photo, which it may leave."""
+    """Return roi (1, 4): where the image was cut from a larger photo, which it may leave."""
     side = int(rng.integers(300, 900))
     x, y = (points_px[:2].mean(axis=1) * rng.uniform(-0.8, 1.5, 2)).astype(int)
     return np.array([[x, y, x + side, y + side]], dtype=np.int16)

@@ -15,7 +15,7 @@ from ubhpd.raw.image_files import (
     HEAD_BYTES,
     TAIL_BYTES,
     HeaderTooShort,
-    PictureError,
+    ImageError,
     Size,
     decode,
     decode_fault,
@@ -32,9 +32,9 @@ def noise(width, height, mode="RGB"):
     return Image.fromarray(np.random.default_rng(width).integers(0, 255, shape, dtype=np.uint8))
 
 
-def encoded(picture, kind, **options):
+def encoded(image, kind, **options):
     out = io.BytesIO()
-    picture.save(out, kind, **options)
+    image.save(out, kind, **options)
     return out.getvalue()
 
 
@@ -80,13 +80,13 @@ def test_size_is_that_of_pillow_and_opencv(size, kind, options):
 
 
 @small
-def test_every_kind_of_small_picture_is_read_and_whole(data):
+def test_every_kind_of_small_image_is_read_and_whole(data):
     assert size_from_header(data) == Size(23, 17)
     assert decode_fault(data) is None
     assert has_end(data, data[-TAIL_BYTES:])
 
 
-def test_a_turned_picture_keeps_the_size_of_its_header():
+def test_a_turned_image_keeps_the_size_of_its_header():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to show
     data = encoded(noise(30, 20), "JPEG", exif=exif)
@@ -118,16 +118,16 @@ def test_fill_bytes_before_a_marker_are_skipped(count):
 
 
 @small
-def test_a_cut_picture_never_has_a_wrong_size_and_never_an_end(data):
+def test_a_cut_image_never_has_a_wrong_size_and_never_an_end(data):
     for length in range(len(data)):
-        with suppress(HeaderTooShort, PictureError):
+        with suppress(HeaderTooShort, ImageError):
             assert size_from_header(data[:length]) == Size(23, 17)
         thumbnail_ends_here = data is SMALL["thumbnail"] and data[:length].endswith(JPEG_END)
         assert not has_end(data[:length], data[:length][-TAIL_BYTES:]) or thumbnail_ends_here
 
 
 @small
-def test_a_cut_picture_is_always_found_by_decoding(data):
+def test_a_cut_image_is_always_found_by_decoding(data):
     for length in range(len(data)):
         assert decode_fault(data[:length]), length
 
@@ -177,7 +177,7 @@ def test_any_changed_byte_of_a_png_is_found_by_decoding(name):
 
 
 @small
-def test_damaged_pictures_never_raise_anything_else(data):
+def test_damaged_images_never_raise_anything_else(data):
     rng = np.random.default_rng(5)
     for _ in range(150):
         damaged = bytearray(data)
@@ -194,14 +194,14 @@ def test_bytes_after_the_end_are_no_end_but_no_fault_either():
 
 
 @pytest.mark.parametrize("size", [(65_000, 65_000), (40_000, 40_000)])
-def test_a_small_file_that_states_a_gigantic_picture_is_a_fault_not_a_crash(size):
+def test_a_small_file_that_states_a_gigantic_image_is_a_fault_not_a_crash(size):
     assert size_from_header(png(*size)) == size
     assert decode_fault(png(*size))
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (65_501, 5), (5, 65_501), (2**31, 2**31)])
 def test_an_impossible_size_is_refused(width, height):
-    with pytest.raises(PictureError, match="impossible size"):
+    with pytest.raises(ImageError, match="impossible size"):
         size_from_header(png(width, height))
     assert "impossible size" in decode_fault(png(width, height))
 
@@ -224,8 +224,8 @@ def test_an_impossible_size_is_refused(width, height):
         (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dJHDR" + bytes(20), "IHDR"),
     ],
 )
-def test_what_is_no_picture_is_named(data, reason):
-    with pytest.raises(PictureError, match=reason):
+def test_what_is_no_image_is_named(data, reason):
+    with pytest.raises(ImageError, match=reason):
         size_from_header(data)
     assert reason in decode_fault(data)
 
@@ -237,7 +237,7 @@ def test_what_is_no_picture_is_named(data, reason):
 def test_random_bytes_give_a_possible_size_or_one_of_the_two_errors(start, rest):
     try:
         size = size_from_header(start + rest)
-    except (HeaderTooShort, PictureError):
+    except (HeaderTooShort, ImageError):
         return
     assert 0 < size.width <= 65_535
     assert 0 < size.height <= 65_535
