@@ -369,7 +369,7 @@ def test_legacy_boxes_of_the_real_files_are_those_of_the_published_code():
             moved.append(clean[0] - found[0])
         else:
             assert found == clean
-    assert len(records) == 403 and with_hidden == 328  # of the 2,000, 1,718
+    assert (len(records), with_hidden) == (2000, 1718)
     assert np.median(moved) > 100
 
 
