@@ -1,9 +1,13 @@
 """What every network in baselines/ is put through: a batch of heads to learn by heart, gradients, a mirror."""
 
+from itertools import islice
+
 import torch
 
 from ubhpd.nn.contract import Target
 from ubhpd.nn.outputs import matrix_from_euler
+
+STEADY = 5
 
 
 def batch(network, recipe, n=16, seed=0, spread_deg=60.0):
@@ -41,16 +45,39 @@ def check_gradients(network, inputs, target):
     return {name: float(term.detach()) for name, term in terms.items()}
 
 
-def learn_by_heart(network, inputs, target, steps, lr=1e-3):
-    """Train on one batch; return loss and mean geodesic error in degrees before and after, in training mode."""
+def training(network, inputs, target, lr=1e-3):
+    """Train on one batch without end; yield loss and mean geodesic error in degrees before every step."""
     network.train()
     optimiser = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=lr)
-    history = []
-    for _ in range(steps + 1):
+    while True:
         output = network(inputs)
         loss = sum(network.loss(output, target).values())
-        history.append((float(loss.detach()), mean_error_deg(network, output, target)))
+        yield float(loss.detach()), mean_error_deg(network, output, target)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+
+def learn_by_heart(network, inputs, target, steps, lr=1e-3):
+    """Train on one batch; return loss and mean geodesic error in degrees before and after, in training mode."""
+    history = list(islice(training(network, inputs, target, lr), steps + 1))
     return history[0], history[-1]
+
+
+def check_learns_by_heart(network, inputs, target, steps, lr=1e-3, *, loss_divided_by, error_deg=5.0):
+    """Assert that a network memorises one batch; return its loss and mean error in degrees before training.
+
+    Training ends when the loss is below the first loss divided by `loss_divided_by`, and the error below `error_deg`,
+    at STEADY steps in a row. The number of steps that this takes depends on the rounding of the processor's kernels,
+    so `steps`, after which the check fails, is at least twice the largest number seen on any of them.
+    """
+    history = []
+    for loss, error in islice(training(network, inputs, target, lr), steps + 1):
+        history.append((loss, error))
+        loss_limit = history[0][0] / loss_divided_by
+        if all(loss < loss_limit and error < error_deg for loss, error in history[-STEADY:]):
+            return history[0]
+    raise AssertionError(
+        f"after {steps} steps the loss is {loss:.3g} and the error {error:.2f} degrees; they must be "
+        f"below {loss_limit:.3g} and {error_deg:g} degrees at {STEADY} steps in a row"
+    )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network_checks import batch, check_gradients, learn_by_heart
+from network_checks import batch, check_gradients, check_learns_by_heart
 
 from ubhpd.baselines import dadl
 from ubhpd.baselines.dadl import Config, Network, soft_labels
@@ -160,9 +160,7 @@ def test_learns_16_heads_by_heart():
     config = Config(**SMALL)
     network = Network(config)
     inputs, truth = batch(network, dadl.input_recipe(config))
-    (loss, _), (last, error_deg) = learn_by_heart(network, inputs, truth, steps=25, lr=2e-3)
-    assert last < loss / 50
-    assert error_deg < 5
+    check_learns_by_heart(network, inputs, truth, steps=75, lr=2e-3, loss_divided_by=50)
 
 
 @pytest.mark.slow
@@ -172,9 +170,7 @@ def test_resnet18_learns_16_heads_by_heart(name):
     config = Config(**dadl.MODELS[name] | {"backbone": "resnet18", "size": 32})
     network = Network(config)
     inputs, truth = batch(network, dadl.input_recipe(config))
-    (loss, _), (last, error_deg) = learn_by_heart(network, inputs, truth, steps=120)
-    assert last < loss / 50
-    assert error_deg < 5
+    check_learns_by_heart(network, inputs, truth, steps=200, loss_divided_by=50)
 
 
 @pytest.mark.parametrize("spoiled", [-99.0, 98.999])
