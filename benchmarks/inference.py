@@ -214,10 +214,11 @@ def time_manifest(heads: int, rounds: int) -> Iterator[Row]:
             if len(tables[0]) != len(tables[1]):
                 raise SystemExit(f"the contenders disagree on the number of heads: {[len(t) for t in tables]}")
             yield {
-                "model": name, "heads": len(tables[0]),
+                "model": name,
+                "heads": len(tables[0]),
                 "heads_per_second": {k: len(tables[0]) / statistics.median(t) for k, t in times.items()},
                 "loop_over_predict": ratio(times, "loop", "predict"),
-            }  # fmt: skip
+            }
 
 
 def usual_loop(weights: Path, rows: list[Row], root: Path, out: Path) -> int:
@@ -244,12 +245,13 @@ def page(results: dict[str, Any]) -> str:
     lines = ["# Inference", "", results["machine"], *([results["gpu"], ""] if results["gpu"] else [""])]
     if rows := results.get("networks"):
         lines += [
-            "## The networks", "",
+            "## The networks",
+            "",
             "Random weights, crops in memory in, poses in memory out. A multiplication and an addition are two FLOPs.",
             "",
             "| model | the same layers | size | parameters | GFLOPs | device | way | batch | ms a head | heads a s |",
             "|---|---|---:|---:|---:|---|---|---:|---:|---:|",
-        ]  # fmt: skip
+        ]
         lines += [
             f"| `{r['model']}` | {', '.join(r['same'])} | {r['size']} | {r['parameters']:,} | {r['flops'] / 1e9:.3g} "
             f"| {r['device']} | {r['way']} | {r['batch']} | {r['ms_per_head']:,.3g} | {1e3 / r['ms_per_head']:,.0f} |"
@@ -257,11 +259,13 @@ def page(results: dict[str, Any]) -> str:
         ]
     if rows := results.get("onnx"):
         lines += [
-            "", "## FSA-Net in torch and in onnxruntime", "",
+            "",
+            "## FSA-Net in torch and in onnxruntime",
+            "",
             "| model | threads | batch | torch ms | `predict` ms | onnxruntime ms | torch / onnxruntime "
             "| `predict` / onnxruntime | largest difference, degrees |",
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
-        ]  # fmt: skip
+        ]
         lines += [
             f"| `{r['model']}` | {r['threads']} | {r['batch']} | {r['ms']['eager']:.2f} | {r['ms']['predict']:.2f} "
             f"| {r['ms']['onnx']:.2f} | {r['eager_over_onnx']:.2f} | {r['predict_over_onnx']:.2f} "
@@ -271,10 +275,12 @@ def page(results: dict[str, Any]) -> str:
         lines += ["", GAP]
     if rows := results.get("manifest"):
         lines += [
-            "", "## A manifest of images to a prediction file", "",
+            "",
+            "## A manifest of images to a prediction file",
+            "",
             "| model | heads | usual loop, heads a second | `ubhpd predict`, heads a second | times faster |",
             "|---|---:|---:|---:|---:|",
-        ]  # fmt: skip
+        ]
         lines += [
             f"| `{r['model']}` | {r['heads']:,} | {r['heads_per_second']['loop']:,.0f} "
             f"| {r['heads_per_second']['predict']:,.0f} | {r['loop_over_predict']:.2f} |"
@@ -293,9 +299,10 @@ def main() -> None:
     chosen = arguments.parse_args()
     gpu = f"GPU: {torch.cuda.get_device_name()}." if torch.cuda.is_available() else ""
     results: dict[str, Any] = {
-        "machine": describe_machine("torch", "onnxruntime", "opencv-python-headless", "pillow"), "gpu": gpu,
+        "machine": describe_machine("torch", "onnxruntime", "opencv-python-headless", "pillow"),
+        "gpu": gpu,
         "speeds": {name: asdict(speed) for name, speed in WAYS.items()},
-    }  # fmt: skip
+    }
     before = chosen.out / "inference.json"
     kept = json.loads(before.read_text()) if before.exists() else {}
     if kept.get("machine") == results["machine"] and kept["gpu"] == gpu:

@@ -123,8 +123,9 @@ def taken_turn(contender: Contender, seconds: float, device: torch.device) -> Tu
     return Turn(steps * contender.heads / taken, share)
 
 
-def all_turns(contenders: dict[str, Contender], rounds: int, seconds: float, device: torch.device
-              ) -> dict[str, list[Turn]]:  # fmt: skip
+def all_turns(
+    contenders: dict[str, Contender], rounds: int, seconds: float, device: torch.device
+) -> dict[str, list[Turn]]:
     """Return the turns of each contender, the first of a round another each time."""
     for contender in contenders.values():  # also starts processes before threads, and compiles
         taken_turn(contender, 0.0, device)

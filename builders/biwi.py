@@ -53,8 +53,7 @@ hpdb/
     rgb.cal  depth.cal
     frame_00003_rgb.png  frame_00003_depth.bin  frame_00003_pose.txt
 """
-_PEOPLE = ("F01 F02 F03 F04 F05 F06 M01 M02 M03 M04 M05 M06 "
-           "M07 M08 F03 M09 M10 F05 M11 M12 F02 M01 M13 M14")  # fmt: skip
+_PEOPLE = "F01 F02 F03 F04 F05 F06 M01 M02 M03 M04 M05 M06 M07 M08 F03 M09 M10 F05 M11 M12 F02 M01 M13 M14"
 SUBJECTS: dict[str, str] = {f"{n:02d}": person for n, person in enumerate(_PEOPLE.split(), start=1)}
 _FRAMES = (499, 511, 730, 744, 946, 542, 745, 772, 882, 726, 572, 732,
            485, 797, 654, 914, 395, 614, 502, 556, 634, 665, 569, 492)  # fmt: skip

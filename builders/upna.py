@@ -263,4 +263,4 @@ _CANDIDATES: tuple[Convention, ...] = (
         for axes, (p, y, r) in product(permutations("XYZ"), product((1, -1), repeat=3))
         if (c := replace(_CONVENTION, axes="".join(axes), sign_pitch=p, sign_yaw=y, sign_roll=r)) != _CONVENTION
     ),
-)  # fmt: skip
+)

@@ -29,8 +29,10 @@ from ubhpd.metrics._arrays import Array, Statistics, bin_tables, binned, divide,
 NAME = "balanced"
 TITLE = "Balanced errors"
 UNIT = "degrees"
-PAPER = "Ren et al., CVPR 2022; Schwarz et al. (DriveAHead), CVPRW 2017; Roth and Gavrila (DD-Pose), IV 2019; " \
-    "Yang et al., ICML 2021"  # fmt: skip
+PAPER = (
+    "Ren et al., CVPR 2022; Schwarz et al. (DriveAHead), CVPRW 2017; Roth and Gavrila (DD-Pose), IV 2019; "
+    "Yang et al., ICML 2021"
+)
 SCORES = {
     "balanced_mae": "mean of the per-bin MAE over non-empty bins",
     "bmae": "mean geodesic error over rings of 5 degrees from frontal, up to 75",

@@ -182,7 +182,7 @@ WRONG = {
         {},
         "frame_index goes from",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)

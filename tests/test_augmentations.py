@@ -399,8 +399,9 @@ def test_every_name_that_a_training_recipe_has_exists():
             ]
             known = {n.targets[0].id: n.value for n in tree.body if isinstance(n, ast.Assign)
                      and isinstance(n.targets[0], ast.Name)}  # fmt: skip
-            values = of_calls + [known[n.id] for v in of_calls for n in ast.walk(v)
-                                 if isinstance(n, ast.Name) and n.id in known]  # fmt: skip
+            values = of_calls + [
+                known[n.id] for v in of_calls for n in ast.walk(v) if isinstance(n, ast.Name) and n.id in known
+            ]
             for value in values:
                 items = value.values if isinstance(value, ast.Dict) else [value]
                 found |= {c.value for i in items for c in ast.walk(i) if isinstance(c, ast.Constant)}

@@ -141,8 +141,9 @@ def test_a_short_name_passes_over_what_the_data_does_not_have(data, tmp_path):
 def test_a_geometric_method_has_one_run_and_a_network_one_per_seed(data, tmp_path):
     request = BenchRequest(("mean_pose", NETWORK), ("1",), data, tmp_path, seeds=(3, 1))
     found = [(r.model, r.protocol_id[-5:], r.seed) for r in runs_of(request)]
-    assert found == [(m, p, s) for p in ("_1969", "15678")
-                     for m, s in (("mean_pose", None), (NETWORK, 3), (NETWORK, 1))]  # fmt: skip
+    assert found == [
+        (m, p, s) for p in ("_1969", "15678") for m, s in (("mean_pose", None), (NETWORK, 3), (NETWORK, 1))
+    ]
 
 
 @pytest.mark.parametrize(
@@ -303,8 +304,9 @@ def test_the_commands_go_from_a_build_to_a_page(data, tmp_path, ubhpd):
     ],
 )
 def test_the_command_says_what_is_wrong(data, tmp_path, ubhpd, extra, code, said):
-    found, out, err = ubhpd("bench", "--models", "mean_pose", "--protocols", "1", "--data", data, "--out",
-                            tmp_path / "r", "--quiet", *extra)  # fmt: skip
+    found, out, err = ubhpd(
+        "bench", "--models", "mean_pose", "--protocols", "1", "--data", data, "--out", tmp_path / "r", "--quiet", *extra
+    )
     assert (found, out) == (code, "") and said in err and "Traceback" not in err
 
 

@@ -187,9 +187,11 @@ def test_a_missing_file_costs_its_heads(kind: Kind, tmp_path: Path, tmp_path_fac
     (copy / kind.path).unlink()
     after = read_all(kind.dataset, copy, **options)
     expected = {
-        "biwi-depth.bin": None, "biwi-cal": None, "300wlp-pts.mat": None,  # optional
+        "biwi-depth.bin": None,
+        "biwi-cal": None,
+        "300wlp-pts.mat": None,  # optional
         "synhead-png": "frame_count_mismatch",
-    }  # fmt: skip
+    }
     key = f"{kind.dataset}-{Path(kind.path).name.rpartition('_')[2]}".replace("rgb.cal", "cal").replace("1.png", "png")
     imaged = kind.path.endswith((".jpg", ".png", ".mp4"))
     reason = expected.get(key, "missing_image" if imaged else "missing_label")

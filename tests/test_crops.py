@@ -47,9 +47,11 @@ MIDDLE = {
     "none": (0, 0, 450, 450),
 }
 SAME = {
-    "osggnet": "fsanet-0.6", "osggnet-biwi": "fsanet-0.4", "6drepnet-biwi": "fsanet-0.4",
+    "osggnet": "fsanet-0.6",
+    "osggnet-biwi": "fsanet-0.4",
+    "6drepnet-biwi": "fsanet-0.4",
     "6drepnet-aflw2000": "hopenet-aflw2000",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted({*MIDDLE, *SAME}))
@@ -281,8 +283,9 @@ def test_fsanet_pixels_are_those_of_its_script(face_image):
     np.testing.assert_array_equal(crop(face_image, box, RECIPES["fsanet-0.4"]), wanted)
 
 
-@pytest.mark.parametrize(("name", "resize", "keep"), [("hopenet", 240, 224), ("hopenet-aflw2000", 224, 224),
-                                                      ("6drepnet-aflw2000", 256, 224)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "resize", "keep"), [("hopenet", 240, 224), ("hopenet-aflw2000", 224, 224), ("6drepnet-aflw2000", 256, 224)]
+)
 def test_hopenet_geometry_is_that_of_torchvision(name, resize, keep, face_image):
     pillow = pytest.importorskip("PIL.Image")
     image = pillow.fromarray(face_image[:, :, ::-1])
@@ -316,9 +319,11 @@ def exact_mean(face_image, size):
     def weights(n):
         edges = np.arange(size + 1) * (n / size)
         return np.array(
-            [np.clip(np.minimum(np.arange(n) + 1, b) - np.maximum(np.arange(n), a), 0, None) / (b - a)
-             for a, b in itertools.pairwise(edges)]
-        )  # fmt: skip
+            [
+                np.clip(np.minimum(np.arange(n) + 1, b) - np.maximum(np.arange(n), a), 0, None) / (b - a)
+                for a, b in itertools.pairwise(edges)
+            ]
+        )
 
     down, across = weights(face_image.shape[0]), weights(face_image.shape[1])
     return np.stack([down @ face_image[:, :, c].astype(float) @ across.T for c in range(3)], axis=-1)

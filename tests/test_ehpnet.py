@@ -299,7 +299,8 @@ def test_the_crop_is_the_papers_square():
         grown = abs(w - h) // 2
         across, down = (grown, 0) if w < h else (0, grown)
         wanted = np.array([x - across, y - down, x + w + across, y + h + down])
-        found = np.array(crop_box({"bbox_xyxy": (x, y, x + w, y + h), "image_width": 450, "image_height": 450},
-                                  RECIPES["ehpnet"]))  # fmt: skip
+        found = np.array(
+            crop_box({"bbox_xyxy": (x, y, x + w, y + h), "image_width": 450, "image_height": 450}, RECIPES["ehpnet"])
+        )
         assert found[2] - found[0] == found[3] - found[1] == max(w, h)
         assert np.abs(found - wanted).max() <= (w - h) % 2

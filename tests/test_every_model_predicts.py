@@ -36,8 +36,9 @@ def test_it_predicts_from_the_command_line(card, built, tmp_path, ubhpd):
         options = [text for key, value in SMALL.items() if key in known for text in ("-O", f"{key}={value}")]
         code, _, err = ubhpd("weights", "init", "--model", card.name, "--out", weights, *options)
     else:
-        code, _, err = ubhpd("weights", "fit", "--model", card.name, "--manifest", built / "pool.parquet",
-                             "--out", weights)  # fmt: skip
+        code, _, err = ubhpd(
+            "weights", "fit", "--model", card.name, "--manifest", built / "pool.parquet", "--out", weights
+        )
     assert code == 0, err
     code, _, err = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
                          "--out", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip

@@ -283,8 +283,9 @@ def command(capsys, *arguments):
 
 
 def test_the_command(built, rows, tmp_path, capsys):
-    code, out, err = command(capsys, built, "--format", "h5", "--recipe", "fsanet-0.6", "--split", "train",
-                             "--out", tmp_path / "o")  # fmt: skip
+    code, out, err = command(
+        capsys, built, "--format", "h5", "--recipe", "fsanet-0.6", "--split", "train", "--out", tmp_path / "o"
+    )
     count = sum(r["split"] == "train" for r in rows)
     assert code == 0 and f"h5: {count} train heads, recipe fsanet-0.6 at 64 px" in out
     assert "Takes about" in err and f"to {tmp_path / 'o'}" in out

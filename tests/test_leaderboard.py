@@ -153,9 +153,7 @@ def test_imported_weights_and_partial_coverage_are_shown_but_not_ranked():
 
 def test_without_predictions_a_tie_is_told_by_the_interval_of_the_first():
     (table,) = tables(result("a", 5.0), result("b", 5.1), result("c", 5.3))  # of the first: 4.8 to 5.2
-    assert [(e.standing, e.told_by) for e in table.methods] == [
-        ("winner", ""), ("tied", "interval"), ("", "interval"),
-    ]  # fmt: skip
+    assert [(e.standing, e.told_by) for e in table.methods] == [("winner", ""), ("tied", "interval"), ("", "interval")]
 
 
 def test_with_predictions_a_tie_is_told_by_pairs(tmp_path):

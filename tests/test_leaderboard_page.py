@@ -122,8 +122,9 @@ def test_the_menu_shows_one_protocol_and_a_link_shows_all_again(page):
 
 @pytest.mark.parametrize("width", [1400, 420])
 def test_the_table_scrolls_and_the_page_does_not(page, width):
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                         {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False})  # fmt: skip
+    page.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
     try:
         wide, inner = page.execute_script(
             "const w = document.querySelector('.wide'); return [document.documentElement, w].map((e) => "

@@ -163,8 +163,9 @@ def test_a_head_that_cannot_be_read_is_named_and_the_others_stay(built, weights,
     images = sorted(p for p in broken.rglob("*.jpg") if "300W_LP" in str(p) or "300w" in str(p).lower())
     images[0].write_bytes(images[0].read_bytes()[:700])
     images[1].unlink()
-    code, out, _ = ubhpd("predict", "--weights", weights, "--manifest", tmp_path / "out/pool.parquet",
-                         "--out", tmp_path / "p.csv")  # fmt: skip
+    code, out, _ = ubhpd(
+        "predict", "--weights", weights, "--manifest", tmp_path / "out/pool.parquet", "--out", tmp_path / "p.csv"
+    )
     problems = table(tmp_path / "p.problems.csv")
     assert code == 1 and "2 left out" in out
     assert "does not decode" in problems[0]["reason"] and "cannot be read" in problems[1]["reason"]
@@ -255,7 +256,9 @@ def test_a_folder_of_images(folder, weights, tmp_path, ubhpd):
     found = table(tmp_path / "p.csv")
     assert code == 1
     assert [(r["sample_id"], r["x0"], r["x1"], r["y1"]) for r in found] == [
-        ("a.png", "0.0", "80.0", "90.0"), ("b/c.png", "0.0", "80.0", "90.0")]  # fmt: skip
+        ("a.png", "0.0", "80.0", "90.0"),
+        ("b/c.png", "0.0", "80.0", "90.0"),
+    ]
     assert [p["sample_id"] for p in table(tmp_path / "p.problems.csv")] == ["no.jpg"]
     assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a.png.jpg", "b_c.png.jpg"]
 
@@ -269,8 +272,9 @@ def test_an_image_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
 
 def test_a_video_is_judged_frame_by_frame(built, weights, tmp_path, ubhpd):
     video = next((built.parent / "raw").rglob("*.mp4"))
-    code, _, _ = ubhpd("predict", "--weights", weights, "--video", video, "--detector", "none",
-                       "--out", tmp_path / "p.csv")  # fmt: skip
+    code, _, _ = ubhpd(
+        "predict", "--weights", weights, "--video", video, "--detector", "none", "--out", tmp_path / "p.csv"
+    )
     assert code == 0
     assert [r["frame_index"] for r in table(tmp_path / "p.csv")] == ["0", "1", "2"]
 
@@ -326,8 +330,9 @@ def test_a_split_that_is_not_there(built, split, sentence):
 
 def test_a_folder_that_cannot_be_written_to_is_one_sentence(built, weights, tmp_path, ubhpd):
     (tmp_path / "file").write_text("")
-    code, _, err = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
-                         "--out", tmp_path / "file/p.csv")  # fmt: skip
+    code, _, err = ubhpd(
+        "predict", "--weights", weights, "--manifest", built / "pool.parquet", "--out", tmp_path / "file/p.csv"
+    )
     assert code == 2 and "make room or name another --out" in err and err.count("\n") == 1
 
 

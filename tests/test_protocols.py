@@ -130,8 +130,9 @@ def small():
 def written(content, path, extra=()):
     """Write a table as a manifest, the columns it lacks null."""
     columns = (*COLUMNS, *extra)
-    cells = [content.column(c.name) if c.name in content.column_names else pa.nulls(len(content), c.type)
-             for c in columns]  # fmt: skip
+    cells = [
+        content.column(c.name) if c.name in content.column_names else pa.nulls(len(content), c.type) for c in columns
+    ]
     cells = [c.cast(k.type) if isinstance(c, pa.ChunkedArray) else c for c, k in zip(cells, columns)]
     manifest.write_parquet([pa.table(cells, names=[c.name for c in columns])], path, columns)
 
@@ -380,7 +381,7 @@ def test_what_is_refused(small, folder, tmp_path):
         (("upna_subjects", small["pool"].drop_columns(["subject_id"])), "has no column 'subject_id'"),
         (("upna_subjects", tmp_path / "nowhere"), "Cannot open"),
         (("biwi_16_8_drawn", folder, None, -1), "The seed is -1"),
-    ]  # fmt: skip
+    ]
     for arguments, message in cases:
         with pytest.raises(UbhpdError, match=message) as caught:
             resolve(*arguments)

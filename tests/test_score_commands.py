@@ -165,8 +165,9 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(files, arguments, said):
 
 def test_compare_sees_the_better_of_two(files):
     better = files["true"] + 0.5 * (files["predicted"] - files["true"])
-    other = write_csv(files["dir"] / "b.csv", better[::-1], files["true"][::-1],
-                      ids=[f"set/{i:05d}" for i in range(119, -1, -1)])  # fmt: skip
+    other = write_csv(
+        files["dir"] / "b.csv", better[::-1], files["true"][::-1], ids=[f"set/{i:05d}" for i in range(119, -1, -1)]
+    )
     run = CliRunner().invoke(root, ["compare", str(files["own"]), str(other)])
     assert run.exit_code == 0 and "MAE: the second is lower by" in run.output
     run = CliRunner().invoke(root, ["compare", str(files["own"]), str(other), "--json"])

@@ -146,6 +146,7 @@ def test_fill_of_a_full_pool_writes_nothing(ubhpd, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "ubhpd.synth.synthesize._real_poses", lambda pool: np.repeat(np.arange(-84, 90, 12.0), 3).reshape(-1, 3)
     )
-    code, text, _ = ubhpd("synth", "--fill", "rare", "--pool", tmp_path / "built/pool.parquet", "--out",
-                          tmp_path / "rare", "--per-bin", 1)  # fmt: skip
+    code, text, _ = ubhpd(
+        "synth", "--fill", "rare", "--pool", tmp_path / "built/pool.parquet", "--out", tmp_path / "rare", "--per-bin", 1
+    )
     assert code == 0 and "drew 0" in text and not (tmp_path / "rare").exists()

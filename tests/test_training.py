@@ -238,8 +238,9 @@ def test_one_person_alone_leaves_nobody_to_validate_on(built):
 def test_heads_beyond_the_recipes_angle_are_left_out_and_counted(built, whole):
     table = manifest.read(built / "pool.parquet").to_pylist()
     side = set(resolve(PROTOCOL, built).train)
-    within = [r for r in table if r["sample_id"] in side
-              and max(abs(r[f"{a}_deg"]) for a in ("yaw", "pitch", "roll")) < 50]  # fmt: skip
+    within = [
+        r for r in table if r["sample_id"] in side and max(abs(r[f"{a}_deg"]) for a in ("yaw", "pitch", "roll")) < 50
+    ]
     assert whole.heads + whole.validation_heads == len(within) < len(side)
     assert any("50 degrees or more" in w for w in whole.warnings)
 

@@ -41,9 +41,7 @@ def test_joint_weights_by_hand():
 
 def test_drawing_by_joint_weights_takes_every_cell_equally_often():
     angles = np.array([[0, 0, 0]] * 90 + [[30, 0, 0]] * 9 + [[0, 40, 0]], dtype=float)
-    drawn = np.concatenate(
-        [Order(np.arange(100), 100, 0, sampling_weights(angles)).batch(e, 0) for e in range(60)]
-    )  # fmt: skip
+    drawn = np.concatenate([Order(np.arange(100), 100, 0, sampling_weights(angles)).batch(e, 0) for e in range(60)])
     counts = np.bincount(np.repeat([0, 1, 2], [90, 9, 1])[drawn])
     assert np.allclose(counts / counts.sum(), 1 / 3, atol=0.02)
 
@@ -154,8 +152,10 @@ def test_the_optimiser_takes_torchs_own_step(kind):
     set_learning_rate(own, 0.01)
     more = {"momentum": 0.9, "nesterov": True} if is_sgd else {}
     named = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[kind]
-    others = [named(p, lr, weight_decay=0.1, **more) for p, lr in
-              ((twin.layer.parameters(), 0.01), (twin.other.parameters(), 0.05))]  # fmt: skip
+    others = [
+        named(p, lr, weight_decay=0.1, **more)
+        for p, lr in ((twin.layer.parameters(), 0.01), (twin.other.parameters(), 0.05))
+    ]
     for _ in range(3):
         for net in (network, twin):
             net.zero_grad()
@@ -248,7 +248,8 @@ def test_every_head_comes_once_an_epoch_in_another_order():
     epochs = [np.concatenate([order.batch(e, s) for s in range(order.steps)]) for e in range(2)]
     assert order.steps == 3 and all(sorted(e) == list(range(100, 112)) for e in epochs)
     assert list(epochs[0]) != list(epochs[1]) and list(epochs[0]) == list(
-        np.concatenate([Order(np.arange(100, 112), 4, 3).batch(0, s) for s in range(3)]))  # fmt: skip
+        np.concatenate([Order(np.arange(100, 112), 4, 3).batch(0, s) for s in range(3)])
+    )
     assert (Order(np.arange(11), 4, 0).steps, Order(np.arange(3), 4, 0).batch_size) == (2, 3)
     with pytest.raises(UbhpdError, match="divided among 3 processes"):
         Order(np.arange(11), 4, 0, parts=3)
@@ -357,8 +358,10 @@ def test_the_cache_holds_what_the_recipe_cuts(plan, built, tmp_path):
 
 def test_the_cache_is_cut_once_and_named_by_what_decides_it(plan, built, tmp_path, monkeypatch):
     first = cut(plan, built, tmp_path)
-    keys = {crop_cache.key_of(plan, r) for r in
-            (SEES, replace(SEES, size=24), replace(SEES, colour="BGR"), replace(SEES, crop="hopenet"))}  # fmt: skip
+    keys = {
+        crop_cache.key_of(plan, r)
+        for r in (SEES, replace(SEES, size=24), replace(SEES, colour="BGR"), replace(SEES, crop="hopenet"))
+    }
     keys.add(crop_cache.key_of(replace(plan, box=plan.box + 1), SEES))
     assert len(keys) == 5
     monkeypatch.setattr("ubhpd.training.crop_cache.ManifestSource", None)

@@ -208,9 +208,11 @@ def test_a_larger_size_than_the_pool_is_reduced_and_said(data, tmp_path, capsys)
 def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
     biwi_writer.write(tmp_path / "raw", poses={1: [(0.0, 0.0, 0.0)] * 12}, with_depth=False)
     made = run(
-        BuildConfig(("biwi",), tmp_path / "o", str(tmp_path / "raw")), UnbiasedConfig(small(size=10)), Engine(),
+        BuildConfig(("biwi",), tmp_path / "o", str(tmp_path / "raw")),
+        UnbiasedConfig(small(size=10)),
+        Engine(),
         Progress(show=False),
-    )  # fmt: skip
+    )
     assert made.unbiased.sampling.size == 10
     assert np.isclose(made.unbiased.sampling.reached, made.unbiased.sampling.floor, atol=0.05)
 

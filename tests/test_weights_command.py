@@ -144,7 +144,9 @@ def test_names_in_keras_files_are_the_last_two_parts_where_these_are_unique(tmp_
     two = {"left/dense_1/kernel": np.ones(2), "right/dense_1/kernel": np.zeros(2)}
     assert set(importing.read(write_keras(tmp_path / "b.h5", two))) == set(two)
     assert set(importing.read(write_keras(tmp_path / "c.h5", {"x/y": np.ones(1)}, group="a/b"))) == {
-        "x/y", "optimizer_weights/iterations"}  # fmt: skip
+        "x/y",
+        "optimizer_weights/iterations",
+    }
 
 
 def test_tensors_of_several_files_are_told_apart(tmp_path):

@@ -101,20 +101,22 @@ def result_of(
     paths = Paths.of(run, request.out)
     found = entries.weights_of(run, sides, request, progress, say)
     predicted = predict_request(
-        Request(found.path, paths.predictions, run.model, test_manifest, device=request.device,
-                threads=request.workers),
+        Request(
+            found.path, paths.predictions, run.model, test_manifest, device=request.device, threads=request.workers
+        ),
         progress,
-    )  # fmt: skip
+    )
     if not predicted.heads:
         why = predicted.problems[0][1]
         raise UbhpdError(f"{run.model} could judge none of the {sides.test.heads:,} test heads; the first: {why}")
     pair = printed_pair(run.protocol_id)
     options = EvaluationOptions(
         bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(sides.test_rows), INTERVALS.seed),
-        pair=pair, protocol=run.protocol_id,
+        pair=pair,
+        protocol=run.protocol_id,
         frames=str(request.frames) if sides.resolution.protocol.needs_frames else None,
         protocol_seed=request.protocol_seed,
-    )  # fmt: skip
+    )
     evaluation = evaluate(paths.predictions, request.data, options)
     own = card(run.model)
     network = _of_network(found.path, request) if own.kind != "geometric" else _GEOMETRIC
@@ -178,8 +180,9 @@ def _floor(evaluation: Evaluation, sides: Sides) -> Floor:
     known = evaluation.scored.statistics
     constant = score(
         Pairs(answer, true.true_deg, None, true.true_rotation),
-        source_counts=known.get("source_counts"), printed_k=known.get("printed_k"),
-    )  # fmt: skip
+        source_counts=known.get("source_counts"),
+        printed_k=known.get("printed_k"),
+    )
     error = bin_table(constant)["error"]
     return Floor(
         {k: _finite(v) for k, v in constant.scores.items()},

@@ -106,15 +106,17 @@ def _definition_text(own: Protocol) -> str:
         else [f"  heads       {own.train}", f"  divided     {divide.share:.0%} train, by {divide.form}"]
     )
     published = [f"  published   {side}: {p.heads:,} heads" for side, p in own.published.items()]
-    return "\n".join([
-        f"{own.id}, version {own.version}, series {own.series}",
-        f"  {own.sentence}",
-        f"  paper       {own.paper}",
-        *sides,
-        *published,
-        *([f"  note        {own.note}"] if own.note else []),
-        f"  definition  {own.definition_hash}",
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{own.id}, version {own.version}, series {own.series}",
+            f"  {own.sentence}",
+            f"  paper       {own.paper}",
+            *sides,
+            *published,
+            *([f"  note        {own.note}"] if own.note else []),
+            f"  definition  {own.definition_hash}",
+        ]
+    )
 
 
 def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
@@ -127,14 +129,16 @@ def _resolution_text(resolution: Resolution, list_out: Path | None) -> str:
         left_out = [f"{n:,}" for n in (c.refused, c.beyond_max_angle, c.shared)]
         rows.append([side, f"{c.heads:,}", published, *left_out, resolution.hashes[side][:16]])
     seed = "" if resolution.seed is None else f", seed {resolution.seed}"
-    return "\n".join([
-        f"{own.id}, version {own.version}{seed}",
-        table(rows),
-        f"definition {own.definition_hash}",
-        f"list       {resolution.hash}",
-        *(f"warning: {w}" for w in resolution.warnings),
-        *([f"Wrote {list_out}; sha256sum of it gives the hash of the list."] if list_out else []),
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            f"{own.id}, version {own.version}{seed}",
+            table(rows),
+            f"definition {own.definition_hash}",
+            f"list       {resolution.hash}",
+            *(f"warning: {w}" for w in resolution.warnings),
+            *([f"Wrote {list_out}; sha256sum of it gives the hash of the list."] if list_out else []),
+        ]
+    )
 
 
 def _write_list(resolution: Resolution, path: Path) -> None:

@@ -133,8 +133,9 @@ def colour(card: Card, recipe: Recipe) -> str:
     return card.colour or ("BGR" if card.images == "files" else recipe.colour)
 
 
-def expected_bytes(card: Card, config: ExportConfig, recipe: Recipe, size: int | None, heads: Heads,
-                   build: Path) -> int:  # fmt: skip
+def expected_bytes(
+    card: Card, config: ExportConfig, recipe: Recipe, size: int | None, heads: Heads, build: Path
+) -> int:
     """Return about how many bytes the export will take, those of its parts included."""
     if card.images == "none":
         return 500 * len(heads)

@@ -19,11 +19,13 @@ def write(job: Job) -> list[str]:
     names = [*label_names(), "image_path", "frame_index", *_FACE, *_CROP]
     rows = (
         [
-            *labels_of(heads, i), heads.texts["image_path"][i], str(int(heads.frame[i])),
+            *labels_of(heads, i),
+            heads.texts["image_path"][i],
+            str(int(heads.frame[i])),
             *("" if v != v else repr(v) for v in (*heads.face[i].tolist(), *heads.box[i].tolist())),
         ]
         for i in range(len(heads))
-    )  # fmt: skip
+    )
     write_table(names, rows, job.out / FILE)
     job.advance(len(heads))
     return [FILE]

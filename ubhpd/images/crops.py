@@ -100,8 +100,9 @@ def face_boxes(columns: Mapping[str, Any], source: str) -> Floats:
     return boxes
 
 
-def crop(image: Image, box: Sequence[float], recipe: Recipe, size: int | None = None,
-         colour: str | None = None) -> Image:  # fmt: skip
+def crop(
+    image: Image, box: Sequence[float], recipe: Recipe, size: int | None = None, colour: str | None = None
+) -> Image:
     """Return the crop, uint8 (size, size, 3); its own size where neither `size` nor the recipe names one.
 
     Args:
@@ -158,8 +159,10 @@ def _landmark_boxes(columns: Mapping[str, Any], source: str) -> Floats:
             dropped = ~np.where(fewer_y, keep_y, keep_x)
             x[dropped] = y[dropped] = np.nan
         gone = np.isnan(x) | np.isnan(y)
-        low, high = (np.where(gone, np.inf, v).min(axis=1) for v in (x, y)), (
-            np.where(gone, -np.inf, v).max(axis=1) for v in (x, y))  # fmt: skip
+        low, high = (
+            (np.where(gone, np.inf, v).min(axis=1) for v in (x, y)),
+            (np.where(gone, -np.inf, v).max(axis=1) for v in (x, y)),
+        )
         boxes[rows] = np.stack([*low, *high], axis=1)
     return boxes
 

@@ -52,8 +52,9 @@ def largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: (-_area(face), -face.score, face.bbox_xyxy))
 
 
-def keep_apart(boxes_xyxy: npt.ArrayLike, scores: npt.ArrayLike, limit: float, pixel: float = 0.0,
-               over_smaller: bool = False) -> npt.NDArray[np.int64]:  # fmt: skip
+def keep_apart(
+    boxes_xyxy: npt.ArrayLike, scores: npt.ArrayLike, limit: float, pixel: float = 0.0, over_smaller: bool = False
+) -> npt.NDArray[np.int64]:
     """Return the rows of the boxes that survive greedy non-maximum suppression, the surest first.
 
     The surest box stays, all that overlap it by more than `limit` go, and so on with what is left; of equally sure

@@ -56,8 +56,10 @@ class Plan:
         Where the recording begins, its first head stands in for those before it; a head without a recording stands
         for itself. Frames that the manifest left out are passed over.
         """
-        keys = [(d, s) if s else (d, f"\0{i}") for d, s, i in zip(
-            self.texts["dataset"], self.texts["sequence_id"], self.texts["sample_id"], strict=True)]  # fmt: skip
+        keys = [
+            (d, s) if s else (d, f"\0{i}")
+            for d, s, i in zip(self.texts["dataset"], self.texts["sequence_id"], self.texts["sample_id"], strict=True)
+        ]
         number = {key: n for n, key in enumerate(dict.fromkeys(keys))}
         recording = np.array([number[k] for k in keys], dtype=np.int64)
         order = np.lexsort((self.frame, recording))

@@ -58,7 +58,7 @@ class FromPixels(nn.Module):
     its input recipe says, and gives canonical yaw, pitch, roll (n, 3) in degrees, or rotations (n, 3, 3).
 
     A network that sees landmarks gets them unchanged.
-    """  # fmt: skip
+    """
 
     mean: torch.Tensor
     std: torch.Tensor

@@ -337,9 +337,9 @@ def _part(name: str) -> str:
 HTML = "html"
 
 
-def publish(places: Sequence[Path], out: Path, formats: Sequence[str], docs: str | None = None) -> tuple[
-    list[Standing], list[Path]
-]:  # fmt: skip
+def publish(
+    places: Sequence[Path], out: Path, formats: Sequence[str], docs: str | None = None
+) -> tuple[list[Standing], list[Path]]:
     """Write leaderboard.md, .csv, .tex and .html as asked for, and return the tables and the paths.
 
     Args:

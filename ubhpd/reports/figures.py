@@ -354,9 +354,8 @@ def draw_graph(image: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: 
         axes.imshow(image[..., ::-1])
         _add_edges(figure, axes, np.stack([places[first], places[second]], axis=1), weights[first, second])
         axes.plot(
-            *places[known].T, "o", color=BLACK, markerfacecolor="white", markersize=3.2, zorder=3,
-            markeredgewidth=0.8,
-        )  # fmt: skip
+            *places[known].T, "o", color=BLACK, markerfacecolor="white", markersize=3.2, zorder=3, markeredgewidth=0.8
+        )
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.set_axis_off()
         return settled(figure)

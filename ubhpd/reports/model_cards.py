@@ -39,9 +39,7 @@ def card_content(card: ModelCard, with_code: bool) -> dict[str, Any]:
     content = {**asdict(card), "megabytes": card.megabytes, "printed_results": [_printed(r) for r in own]}
     if with_code:
         module, config = configured(card.name)
-        content["config"] = {
-            name: {"value": value, "type": kind} for name, kind, value in options_listed(config)
-        }  # fmt: skip
+        content["config"] = {name: {"value": value, "type": kind} for name, kind, value in options_listed(config)}
         if card.kind in NETWORKS:
             content["input"] = asdict(module.input_recipe(config))
             content["training"] = asdict(module.training_recipe(config))

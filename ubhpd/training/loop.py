@@ -60,8 +60,9 @@ class Stopping:
             self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 trace: TracebackType | None) -> None:  # fmt: skip
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -306,8 +307,10 @@ class Loop:
         waits.read()  # validation is no part of the next interval
         if is_end and work.team.leads:
             judged = "" if error is None else f", validation {error:.3f} degrees"
-            say(f"epoch {epoch} of {epochs}: loss {loss:.4g}{judged}, lr {lr:.3g}, {speed:,.0f} heads/s, "
-                f"waiting for data {wait_share:.0%}")  # fmt: skip
+            say(
+                f"epoch {epoch} of {epochs}: loss {loss:.4g}{judged}, lr {lr:.3g}, {speed:,.0f} heads/s, "
+                f"waiting for data {wait_share:.0%}"
+            )
 
     def _validated(self) -> float | None:
         """Return the error on the heads held out, and keep the weights if it is the least so far."""

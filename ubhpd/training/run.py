@@ -104,8 +104,10 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
         pixels = crops.pixels
     usable = np.flatnonzero(is_usable)
     if len(usable) < 2:
-        raise UbhpdError(f"{len(usable)} of {len(plan):,} heads can be trained on, two at least are needed: "
-                         f"{' '.join(warnings) or 'give more data.'}")  # fmt: skip
+        raise UbhpdError(
+            f"{len(usable)} of {len(plan):,} heads can be trained on, two at least are needed: "
+            f"{' '.join(warnings) or 'give more data.'}"
+        )
     known = None if np.isnan(points).all() else points
     heads = TrainingHeads(plan.texts["sample_id"], angles, pixels, known, recipe.size, window)
     return Assembled(heads, usable, warnings)
@@ -290,8 +292,9 @@ def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | 
     return TrainReport(**{**said, "weights": request.out / WEIGHTS, "warnings": tuple(said["warnings"])})
 
 
-def _identity(request: TrainRequest, side: TrainingSide, model: Model, order: Order, steps: int,
-              recipe: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+def _identity(
+    request: TrainRequest, side: TrainingSide, model: Model, order: Order, steps: int, recipe: dict[str, Any]
+) -> dict[str, Any]:
     """Return all that decides the weights, but for rounding."""
     return {
         "model": request.model, "options": asdict(model.config), "input": asdict(model.recipe), "seed": request.seed,

@@ -27,9 +27,7 @@ from ubhpd.core.files import clear_parts, replacing
 
 LOG_FILE = "log.csv"
 TENSORBOARD = "tensorboard"
-COLUMNS = (
-    "step", "epoch", "lr", "loss", "terms", "validation_error_deg", "heads_per_second", "wait_share",
-)  # fmt: skip
+COLUMNS = ("step", "epoch", "lr", "loss", "terms", "validation_error_deg", "heads_per_second", "wait_share")
 
 
 class Log:
