@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import BoolArray, Float32Array
 from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.graphs import GraphPose
 from ubhpd.nn.landmark_sets import LANDMARK_SETS, mirror_of
@@ -137,7 +137,7 @@ class Network(PoseNetwork):
         return {"pose": errors.sum() / known.sum().clamp(min=1)}
 
 
-def joined() -> npt.NDArray[np.bool_]:
+def joined() -> BoolArray:
     """Return which nodes (19, 19) an edge joins; none with itself."""
     position = {landmark: node for node, landmark in enumerate(NODES)}
     mirror = mirror_of(NODES)
@@ -147,7 +147,7 @@ def joined() -> npt.NDArray[np.bool_]:
     return edges
 
 
-def partitions() -> npt.NDArray[np.float32]:
+def partitions() -> Float32Array:
     """Return the graph (3, 19, 19): what node w (column) takes from itself, from nodes as far or farther, from nearer.
 
     All that a node takes adds up to 1.

@@ -40,11 +40,11 @@ from math import isfinite
 from typing import Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import camera_to_canonical
-from ubhpd.nn.geometric import Array, Heads, Parameters
+from ubhpd.core.typing import BoolArray, FloatArray
+from ubhpd.nn.geometric import Heads, Parameters
 from ubhpd.nn.landmark_sets import mirror_of
 
 TITLE = "Landmarks + solvePnP"
@@ -60,7 +60,6 @@ REPORTED = {"landmarks_pnp": "Landmarks"}
 
 Points = Literal["68", "49", "12"]
 FocalUnit = Literal["sum", "width", "pixel"]
-Mask = npt.NDArray[np.bool_]
 
 # Of the 68 of iBUG. 49: without the outline of the jaw and the inner corners of the mouth.
 _POINTS: dict[str, tuple[int, ...]] = {
@@ -126,7 +125,7 @@ def fit(config: Config, heads: Heads) -> Parameters:
     return {"face": face, "residual": np.array([residual])}
 
 
-def solve(config: Config, parameters: Parameters, heads: Heads) -> Array:
+def solve(config: Config, parameters: Parameters, heads: Heads) -> FloatArray:
     """Return rotations in frame C (n, 3, 3), by the landmarks that are known.
 
     NaN where they are fewer than six or do not determine a pose, or where the size of the image is not known.
@@ -144,7 +143,7 @@ def solve(config: Config, parameters: Parameters, heads: Heads) -> Array:
     return camera_to_canonical(rotation)
 
 
-def _pose(face: Array, points: Array, camera: Array) -> Array:
+def _pose(face: FloatArray, points: FloatArray, camera: FloatArray) -> FloatArray:
     """Return R (3, 3) of x = K (R X + t), its t in front of the camera; NaN if there is none."""
     import cv2
 
@@ -163,19 +162,26 @@ def _pose(face: Array, points: Array, camera: Array) -> Array:
     return np.asarray(cv2.Rodrigues(turn)[0], dtype=np.float64)
 
 
-def _spread_out(points: Array, rotation: Array) -> tuple[Array, Mask, Array]:
+def _spread_out(points: FloatArray, rotation: FloatArray) -> tuple[FloatArray, BoolArray, FloatArray]:
     """Return points (n, K, 2) about their mean in shares of their spread, which are known, and upper rows of rotations.
 
     Of heads with a pose and six known points that are not all in one place.
     """
-    known: Mask = np.asarray(np.isfinite(points).all(axis=2))
+    known: BoolArray = np.asarray(np.isfinite(points).all(axis=2))
     centred = _centred(points, known)
     spread = np.sqrt((centred**2).sum(axis=(1, 2)) / np.maximum(known.sum(axis=1), 1))
     usable = (known.sum(axis=1) >= MIN_POINTS) & (spread > 0) & np.isfinite(rotation).all(axis=(1, 2))
     return centred[usable] / spread[usable, None, None], known[usable], rotation[usable, :2]
 
 
-def _mean_face(points: Array, known: Mask, rows: Array, scale: Array, shift: Array, indices: tuple[int, ...]) -> Array:
+def _mean_face(
+    points: FloatArray,
+    known: BoolArray,
+    rows: FloatArray,
+    scale: FloatArray,
+    shift: FloatArray,
+    indices: tuple[int, ...],
+) -> FloatArray:
     """Return the symmetrical points X (K, 3) with the least squares for given scales (n,) and shifts (n, 2).
 
     Symmetrical, since of each head its mirror image counts too.
@@ -196,11 +202,11 @@ def _mean_face(points: Array, known: Mask, rows: Array, scale: Array, shift: Arr
         )
     face = np.linalg.solve(normal, right[..., None])[..., 0]
     face = face - face.mean(axis=0)
-    centred: Array = face / np.sqrt((face**2).sum(axis=1).mean())
+    centred: FloatArray = face / np.sqrt((face**2).sum(axis=1).mean())
     return centred
 
 
-def _placed(face: Array, points: Array, known: Mask, rows: Array) -> tuple[Array, Array]:
+def _placed(face: FloatArray, points: FloatArray, known: BoolArray, rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the scales (n,), none below 0, and shifts (n, 2) with the least squares for a given face."""
     seen = _seen(face, rows)
     own, model = _centred(points, known), _centred(seen, known)
@@ -209,12 +215,12 @@ def _placed(face: Array, points: Array, known: Mask, rows: Array) -> tuple[Array
     return scale, off.sum(axis=1) / known.sum(axis=1, keepdims=True)
 
 
-def _seen(face: Array, rows: Array) -> Array:
+def _seen(face: FloatArray, rows: FloatArray) -> FloatArray:
     """Return R[:2] X (n, K, 2) of a face (K, 3) and the upper rows of rotations (n, 2, 3)."""
     return face @ np.swapaxes(rows, 1, 2)
 
 
-def _centred(points: Array, known: Mask) -> Array:
+def _centred(points: FloatArray, known: BoolArray) -> FloatArray:
     """Return points (n, K, 2) about the mean of the known ones, 0 where not known."""
     there = np.where(known[..., None], points, 0.0)
     middle = there.sum(axis=1) / np.maximum(known.sum(axis=1, keepdims=True), 1)

@@ -16,7 +16,8 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix
-from ubhpd.nn.geometric import Array, Heads, Parameters
+from ubhpd.core.typing import FloatArray
+from ubhpd.nn.geometric import Heads, Parameters
 
 TITLE = "Mean pose"
 PAPER = "none: the constant answer"
@@ -56,6 +57,6 @@ def fit(config: Config, heads: Heads) -> Parameters:
     return {"angles_deg": np.asarray(pick(heads.angles_deg, axis=0), dtype=np.float64)}
 
 
-def solve(config: Config, parameters: Parameters, heads: Heads) -> Array:
+def solve(config: Config, parameters: Parameters, heads: Heads) -> FloatArray:
     """Return the fitted pose for each head (n, 3)."""
     return np.tile(parameters["angles_deg"], (len(heads.sample_id), 1))

@@ -28,10 +28,10 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.core.rotation import camera_to_canonical, euler_from_matrix, matrix_from_angles, orthonormality_error
+from ubhpd.core.typing import FloatArray
 from ubhpd.raw.source import Refused, Source
 
 NAME = "biwi"
@@ -68,8 +68,6 @@ _MAX_VERTEX_MM = 500.0  # the templates reach to 160
 _VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth moves a side of the box by a pixel on average
 _DIRECTIONS = 64
 
-Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Options:
@@ -81,9 +79,9 @@ class Options:
 class Camera(NamedTuple):
     """A camera of the Kinect: intrinsics in pixels; depth-camera millimetres to its own by R X + T."""
 
-    matrix: Array  # (3, 3)
-    rotation: Array  # (3, 3)
-    translation: Array  # (3,)
+    matrix: FloatArray  # (3, 3)
+    rotation: FloatArray  # (3, 3)
+    translation: FloatArray  # (3,)
 
 
 def recognise(source: Source, path: str) -> bool:
@@ -141,7 +139,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
 
 
 def _records(
-    sequence: str, good: list[Any], camera: Camera | None, template: Array | None, options: Options
+    sequence: str, good: list[Any], camera: Camera | None, template: FloatArray | None, options: Options
 ) -> Iterator[Record | Drop]:
     if not good:
         return
@@ -234,7 +232,7 @@ def _parse_calibration(data: bytes, path: str) -> Camera:
     return camera
 
 
-def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]:
+def _template(source: Source, sequence: str) -> tuple[FloatArray | None, Note | None]:
     """Return the template's outermost vertices (64, 3) in head coordinates, mm."""
     path = f"{sequence}.obj"
     try:
@@ -254,7 +252,7 @@ def _template(source: Source, sequence: str) -> tuple[Array | None, Note | None]
     return vertices[np.unique(np.argmax(vertices @ directions, axis=0))], None
 
 
-def _boxes(rotations: Array, centres: Array, camera: Camera, template: Array) -> list[Array | None]:
+def _boxes(rotations: FloatArray, centres: FloatArray, camera: Camera, template: FloatArray) -> list[FloatArray | None]:
     """Return the box around the projected template of each pose, None where it is not before the camera."""
     with np.errstate(all="ignore"):
         # K (R_ext (R X + c) + T), multiplied out so that each pose costs one small matrix product.

@@ -23,10 +23,10 @@ from itertools import permutations, product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.core.rotation import Convention, canonical_from_angles
+from ubhpd.core.typing import FloatArray
 from ubhpd.raw.label_files import number_rows
 from ubhpd.raw.source import Refused, Source
 
@@ -60,8 +60,7 @@ _MAX_ANGLE_DEG = 360.0  # beyond it a number is damage
 _MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
 _ANGLES = ("pitch", "yaw", "roll")
 
-Array = npt.NDArray[np.float64]
-Poses = Mapping[str, Array]
+Poses = Mapping[str, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -186,11 +185,11 @@ def check(poses: Callable[[str], Poses]) -> Iterator[Note]:
     )
 
 
-def _correlation(first: Array, second: Array) -> Array:
+def _correlation(first: FloatArray, second: FloatArray) -> FloatArray:
     """Return the 3x3 correlations between the columns of (n, 3) and (n, 3); 0 for a constant column."""
     a, b = first - first.mean(axis=0), second - second.mean(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation: Array = (a.T @ b) / np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
+        correlation: FloatArray = (a.T @ b) / np.outer(np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0))
     return np.nan_to_num(correlation, copy=False)
 
 

@@ -31,10 +31,10 @@ from dataclasses import dataclass, field, replace
 from itertools import permutations, product
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.core.rotation import CONVENTIONS, Convention, canonical_from_angles, matrix_from_angles
+from ubhpd.core.typing import FloatArray
 from ubhpd.raw.image_files import quiet_opencv
 from ubhpd.raw.label_files import number_rows
 from ubhpd.raw.source import Refused, Source
@@ -70,8 +70,6 @@ _MAX_DISTANCE = 1e5  # mm and px: beyond it a number is damage
 _LIMITS = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)  # of the numbers of a row
 _MAX_FRAMES = 100_000  # the videos have 300
 _TIE = 1.05  # residuals this close are equal: the landmarks themselves are not exact
-
-Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,7 @@ def _label_path(path: str, options: Options) -> str:
     return f"{path}_groundtruth3D{'_zeroed' if options.labels == 'zeroed' else ''}.txt"
 
 
-def _points(source: Source, path: str, expected: set[int]) -> Array:
+def _points(source: Source, path: str, expected: set[int]) -> FloatArray:
     """Return the 2-D landmarks (frames, points, 2) in pixels; their frames are one of `expected`."""
     data = source.read(path)
     lines = [line.split() for line in data.splitlines() if line.strip()]
@@ -215,7 +213,7 @@ def _video(source: Source, path: str) -> tuple[int, int, int]:
     return width, height, frames
 
 
-def _check_convention(labels: Array, points: Array) -> Iterator[Note]:
+def _check_convention(labels: FloatArray, points: FloatArray) -> Iterator[Note]:
     """Say whether the assumed order and signs of the angles explain the motion of the landmarks."""
     angles = labels[:, 3:]
     good = np.isfinite(labels).all(axis=1) & (labels[:, 2] > 0)
@@ -237,7 +235,7 @@ def _check_convention(labels: Array, points: Array) -> Iterator[Note]:
     )
 
 
-def _residual(rotations: Array, distance: Array, points: Array) -> float:
+def _residual(rotations: FloatArray, distance: FloatArray, points: FloatArray) -> float:
     """Return the RMS misfit of the best rigid points (3, k) under scaled orthographic projection, a pure number.
 
     Frame i shows s_i R_i X about its centre, s_i proportional to 1 / distance; X follows by least squares.

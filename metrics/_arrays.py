@@ -10,12 +10,12 @@ import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 
-Array = npt.NDArray[np.float64]
-Statistics = Mapping[str, npt.NDArray[Any]]
+Statistics = Mapping[str, AnyArray]
 
 
-def angle_pair(predicted: npt.ArrayLike, true: npt.ArrayLike) -> tuple[Array, Array]:
+def angle_pair(predicted: npt.ArrayLike, true: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return both as float arrays (n, 3) of yaw, pitch, roll.
 
     Raises:
@@ -24,17 +24,17 @@ def angle_pair(predicted: npt.ArrayLike, true: npt.ArrayLike) -> tuple[Array, Ar
     return _pair(predicted, true, (3,), "angles of shape (n, 3)")
 
 
-def rotation_pair(predicted: npt.ArrayLike, true: npt.ArrayLike) -> tuple[Array, Array]:
+def rotation_pair(predicted: npt.ArrayLike, true: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return both as float arrays (n, 3, 3); errors as `angle_pair`."""
     return _pair(predicted, true, (3, 3), "rotations of shape (n, 3, 3)")
 
 
-def rotations(relative: npt.ArrayLike) -> Array:
+def rotations(relative: npt.ArrayLike) -> FloatArray:
     """Return a float array (n, 3, 3); errors as `angle_pair`."""
     return _pair(relative, relative, (3, 3), "rotations of shape (n, 3, 3)")[0]
 
 
-def bin_tables(error: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[Array, Array]:
+def bin_tables(error: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return per-bin errors and counts as float arrays (..., 3, 15).
 
     Raises:
@@ -51,7 +51,7 @@ def bin_tables(error: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[Array, Arra
 
 def binned(
     errors: npt.ArrayLike, index: npt.NDArray[np.integer[Any]], n_bins: int = N_BINS
-) -> tuple[npt.NDArray[np.int64], Array]:
+) -> tuple[IntArray, FloatArray]:
     """Return (counts, sums of errors) per bin (n_bins,) of errors (n,) with bins (n,); a bin below 0 is left out."""
     place = index.astype(np.int64) + 1
     e = np.asarray(errors, dtype=np.float64)
@@ -59,20 +59,22 @@ def binned(
     return counts, np.bincount(place, weights=e, minlength=n_bins + 1)[1:].astype(np.float64)
 
 
-def divide(total: npt.ArrayLike, count: npt.ArrayLike) -> Array:
+def divide(total: npt.ArrayLike, count: npt.ArrayLike) -> FloatArray:
     """Return total / count, NaN where the count is 0."""
     t, n = np.broadcast_arrays(np.asarray(total, dtype=np.float64), np.asarray(count, dtype=np.float64))
-    ratio: Array = np.divide(t, n, out=np.full(t.shape, np.nan), where=n > 0)
+    ratio: FloatArray = np.divide(t, n, out=np.full(t.shape, np.nan), where=n > 0)
     return ratio
 
 
-def mean_where(values: npt.ArrayLike, keep: npt.ArrayLike) -> Array:
+def mean_where(values: npt.ArrayLike, keep: npt.ArrayLike) -> FloatArray:
     """Return the mean along the last axis over the places kept, NaN where none is."""
     kept = np.asarray(keep, dtype=bool)
     return divide(np.where(kept, values, 0.0).sum(axis=-1), kept.sum(axis=-1))
 
 
-def _pair(predicted: npt.ArrayLike, true: npt.ArrayLike, tail: tuple[int, ...], wanted: str) -> tuple[Array, Array]:
+def _pair(
+    predicted: npt.ArrayLike, true: npt.ArrayLike, tail: tuple[int, ...], wanted: str
+) -> tuple[FloatArray, FloatArray]:
     try:
         p, t = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
     except (TypeError, ValueError):

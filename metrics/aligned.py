@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import geodesic_deg
-from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
+from ubhpd.core.typing import FloatArray
+from ubhpd.metrics._arrays import Statistics, divide, rotation_pair
 from ubhpd.metrics.geodesic import angle_deg
 
 NAME = "aligned"
@@ -45,7 +46,7 @@ class Aligned(NamedTuple):
     """Mean error in degrees, the alignment O (3, 3), its angle in degrees, and the number of samples."""
 
     mean: float
-    alignment: Array
+    alignment: FloatArray
     alignment_deg: float
     n: int
 
@@ -70,22 +71,22 @@ def aligned(predicted: npt.ArrayLike, true: npt.ArrayLike, frame: Literal["head"
     return Aligned(float(divide(errors.sum(), len(errors))), alignment, angle, len(errors))
 
 
-def nearest_rotation(matrix: npt.ArrayLike) -> Array:
+def nearest_rotation(matrix: npt.ArrayLike) -> FloatArray:
     """Return the rotation (3, 3) nearest to a sum of rotations (3, 3), by SVD; I for a sum of none."""
     m = np.asarray(matrix, dtype=np.float64)
     if not m.any():
         return np.eye(3)
     u, _, vt = np.linalg.svd(m)
-    rotation: Array = (u * np.array([1.0, 1.0, np.linalg.det(u @ vt)])) @ vt
+    rotation: FloatArray = (u * np.array([1.0, 1.0, np.linalg.det(u @ vt)])) @ vt
     return rotation
 
 
-def fit(relative_sum: Array) -> Array:
+def fit(relative_sum: FloatArray) -> FloatArray:
     """Return the alignment O (3, 3) from the sum (3, 3) of R_predicted^T R_true over all samples."""
     return nearest_rotation(relative_sum)
 
 
-def per_sample(relative: Array, alignment: Array) -> dict[str, Array]:
+def per_sample(relative: FloatArray, alignment: FloatArray) -> dict[str, FloatArray]:
     """Return `COLUMNS` of relative rotations (n, 3, 3) and the alignment, each (n,)."""
     rest = np.empty((3, 3, len(relative)))
     for i in range(3):
@@ -97,6 +98,6 @@ def per_sample(relative: Array, alignment: Array) -> dict[str, Array]:
     return {"aligned": angle_deg(np.moveaxis(rest, -1, 0))}
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from n (...) and aligned (...)."""
     return {"geodesic_aligned": divide(statistics["aligned"], statistics["n"])}

@@ -23,8 +23,9 @@ import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import geodesic_deg
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.metrics import mae
-from ubhpd.metrics._arrays import Array, Statistics, bin_tables, binned, divide, mean_where, rotation_pair
+from ubhpd.metrics._arrays import Statistics, bin_tables, binned, divide, mean_where, rotation_pair
 
 NAME = "balanced"
 TITLE = "Balanced errors"
@@ -59,10 +60,10 @@ def balanced_mae(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> float
     return float(balanced_mae_of_bins(table.error, table.n))
 
 
-def balanced_mae_of_bins(error: npt.ArrayLike, counts: npt.ArrayLike) -> Array:
+def balanced_mae_of_bins(error: npt.ArrayLike, counts: npt.ArrayLike) -> FloatArray:
     """Return the balanced MAE (...) of mean errors and counts per bin (..., 3, 15); NaN if an angle has no sample."""
     e, n = bin_tables(error, counts)
-    mean: Array = mean_where(e, n > 0).mean(axis=-1)
+    mean: FloatArray = mean_where(e, n > 0).mean(axis=-1)
     return mean
 
 
@@ -73,7 +74,7 @@ def bmae(predicted: npt.ArrayLike, true: npt.ArrayLike) -> float:
     return float(bmae_of_rings(divide(sums, counts), counts))
 
 
-def bmae_of_rings(error: npt.ArrayLike, counts: npt.ArrayLike) -> Array:
+def bmae_of_rings(error: npt.ArrayLike, counts: npt.ArrayLike) -> FloatArray:
     """Return BMAE (...) of mean errors and counts per ring (..., 15)."""
     e, n = np.asarray(error, dtype=np.float64), np.asarray(counts)
     if e.shape[-1:] != (N_RINGS,) or n.shape[-1:] != (N_RINGS,):
@@ -81,13 +82,13 @@ def bmae_of_rings(error: npt.ArrayLike, counts: npt.ArrayLike) -> Array:
     return mean_where(e, n > 0)
 
 
-def ring_index(frontal_deg: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def ring_index(frontal_deg: npt.ArrayLike) -> IntArray:
     """Return the ring, 0 to 14, of angles from frontal in degrees; -1 from 75 on. Rings are half-open."""
     ring = np.floor(np.asarray(frontal_deg, dtype=np.float64) / RING_DEG).astype(np.int64)
     return np.where((ring >= 0) & (ring < N_RINGS), ring, -1)
 
 
-def shots(error: npt.ArrayLike, counts: npt.ArrayLike, source_counts: npt.ArrayLike) -> dict[str, Array]:
+def shots(error: npt.ArrayLike, counts: npt.ArrayLike, source_counts: npt.ArrayLike) -> dict[str, FloatArray]:
     """Return many, median and few-shot MAE (...) of mean errors and counts (..., 3, 15), training counts (3, 15)."""
     e, n = bin_tables(error, counts)
     source, _ = bin_tables(source_counts, source_counts)
@@ -99,7 +100,7 @@ def shots(error: npt.ArrayLike, counts: npt.ArrayLike, source_counts: npt.ArrayL
     }
 
 
-def worst_bin(error: npt.ArrayLike, counts: npt.ArrayLike, min_count: int = 1) -> Array:
+def worst_bin(error: npt.ArrayLike, counts: npt.ArrayLike, min_count: int = 1) -> FloatArray:
     """Return the largest mean error (...) among bins (..., 3, 15) of at least min_count samples."""
     e, n = bin_tables(error, counts)
     if min_count < 1:
@@ -108,7 +109,7 @@ def worst_bin(error: npt.ArrayLike, counts: npt.ArrayLike, min_count: int = 1) -
     return np.where(np.isfinite(worst), worst, np.nan)
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from bin_n, bin_abs_error, ring_n, ring_geodesic; the shots need source_counts too."""
     o = options or Options()
     n = statistics["bin_n"]

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES, EDGES_DEG, bin_index, densities
 from ubhpd.core.errors import UbhpdError
-from ubhpd.metrics._arrays import Array, Statistics, bin_tables
+from ubhpd.core.typing import FloatArray
+from ubhpd.metrics._arrays import Statistics, bin_tables
 
 NAME = "density_weights"
 TITLE = "Density weights"
@@ -39,10 +40,10 @@ class Options:
 class Weights(NamedTuple):
     """Densities of target (..., 3, 15) and source (3, 15), weights (..., 3, 15), dropped target mass (..., 3)."""
 
-    target: Array
-    source: Array
-    weight: Array
-    dropped: Array
+    target: FloatArray
+    source: FloatArray
+    weight: FloatArray
+    dropped: FloatArray
 
 
 def weights(
@@ -79,15 +80,15 @@ def weights(
     return Weights(d, s, weight, np.where(unseen_mass, d, 0.0).sum(axis=-1))
 
 
-def sample_weights(true_deg: npt.ArrayLike, weight: npt.ArrayLike) -> Array:
+def sample_weights(true_deg: npt.ArrayLike, weight: npt.ArrayLike) -> FloatArray:
     """Return the weight (n, 3) of each sample's bins, true angles (n, 3) in degrees; 0 outside the bins."""
     table, _ = bin_tables(weight, np.zeros((3, 15)))
     index = bin_index(true_deg)
-    found: Array = np.where(index >= 0, table[np.arange(len(ANGLES)), np.maximum(index, 0)], 0.0)
+    found: FloatArray = np.where(index >= 0, table[np.arange(len(ANGLES)), np.maximum(index, 0)], 0.0)
     return found
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from bin_n (..., 3, 15) and source_counts (3, 15); none without source_counts."""
     if "source_counts" not in statistics:
         return {}

@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.rotation import geodesic_deg
-from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
+from ubhpd.core.typing import FloatArray
+from ubhpd.metrics._arrays import Statistics, divide, rotation_pair
 
 NAME = "geodesic"
 TITLE = "Geodesic error"
@@ -38,7 +39,7 @@ class Geodesic(NamedTuple):
     """Mean error in degrees, the errors (n,), and the number of samples."""
 
     mean: float
-    errors: Array
+    errors: FloatArray
     n: int
 
 
@@ -52,7 +53,7 @@ def geodesic(predicted: npt.ArrayLike, true: npt.ArrayLike) -> Geodesic:
     return Geodesic(float(divide(errors.sum(), len(errors))), errors, len(errors))
 
 
-def angle_deg(relative: Array) -> Array:
+def angle_deg(relative: FloatArray) -> FloatArray:
     """Return the angle (n,) in degrees, 0 to 180, of rotations (n, 3, 3).
 
     atan2 of sine (from the antisymmetric part) and cosine (from the trace): exact near 0 and near 180.
@@ -62,15 +63,15 @@ def angle_deg(relative: Array) -> Array:
     z = relative[:, 1, 0] - relative[:, 0, 1]
     sine = np.sqrt(x * x + y * y + z * z)
     cosine = relative[:, 0, 0] + relative[:, 1, 1] + relative[:, 2, 2] - 1.0
-    angle: Array = np.degrees(np.arctan2(sine, cosine))
+    angle: FloatArray = np.degrees(np.arctan2(sine, cosine))
     return angle
 
 
-def per_sample(relative: Array) -> dict[str, Array]:
+def per_sample(relative: FloatArray) -> dict[str, FloatArray]:
     """Return `COLUMNS` of relative rotations R_predicted^T R_true (n, 3, 3), each (n,)."""
     return {"geodesic": angle_deg(relative)}
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from n (...) and geodesic (...)."""
     return {"geodesic": divide(statistics["geodesic"], statistics["n"])}

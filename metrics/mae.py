@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES, N_BINS, bin_index
 from ubhpd.core.rotation import wrap_deg
-from ubhpd.metrics._arrays import Array, Statistics, angle_pair, binned, divide
+from ubhpd.core.typing import FloatArray, IntArray
+from ubhpd.metrics._arrays import Statistics, angle_pair, binned, divide
 
 NAME = "mae"
 TITLE = "Mean absolute error"
@@ -58,9 +59,9 @@ class Mae(NamedTuple):
 class BinTable(NamedTuple):
     """Mean error (3, 15) in degrees, NaN for an empty bin, samples (3, 15), and samples outside the bins (3,)."""
 
-    error: Array
-    n: npt.NDArray[np.int64]
-    outside: npt.NDArray[np.int64]
+    error: FloatArray
+    n: IntArray
+    outside: IntArray
 
 
 def mae(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> Mae:
@@ -89,13 +90,13 @@ def per_bin(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> BinTable:
     return BinTable(divide(np.stack([p[1] for p in parts]), n), n, (index < 0).sum(axis=0))
 
 
-def absolute_errors(predicted_deg: Array, true_deg: Array) -> Array:
+def absolute_errors(predicted_deg: FloatArray, true_deg: FloatArray) -> FloatArray:
     """Return |predicted - true| (n, 3), degrees."""
-    errors: Array = np.abs(predicted_deg - true_deg)
+    errors: FloatArray = np.abs(predicted_deg - true_deg)
     return errors
 
 
-def wrapped_errors(predicted_deg: Array, true_deg: Array) -> Array:
+def wrapped_errors(predicted_deg: FloatArray, true_deg: FloatArray) -> FloatArray:
     """Return the error on the circle (n, 3), 0 to 180 degrees."""
     errors = np.abs(predicted_deg - true_deg)
     far = errors > 180.0  # rare: the modulo is paid only where it is needed
@@ -104,16 +105,16 @@ def wrapped_errors(predicted_deg: Array, true_deg: Array) -> Array:
     return errors
 
 
-def per_sample(predicted_deg: Array, true_deg: Array) -> dict[str, Array]:
+def per_sample(predicted_deg: FloatArray, true_deg: FloatArray) -> dict[str, FloatArray]:
     """Return `COLUMNS` of angles (n, 3) in degrees, each (n, 3)."""
     plain = absolute_errors(predicted_deg, true_deg)
     wrapped = plain if not len(plain) or plain.max() <= 180.0 else wrapped_errors(predicted_deg, true_deg)
     return {"abs_error": plain, "wrapped_error": wrapped}
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from n (...), abs_error (..., 3) and wrapped_error (..., 3)."""
-    scores: dict[str, Array] = {}
+    scores: dict[str, FloatArray] = {}
     for name, column in (("mae", "abs_error"), ("mae_wrapped", "wrapped_error")):
         per_angle = divide(statistics[column], statistics["n"][..., None])
         scores |= {f"{name}_{angle}": per_angle[..., j] for j, angle in enumerate(ANGLES)}
@@ -121,7 +122,7 @@ def score(statistics: Statistics, options: Options | None = None) -> dict[str, A
     return scores
 
 
-def _mean(errors: Array) -> Mae:
+def _mean(errors: FloatArray) -> Mae:
     means = divide(errors.sum(axis=0), len(errors))
     yaw, pitch, roll = means.tolist()
     return Mae(yaw, pitch, roll, float(means.mean()), len(errors))

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.metrics._arrays import Array, Statistics, divide, rotation_pair
+from ubhpd.core.typing import FloatArray
+from ubhpd.metrics._arrays import Statistics, divide, rotation_pair
 
 NAME = "maev"
 TITLE = "Mean absolute error of vectors"
@@ -36,7 +37,7 @@ class Maev(NamedTuple):
     """Mean over axes and samples, mean of each axis (3,), in degrees, and the number of samples."""
 
     mean: float
-    axes: Array
+    axes: FloatArray
     n: int
 
 
@@ -52,7 +53,7 @@ def maev(predicted: npt.ArrayLike, true: npt.ArrayLike) -> Maev:
     return Maev(float(axes.mean()), axes, len(angles))
 
 
-def axis_angles_deg(relative: Array) -> Array:
+def axis_angles_deg(relative: FloatArray) -> FloatArray:
     """Return the angle (n, 3) in degrees between each axis of the prediction and of the truth.
 
     Entry kk of R_predicted^T R_true is the cosine for axis k, and the rest of column k its sine.
@@ -61,16 +62,16 @@ def axis_angles_deg(relative: Array) -> Array:
     for k in range(3):
         i, j = relative[:, (k + 1) % 3, k], relative[:, (k + 2) % 3, k]
         np.arctan2(np.sqrt(i * i + j * j), relative[:, k, k], out=angles[k])
-    degrees: Array = np.degrees(angles, out=angles).T
+    degrees: FloatArray = np.degrees(angles, out=angles).T
     return degrees
 
 
-def per_sample(relative: Array) -> dict[str, Array]:
+def per_sample(relative: FloatArray) -> dict[str, FloatArray]:
     """Return `COLUMNS` of relative rotations R_predicted^T R_true (n, 3, 3), each (n,)."""
     a = axis_angles_deg(relative)
     return {"axis_error": (a[:, 0] + a[:, 1] + a[:, 2]) / 3.0}
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from n (...) and axis_error (...)."""
     return {"maev": divide(statistics["axis_error"], statistics["n"])}

@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES, N_BINS
+from ubhpd.core.typing import FloatArray
 from ubhpd.metrics import density_weights, mae
-from ubhpd.metrics._arrays import Array, Statistics, bin_tables, divide
+from ubhpd.metrics._arrays import Statistics, bin_tables, divide
 
 NAME = "ubmae"
 TITLE = "Unbiased mean absolute error"
@@ -50,14 +51,14 @@ class Ubmae(NamedTuple):
     non-empty bins, `non_empty` their number among 45, `dropped` the target mass (..., 3) that got no weight.
     """
 
-    value: Array
-    normalised: Array
-    error: Array
-    n: Array
-    weight: Array
-    smallest_count: Array
-    non_empty: Array
-    dropped: Array
+    value: FloatArray
+    normalised: FloatArray
+    error: FloatArray
+    n: FloatArray
+    weight: FloatArray
+    smallest_count: FloatArray
+    non_empty: FloatArray
+    dropped: FloatArray
 
 
 def ubmae(
@@ -101,7 +102,7 @@ def ubmae_of_bins(
     )
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from bin_n, bin_abs_error (..., 3, 15) and source_counts (3, 15); none without the last."""
     if "source_counts" not in statistics:
         return {}

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.metrics._arrays import Array, Statistics, divide
+from ubhpd.core.typing import FloatArray
+from ubhpd.metrics._arrays import Statistics, divide
 
 NAME = "ubmae_printed"
 TITLE = "UBMAE as printed"
@@ -33,7 +34,7 @@ class Options:
     """No options."""
 
 
-def ubmae_printed(mae_deg: npt.ArrayLike, constants: npt.ArrayLike) -> Array:
+def ubmae_printed(mae_deg: npt.ArrayLike, constants: npt.ArrayLike) -> FloatArray:
     """Return the value (...) of MAEs of yaw, pitch, roll (..., 3) in degrees and constants (3,).
 
     Raises:
@@ -44,11 +45,11 @@ def ubmae_printed(mae_deg: npt.ArrayLike, constants: npt.ArrayLike) -> Array:
         raise UbhpdError(f"Expected MAEs (..., 3) and constants (3,), found shapes {m.shape} and {k.shape}.")
     if not np.all(np.isfinite(k) & (k > 0)):
         raise UbhpdError("A constant of the printed UBMAE is not a positive number.")
-    value: Array = (m * k).sum(axis=-1) / 3.0
+    value: FloatArray = (m * k).sum(axis=-1) / 3.0
     return value
 
 
-def score(statistics: Statistics, options: Options | None = None) -> dict[str, Array]:
+def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
     """Return `SCORES` from n (...), abs_error (..., 3) and printed_k (3,); none without the last."""
     if "printed_k" not in statistics:
         return {}

@@ -13,24 +13,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, IntArray
 
 N_BINS = 15
 WIDTH_DEG = 12.0
 LIMIT_DEG = 90.0
 ANGLES = ("yaw", "pitch", "roll")
-EDGES_DEG: npt.NDArray[np.float64] = np.linspace(-LIMIT_DEG, LIMIT_DEG, N_BINS + 1)
-CENTRES_DEG: npt.NDArray[np.float64] = (EDGES_DEG[:-1] + EDGES_DEG[1:]) / 2
+EDGES_DEG: FloatArray = np.linspace(-LIMIT_DEG, LIMIT_DEG, N_BINS + 1)
+CENTRES_DEG: FloatArray = (EDGES_DEG[:-1] + EDGES_DEG[1:]) / 2
 OUTSIDE = -1
 
 
 class Counts(NamedTuple):
     """Heads per angle and bin (3, 15), in the order yaw, pitch, roll, and heads outside the bins (3,)."""
 
-    inside: npt.NDArray[np.int64]
-    outside: npt.NDArray[np.int64]
+    inside: IntArray
+    outside: IntArray
 
 
-def bin_index(angles_deg: npt.ArrayLike) -> npt.NDArray[np.int64]:
+def bin_index(angles_deg: npt.ArrayLike) -> IntArray:
     """Return the bin, 0 to 14, of each angle in degrees, any shape; OUTSIDE (-1) beyond [-90, 90] and for NaN."""
     angles = np.asarray(angles_deg, dtype=np.float64)
     within = (angles >= -LIMIT_DEG) & (angles <= LIMIT_DEG)
@@ -48,15 +49,15 @@ def counts(ypr_deg: npt.ArrayLike) -> Counts:
     return counts_of_indices(bin_index(angles))
 
 
-def counts_of_indices(indices: npt.NDArray[np.int64]) -> Counts:
+def counts_of_indices(indices: IntArray) -> Counts:
     """Return the counts of heads whose bins (n, 3) are known already."""
     histograms = np.stack([np.bincount(indices[:, j] + 1, minlength=N_BINS + 1) for j in range(len(ANGLES))])
     return Counts(histograms[:, 1:], histograms[:, 0])
 
 
-def densities(inside: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def densities(inside: npt.ArrayLike) -> FloatArray:
     """Return the share of each bin (..., 15) among the heads inside: counts divided by their sum; 0/0 is NaN."""
     c = np.asarray(inside, dtype=np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        shares: npt.NDArray[np.float64] = c / c.sum(axis=-1, keepdims=True)
+        shares: FloatArray = c / c.sum(axis=-1, keepdims=True)
     return shares

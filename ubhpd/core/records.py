@@ -7,7 +7,11 @@ and `zip(*records)` is the fastest road from rows to columns.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from ubhpd.core.typing import FloatArray
 
 # How the kind of a box or of landmarks ends that are the photograph's behind a warped image, not the image's own.
 OF_SOURCE_PHOTO = "_of_source_photo"
@@ -30,7 +34,7 @@ DROP_REASONS: dict[str, str] = {
     "flagged": "an automatic check flagged the head and nobody decided to keep it",
 }
 
-Floats = Any  # three, four, nine ... floats: a tuple, a list or a numpy row
+Floats: TypeAlias = "Sequence[float] | FloatArray"  # a row of 3, 4, 9, 42 or 136 floats
 
 
 class Record(NamedTuple):

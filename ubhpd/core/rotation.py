@@ -25,11 +25,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray
 
 if TYPE_CHECKING:
     from scipy.spatial.transform import Rotation
 
-Array = npt.NDArray[np.float64]
 Angle = Literal["yaw", "pitch", "roll"]
 
 # Conjugation between frame C and a camera frame with x right, y down, z away from the camera.
@@ -82,12 +82,12 @@ CONVENTIONS: dict[str, Convention] = {
 }
 
 
-def matrix_from_euler(ypr_deg: npt.ArrayLike) -> Array:
+def matrix_from_euler(ypr_deg: npt.ArrayLike) -> FloatArray:
     """Return rotation matrices (..., 3, 3) of canonical yaw, pitch, roll (..., 3) in degrees."""
     return matrix_from_angles(ypr_deg, CONVENTIONS["canonical"])
 
 
-def euler_from_matrix(rotation: npt.ArrayLike) -> Array:
+def euler_from_matrix(rotation: npt.ArrayLike) -> FloatArray:
     """Return canonical yaw, pitch, roll (..., 3) in degrees of rotation matrices (..., 3, 3).
 
     yaw lies in [-90, 90]; pitch and roll in [-180, 180]. At |yaw| = 90 only pitch and roll together
@@ -97,11 +97,11 @@ def euler_from_matrix(rotation: npt.ArrayLike) -> Array:
     pitch = np.arctan2(r[..., 1, 2], r[..., 2, 2])
     yaw = np.arctan2(-r[..., 0, 2], np.hypot(r[..., 0, 0], r[..., 0, 1]))
     roll = np.arctan2(r[..., 0, 1], r[..., 0, 0])
-    ypr: Array = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    ypr: FloatArray = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
     return ypr
 
 
-def matrix_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> Array:
+def matrix_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> FloatArray:
     """Return rotations in frame C (..., 3, 3) of angles (..., 3) in the columns and unit of `convention`."""
     c = _convention(convention)
     pitch, yaw, roll = _split(angles, c)
@@ -114,7 +114,7 @@ def matrix_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> A
     return camera_to_canonical(r) if c.frame == "camera" else r
 
 
-def canonical_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> tuple[Array, Array]:
+def canonical_from_angles(angles: npt.ArrayLike, convention: Convention | str) -> tuple[FloatArray, FloatArray]:
     """Return (canonical yaw pitch roll in degrees (..., 3), rotation (..., 3, 3)) of a source's angles.
 
     Where the source shares the canonical order the triplet is the source's own, signs and unit changed and
@@ -129,27 +129,27 @@ def canonical_from_angles(angles: npt.ArrayLike, convention: Convention | str) -
     return ypr, rotation
 
 
-def camera_to_canonical(rotation: npt.ArrayLike) -> Array:
+def camera_to_canonical(rotation: npt.ArrayLike) -> FloatArray:
     """Return F R F, F = diag(1, -1, -1): (..., 3, 3) from a camera frame (y down, z away) to frame C, or back."""
     r = _as_rotations(rotation)
-    flipped: Array = r * _CAMERA_FLIP[:, None] * _CAMERA_FLIP
+    flipped: FloatArray = r * _CAMERA_FLIP[:, None] * _CAMERA_FLIP
     return flipped
 
 
-def mirror_euler(ypr_deg: npt.ArrayLike) -> Array:
+def mirror_euler(ypr_deg: npt.ArrayLike) -> FloatArray:
     """Return the canonical triplet (..., 3) of the same head in the horizontally mirrored image."""
-    mirrored: Array = _as_angles(ypr_deg) * np.array([-1.0, 1.0, -1.0])
+    mirrored: FloatArray = _as_angles(ypr_deg) * np.array([-1.0, 1.0, -1.0])
     return mirrored
 
 
-def mirror_matrix(rotation: npt.ArrayLike) -> Array:
+def mirror_matrix(rotation: npt.ArrayLike) -> FloatArray:
     """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored image."""
     mirror = np.array([-1.0, 1.0, 1.0])
-    mirrored: Array = _as_rotations(rotation) * mirror[:, None] * mirror
+    mirrored: FloatArray = _as_rotations(rotation) * mirror[:, None] * mirror
     return mirrored
 
 
-def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
+def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
     """Return the rotation angle (...) in degrees, 0 to 180, between rotations (..., 3, 3).
 
     Uses the chord |A - B| = sqrt(8) sin(angle / 2), which is exact near 0 where acos of the trace is not,
@@ -158,17 +158,17 @@ def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> Array:
     a, b = _as_rotations(first), _as_rotations(second)
     sine = np.sqrt(np.sum((a - b) ** 2, axis=(-2, -1)) / 8.0)
     cosine_squared = (np.sum(a * b, axis=(-2, -1)) + 1.0) / 4.0
-    angle: Array = np.degrees(2.0 * np.arctan2(sine, np.sqrt(np.maximum(cosine_squared, 0.0))))
+    angle: FloatArray = np.degrees(2.0 * np.arctan2(sine, np.sqrt(np.maximum(cosine_squared, 0.0))))
     return angle
 
 
-def wrap_deg(angle_deg: npt.ArrayLike) -> Array:
+def wrap_deg(angle_deg: npt.ArrayLike) -> FloatArray:
     """Return angles moved by multiples of 360 degrees into [-180, 180)."""
     wrapped = (np.asarray(angle_deg, dtype=np.float64) + 180.0) % 360.0 - 180.0
     return wrapped - 360.0 * (wrapped >= 180.0)  # a hair below -180 rounds up to 180
 
 
-def quaternion_from_matrix(rotation: npt.ArrayLike) -> Array:
+def quaternion_from_matrix(rotation: npt.ArrayLike) -> FloatArray:
     """Return unit quaternions (..., 4), scalar last (x, y, z, w), w >= 0, of rotations (..., 3, 3).
 
     Raises:
@@ -177,7 +177,7 @@ def quaternion_from_matrix(rotation: npt.ArrayLike) -> Array:
     r = _as_rotations(rotation)
     try:
         with np.errstate(invalid="ignore"):
-            quaternion: Array = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
+            quaternion: FloatArray = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
     except (ValueError, np.linalg.LinAlgError):
         raise UbhpdError(
             "A matrix is not a rotation (zero, mirrored or not finite): check the r00 to r22 columns."
@@ -185,7 +185,7 @@ def quaternion_from_matrix(rotation: npt.ArrayLike) -> Array:
     return quaternion.reshape(*r.shape[:-2], 4)
 
 
-def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> Array:
+def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> FloatArray:
     """Return rotations (..., 3, 3) of quaternions (..., 4), scalar last; they need not be normalised.
 
     Raises:
@@ -197,11 +197,11 @@ def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> Array:
     norm = np.linalg.norm(q, axis=-1)
     if not np.all(np.isfinite(norm)) or np.any(norm == 0.0):
         raise UbhpdError("A quaternion is zero or not finite, so it is no rotation: check the qx, qy, qz, qw columns.")
-    matrix: Array = _scipy_rotation().from_quat(q.reshape(-1, 4)).as_matrix()
+    matrix: FloatArray = _scipy_rotation().from_quat(q.reshape(-1, 4)).as_matrix()
     return matrix.reshape(*q.shape[:-1], 3, 3)
 
 
-def orthonormality_error(rotation: npt.ArrayLike) -> Array:
+def orthonormality_error(rotation: npt.ArrayLike) -> FloatArray:
     """Return (...) how far matrices (..., 3, 3) are from a rotation: max |R R^T - I|, or inf if det < 0."""
     r = _as_rotations(rotation)
     error = np.abs(r @ np.swapaxes(r, -1, -2) - np.eye(3)).max(axis=(-2, -1))
@@ -219,14 +219,14 @@ def _convention(convention: Convention | str) -> Convention:
         raise UbhpdError(f"Unknown angle convention {convention!r}: use one of {known}.") from None
 
 
-def _split(angles: npt.ArrayLike, c: Convention) -> tuple[Array, Array, Array]:
+def _split(angles: npt.ArrayLike, c: Convention) -> tuple[FloatArray, FloatArray, FloatArray]:
     a = _as_angles(angles)
     radians = a if c.unit == "rad" else np.radians(a)
     by_name = {name: radians[..., i] for i, name in enumerate(c.columns)}
     return by_name["pitch"], by_name["yaw"], by_name["roll"]
 
 
-def _elementary(angle_rad: Array, axis: int) -> Array:
+def _elementary(angle_rad: FloatArray, axis: int) -> FloatArray:
     """Return right-handed rotations (..., 3, 3) about coordinate axis 0, 1 or 2."""
     cos, sin = np.cos(angle_rad), np.sin(angle_rad)
     i, j = (axis + 1) % 3, (axis + 2) % 3
@@ -239,14 +239,14 @@ def _elementary(angle_rad: Array, axis: int) -> Array:
     return r
 
 
-def _as_angles(angles: npt.ArrayLike) -> Array:
+def _as_angles(angles: npt.ArrayLike) -> FloatArray:
     a = np.asarray(angles, dtype=np.float64)
     if a.shape[-1:] != (3,):
         raise UbhpdError(f"Expected angles of shape (..., 3), found shape {a.shape}.")
     return a
 
 
-def _as_rotations(rotation: npt.ArrayLike) -> Array:
+def _as_rotations(rotation: npt.ArrayLike) -> FloatArray:
     r = np.asarray(rotation, dtype=np.float64)
     if r.shape[-2:] != (3, 3):
         raise UbhpdError(f"Expected rotation matrices of shape (..., 3, 3), found shape {r.shape}.")

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,13 +31,13 @@ from ubhpd.core.rotation import (
     matrix_from_euler,
     wrap_deg,
 )
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.evaluation import pairing, predictions
 from ubhpd.evaluation.pairing import Paired, pair, truth_table
 from ubhpd.evaluation.predictions import Predictions, first_repeat
 from ubhpd.manifest import header, read
 from ubhpd.metrics.aligned import nearest_rotation
 
-Array = npt.NDArray[np.float64]
 SCREENED = 2_000  # heads on which every candidate is tried; the best is measured on all
 STANDARD_ERRORS = 5.0
 HALF_BIN_DEG = 1.5  # half of Hopenet's 3-degree bins
@@ -54,7 +53,7 @@ class Explanation(NamedTuple):
     fix: str
     before: float
     after: float
-    corrected: Array
+    corrected: FloatArray
 
 
 class _Candidate(NamedTuple):
@@ -62,15 +61,15 @@ class _Candidate(NamedTuple):
     text: str
     fix: str
     changes: int
-    undo: Callable[[Array], Array]
+    undo: Callable[[FloatArray], FloatArray]
 
 
-def mean_error(predicted: Array, true: Array) -> float:
+def mean_error(predicted: FloatArray, true: FloatArray) -> float:
     """Return the mean error on the circle over all angles, degrees."""
     return float(_errors(predicted, true).mean())
 
 
-def explain(predicted: Array, true: Array) -> list[Explanation]:
+def explain(predicted: FloatArray, true: FloatArray) -> list[Explanation]:
     """Return what explains the errors of angles (n, 3) in degrees, each step on top of the one before."""
     found: list[Explanation] = []
     for step in (radians, wrapped, axes_or_order, folded, half_bin, offset):
@@ -81,7 +80,7 @@ def explain(predicted: Array, true: Array) -> list[Explanation]:
     return found
 
 
-def radians(predicted: Array, true: Array) -> Explanation | None:
+def radians(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """Predictions in radians: by their spread alone, so that a wrong order or sign does not hide it."""
     spread, wanted = _spread(predicted), _spread(true)
     if np.abs(predicted).max() > 2 * np.pi + 0.1 or wanted < 3.0 or not 0.3 < np.degrees(spread) / wanted < 3.0:
@@ -92,7 +91,7 @@ def radians(predicted: Array, true: Array) -> Explanation | None:
     return Explanation("radians", text, fix, mean_error(predicted, true), mean_error(corrected, true), corrected)
 
 
-def wrapped(predicted: Array, true: Array) -> Explanation | None:
+def wrapped(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """Angles a full turn off, as 350 for -10: free on the circle, dear in the plain MAE."""
     turn = np.abs(predicted - true) - _errors(predicted, true) > 1.0
     if not turn.any():
@@ -103,7 +102,7 @@ def wrapped(predicted: Array, true: Array) -> Explanation | None:
     return Explanation("full_turn", text, "bring the angles into -180 to 180 degrees", before, after, corrected)
 
 
-def axes_or_order(predicted: Array, true: Array) -> Explanation | None:
+def axes_or_order(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """Columns exchanged, signs flipped, a transposed rotation, or another order of the three rotations."""
     some = _some(len(true))
     p, t = predicted[some], true[some]
@@ -118,7 +117,7 @@ def axes_or_order(predicted: Array, true: Array) -> Explanation | None:
     return _believed(best.kind, best.text, best.fix, predicted, best.undo(predicted), true)
 
 
-def folded(predicted: Array, true: Array) -> Explanation | None:
+def folded(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """Angles 180 degrees off, and otherwise as good as the others: folded by somebody's evaluation code."""
     errors = _errors(predicted, true)
     turned = np.abs(180.0 - errors)
@@ -131,7 +130,7 @@ def folded(predicted: Array, true: Array) -> Explanation | None:
     return _believed("folded", text, fix, predicted, corrected, true)
 
 
-def half_bin(predicted: Array, true: Array) -> Explanation | None:
+def half_bin(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """Every angle 1.5 degrees too low: bins of 3 degrees decoded at their left edge instead of their centre."""
     bias = np.median(wrap_deg(predicted - true), axis=0)
     sign = -1.0 if bias.mean() < 0 else 1.0
@@ -144,7 +143,7 @@ def half_bin(predicted: Array, true: Array) -> Explanation | None:
     return _believed("bin_edge", text, fix, predicted, predicted - sign * HALF_BIN_DEG, true)
 
 
-def offset(predicted: Array, true: Array) -> Explanation | None:
+def offset(predicted: FloatArray, true: FloatArray) -> Explanation | None:
     """A constant rotation between the two frames: of the head (which head is frontal), or of the camera."""
     p, t = matrix_from_euler(predicted), matrix_from_euler(true)
     p_inverse = np.swapaxes(p, 1, 2)
@@ -192,8 +191,8 @@ def _axes(order: tuple[int, ...], signs: tuple[float, ...]) -> _Candidate:
         fixes.append(f"negate {' and '.join(flipped)}")
     factors = np.array(signs)
 
-    def undo(angles: Array) -> Array:
-        moved: Array = angles[:, order] * factors
+    def undo(angles: FloatArray) -> FloatArray:
+        moved: FloatArray = angles[:, order] * factors
         return moved
 
     kind = "column_order" if moved else "sign"
@@ -209,26 +208,28 @@ def _order(axes: str, signs: tuple[float, ...]) -> _Candidate:
     if axes == "YXZ" and flipped == ["roll"]:
         name = "angles are in AFLW's convention (order YXZ, roll the other way)"
 
-    def undo(angles: Array) -> Array:
+    def undo(angles: FloatArray) -> FloatArray:
         return euler_from_matrix(matrix_from_angles(angles, convention))
 
     fix = f"rebuild the rotation in the order {axes} and read the angles off it in the order XYZ"
     return _Candidate("euler_order", name, fix, 1 + len(flipped), undo)
 
 
-def _transpose(angles: Array) -> Array:
-    transposed: Array = np.swapaxes(matrix_from_euler(angles), -1, -2)
+def _transpose(angles: FloatArray) -> FloatArray:
+    transposed: FloatArray = np.swapaxes(matrix_from_euler(angles), -1, -2)
     return euler_from_matrix(transposed)
 
 
-def _believed(kind: str, text: str, fix: str, predicted: Array, corrected: Array, true: Array) -> Explanation | None:
+def _believed(
+    kind: str, text: str, fix: str, predicted: FloatArray, corrected: FloatArray, true: FloatArray
+) -> Explanation | None:
     before, after = _errors(predicted, true).mean(axis=1), _errors(corrected, true).mean(axis=1)
     if not _certain(before, after, _SHARE.get(kind, _SHARE["axes"])):
         return None
     return Explanation(kind, text, fix, float(before.mean()), float(after.mean()), corrected)
 
 
-def _certain(before: Array, after: Array, share: float) -> bool:
+def _certain(before: FloatArray, after: FloatArray, share: float) -> bool:
     """True if the mean falls by `share` of itself and by 5 standard errors of the paired difference."""
     gain = before - after
     mean = float(gain.mean())
@@ -236,16 +237,16 @@ def _certain(before: Array, after: Array, share: float) -> bool:
     return mean > share * float(before.mean()) and mean > STANDARD_ERRORS * spread
 
 
-def _errors(predicted: Array, true: Array) -> Array:
-    errors: Array = np.abs(wrap_deg(predicted - true))
+def _errors(predicted: FloatArray, true: FloatArray) -> FloatArray:
+    errors: FloatArray = np.abs(wrap_deg(predicted - true))
     return errors
 
 
-def _spread(angles: Array) -> float:
+def _spread(angles: FloatArray) -> float:
     return float(np.sqrt(np.mean((angles - np.median(angles, axis=0)) ** 2)))
 
 
-def _some(n: int) -> npt.NDArray[np.int64]:
+def _some(n: int) -> IntArray:
     return np.unique(np.linspace(0, n - 1, min(n, SCREENED)).astype(np.int64))
 
 
@@ -311,7 +312,9 @@ def diagnose(path: str | Path, manifest: str | Path | None = None) -> Diagnosis:
     return examine(predicted, true, str(path), findings)
 
 
-def examine(predicted: Array, true: Array, path: str = "", findings: list[Finding] | None = None) -> Diagnosis:
+def examine(
+    predicted: FloatArray, true: FloatArray, path: str = "", findings: list[Finding] | None = None
+) -> Diagnosis:
     """Return the diagnosis of finite angles (n, 3) in degrees, in the order of the file."""
     findings = [] if findings is None else findings
     before = mean_error(predicted, true)
@@ -403,7 +406,7 @@ def _coverage(found: Paired, findings: list[Finding]) -> None:
         findings.append(Finding("note", "refused", text, "leave them out"))
 
 
-def _constant(predicted: Array, true: Array) -> list[Finding]:
+def _constant(predicted: FloatArray, true: FloatArray) -> list[Finding]:
     if len(true) < 3:
         return []
     if (in_degrees := radians(predicted, true)) is not None:  # radians look flat beside degrees
@@ -417,7 +420,7 @@ def _constant(predicted: Array, true: Array) -> list[Finding]:
     return [Finding("error", "constant", text, "look for a collapsed or unloaded network, or one image fed each time")]
 
 
-def _rows(predicted: Array, true: Array) -> list[Finding]:
+def _rows(predicted: FloatArray, true: FloatArray) -> list[Finding]:
     """Find predictions that belong to other rows: shifted by a few, or shuffled."""
     n = len(true)
     if n < 50:
@@ -448,7 +451,7 @@ def _finding(e: Explanation) -> Finding:
     return Finding(severity, e.kind, e.text, e.fix, e.before, e.after)
 
 
-def _take(file: Predictions, rows: npt.NDArray[np.int64]) -> Predictions:
+def _take(file: Predictions, rows: IntArray) -> Predictions:
     rotation, true = file.predicted_rotation, file.true_deg
     return replace(
         file,

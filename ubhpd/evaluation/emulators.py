@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray
 from ubhpd.metrics.mae import absolute_errors, mae
-
-Array = npt.NDArray[np.float64]
 
 
 class Emulated(NamedTuple):
@@ -77,12 +76,12 @@ def opal_wrapped_mae(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> E
     return _mean(np.minimum(errors, np.abs(360.0 - errors)))
 
 
-def _checked(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> tuple[Array, Array]:
+def _checked(predicted_deg: npt.ArrayLike, true_deg: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
     mae(predicted_deg, true_deg)  # shapes and values
     return np.asarray(predicted_deg, dtype=np.float64), np.asarray(true_deg, dtype=np.float64)
 
 
-def _mean(errors: Array) -> Emulated:
+def _mean(errors: FloatArray) -> Emulated:
     means = errors.mean(axis=0) if len(errors) else np.full(3, np.nan)
     yaw, pitch, roll = means.tolist()
     return Emulated(yaw, pitch, roll, float(means.mean()), len(errors))

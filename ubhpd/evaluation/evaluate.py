@@ -11,6 +11,7 @@ import numpy as np
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, EDGES_DEG
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, FloatArray
 from ubhpd.evaluation import pairing, predictions
 from ubhpd.evaluation.intervals import BootstrapOptions, Difference, intervals, paired, sign_test
 from ubhpd.evaluation.metric_cards import units
@@ -155,7 +156,7 @@ def _or_last_build(
 
 
 def _score(
-    found: Paired, o: EvaluationOptions, source: TrainingSet | None, rows: np.ndarray[Any, Any] | None = None
+    found: Paired, o: EvaluationOptions, source: TrainingSet | None, rows: AnyArray | None = None
 ) -> tuple[Scored, np.ndarray[Any, np.dtype[np.int64]]]:
     rows = np.arange(len(found.sample_id)) if rows is None else rows
     pairs = found.pairs if len(rows) == len(found.sample_id) and (rows == np.arange(len(rows))).all() else None
@@ -220,7 +221,7 @@ def _groups(found: Paired, over: str) -> np.ndarray[Any, np.dtype[np.int64]] | N
     return found.groups[name]
 
 
-def _common(a: Paired, b: Paired, first: str, second: str) -> list[np.ndarray[Any, Any]]:
+def _common(a: Paired, b: Paired, first: str, second: str) -> list[AnyArray]:
     import pyarrow.compute as pc
 
     place = pc.index_in(a.sample_id, value_set=b.sample_id)
@@ -238,7 +239,7 @@ def _common(a: Paired, b: Paired, first: str, second: str) -> list[np.ndarray[An
     return [rows_a, rows_b]
 
 
-def _per_sample(scored: Scored, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _per_sample(scored: Scored, name: str) -> FloatArray:
     column = scored.errors.columns[name]
     return column.mean(axis=1) if column.ndim == 2 else column
 
@@ -291,7 +292,7 @@ def _result(
     }
 
 
-def _percentiles(values: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float | None]:
+def _percentiles(values: FloatArray) -> dict[str, float | None]:
     found = np.percentile(values, PERCENTILES) if len(values) else np.full(len(PERCENTILES), np.nan)
     return {str(p): _number(v) for p, v in zip(PERCENTILES, found, strict=True)}
 

@@ -13,15 +13,14 @@ The alignment of the aligned error is that of the whole set. Same input and seed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, Float32Array, FloatArray, IntArray
 from ubhpd.evaluation.scoring import SampleErrors, ScoreOptions, scores, sums, with_context
 
-Array = npt.NDArray[np.float64]
 MULTINOMIAL_UP_TO = 5_000  # groups
 BLOCK = 8_192  # groups in one matrix product
 _KEPT = ("source_counts", "printed_k")
@@ -61,10 +60,10 @@ class Difference(NamedTuple):
 
 def intervals(
     errors: SampleErrors,
-    statistics: dict[str, npt.NDArray[Any]],
+    statistics: dict[str, AnyArray],
     score_options: ScoreOptions,
     options: BootstrapOptions,
-    groups: npt.NDArray[np.int64] | None = None,
+    groups: IntArray | None = None,
 ) -> dict[str, Interval]:
     """Return the percentile interval of every score.
 
@@ -83,10 +82,10 @@ def intervals(
 def paired(
     first: SampleErrors,
     second: SampleErrors,
-    statistics: dict[str, npt.NDArray[Any]],
+    statistics: dict[str, AnyArray],
     score_options: ScoreOptions,
     options: BootstrapOptions,
-    groups: npt.NDArray[np.int64] | None = None,
+    groups: IntArray | None = None,
 ) -> dict[str, Difference]:
     """Return first minus second of every score, both measured on the same heads in the same order.
 
@@ -105,7 +104,7 @@ def paired(
     return found
 
 
-def sign_test(delta: Array, options: BootstrapOptions, groups: npt.NDArray[np.int64] | None = None) -> float:
+def sign_test(delta: FloatArray, options: BootstrapOptions, groups: IntArray | None = None) -> float:
     """Return the two-sided p-value of a mean difference (n,) by flipping the sign of whole groups at random.
 
     Under the null hypothesis the two methods are exchangeable within a group (Fisher's randomisation test).
@@ -124,8 +123,8 @@ def sign_test(delta: Array, options: BootstrapOptions, groups: npt.NDArray[np.in
 
 
 def resamples(
-    methods: list[SampleErrors], options: BootstrapOptions, groups: npt.NDArray[np.int64] | None = None
-) -> list[dict[str, npt.NDArray[Any]]]:
+    methods: list[SampleErrors], options: BootstrapOptions, groups: IntArray | None = None
+) -> list[dict[str, AnyArray]]:
     """Return the statistics of every resample, with a leading axis of rounds, for each method on the same draws."""
     n = len(methods[0])
     if n == 0:
@@ -134,29 +133,25 @@ def resamples(
     rng = np.random.default_rng(options.seed)
     exact = _multinomial(rng, options.rounds, n_groups) if n_groups <= MULTINOMIAL_UP_TO else None
     grouped = [sums(e, groups, n_groups) for e in methods] if groups is not None else None
-    drawn: list[Array | None] = [None for _ in methods]
+    drawn: list[FloatArray | None] = [None for _ in methods]
     shapes: dict[str, tuple[int, ...]] = {}
     for start in range(0, n_groups, BLOCK):
         stop = min(start + BLOCK, n_groups)
-        weights: npt.NDArray[Any] = (
-            _poisson(rng, options.rounds, stop - start) if exact is None else exact[:, start:stop]
-        )
+        weights: AnyArray = _poisson(rng, options.rounds, stop - start) if exact is None else exact[:, start:stop]
         for k, errors in enumerate(methods):
             if grouped is None:
                 part = sums(errors.rows(start, stop), np.arange(stop - start), stop - start)
             else:
                 part = {name: v[start:stop] for name, v in grouped[k].items()}
             shapes = {name: v.shape[1:] for name, v in part.items()}
-            flat: npt.NDArray[Any] = np.concatenate(
-                [v.reshape(len(v), -1) for v in part.values()], axis=1, dtype=weights.dtype
-            )
+            flat: AnyArray = np.concatenate([v.reshape(len(v), -1) for v in part.values()], axis=1, dtype=weights.dtype)
             product = (weights @ flat).astype(np.float64)
             before = drawn[k]
             drawn[k] = product if before is None else before + product
     return [_unpacked(d, shapes) for d in drawn if d is not None]
 
 
-def _unpacked(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, npt.NDArray[Any]]:
+def _unpacked(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, AnyArray]:
     found, at = {}, 0
     for name, shape in shapes.items():
         width = int(np.prod(shape))
@@ -165,24 +160,24 @@ def _unpacked(flat: Array, shapes: dict[str, tuple[int, ...]]) -> dict[str, npt.
     return found
 
 
-def _multinomial(rng: np.random.Generator, rounds: int, n_groups: int) -> npt.NDArray[np.float64]:
+def _multinomial(rng: np.random.Generator, rounds: int, n_groups: int) -> FloatArray:
     """Return how often each group is drawn (rounds, n_groups) when n_groups are drawn with replacement."""
     drawn = rng.integers(0, n_groups, size=(rounds, n_groups))
     place = drawn + n_groups * np.arange(rounds)[:, None]
     return np.bincount(place.ravel(), minlength=rounds * n_groups).reshape(rounds, n_groups).astype(np.float64)
 
 
-def _poisson(rng: np.random.Generator, rounds: int, n_groups: int) -> npt.NDArray[np.float32]:
+def _poisson(rng: np.random.Generator, rounds: int, n_groups: int) -> Float32Array:
     """Return counts (rounds, n_groups) drawn as Poisson(1) to within a byte; see _POISSON."""
     drawn = np.frombuffer(rng.bytes(rounds * n_groups), dtype=np.uint8)
     return _POISSON[drawn].reshape(rounds, n_groups)
 
 
 # The count for each value of a random byte: Poisson(1) to 0.005, with mean and variance exactly 1.
-_POISSON: npt.NDArray[np.float32] = np.repeat(np.arange(6, dtype=np.float32), [94, 95, 46, 16, 4, 1])
+_POISSON: Float32Array = np.repeat(np.arange(6, dtype=np.float32), [94, 95, 46, 16, 4, 1])
 
 
-def _ends(values: Array, level: float) -> tuple[float, float]:
+def _ends(values: FloatArray, level: float) -> tuple[float, float]:
     known = values[np.isfinite(values)]
     if not len(known):
         return float("nan"), float("nan")
@@ -190,7 +185,7 @@ def _ends(values: Array, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _p(delta: Array) -> float:
+def _p(delta: FloatArray) -> float:
     known = delta[np.isfinite(delta)]
     if not len(known):
         return float("nan")

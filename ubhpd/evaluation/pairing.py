@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,10 +24,10 @@ from ubhpd import manifest
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, counts
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.evaluation.predictions import GROUPS, Predictions
 from ubhpd.evaluation.scoring import Pairs
 
-Array = npt.NDArray[np.float64]
 _COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "subject_id", "sequence_id", "drop_reason")
 
 
@@ -43,7 +42,7 @@ class Paired:
 
     pairs: Pairs
     sample_id: pa.Array
-    groups: dict[str, npt.NDArray[np.int64]]
+    groups: dict[str, IntArray]
     truth: str
     wanted: int
     missing: int
@@ -83,9 +82,9 @@ def truth_table(path: Path) -> tuple[pa.Table, str]:
     return manifest.read(path, _COLUMNS), head.fingerprint
 
 
-def angles(table: pa.Table) -> Array:
+def angles(table: pa.Table) -> FloatArray:
     """Return yaw, pitch, roll (n, 3) in degrees of a manifest table, NaN where there is none."""
-    ypr: Array = np.stack([table.column(f"{a}_deg").to_numpy() for a in ("yaw", "pitch", "roll")]).T
+    ypr: FloatArray = np.stack([table.column(f"{a}_deg").to_numpy() for a in ("yaw", "pitch", "roll")]).T
     return ypr
 
 
@@ -157,18 +156,18 @@ def _places(wanted: pa.Array, ids: pa.Array) -> pa.Array:
     return pc.index_in(wanted, value_set=ids)
 
 
-def _fortran(values: Array, rows: npt.NDArray[Any]) -> Array:
-    chosen: Array = np.stack([values[:, j][rows] for j in range(3)]).T
+def _fortran(values: FloatArray, rows: AnyArray) -> FloatArray:
+    chosen: FloatArray = np.stack([values[:, j][rows] for j in range(3)]).T
     return chosen
 
 
-def _codes(names: pa.Array | None) -> npt.NDArray[np.int64] | None:
+def _codes(names: pa.Array | None) -> IntArray | None:
     """Return codes in the order of the sorted names, so that resamples do not depend on the order of the file."""
     if names is None or names.null_count or not len(names):
         return None
     encoded = names.dictionary_encode()
     order = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=str)))
-    codes: npt.NDArray[np.int64] = order[encoded.indices.to_numpy()].astype(np.int64)
+    codes: IntArray = order[encoded.indices.to_numpy()].astype(np.int64)
     return codes
 
 
@@ -202,8 +201,8 @@ if TYPE_CHECKING:
 class TrainingSet(NamedTuple):
     """Heads per angle and bin (3, 15), heads outside the bins (3,), and where they were found."""
 
-    counts: npt.NDArray[np.float64]
-    outside: npt.NDArray[np.float64]
+    counts: FloatArray
+    outside: FloatArray
     name: str
 
 

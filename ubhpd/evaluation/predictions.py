@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -23,8 +22,8 @@ import pyarrow.parquet as pq
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_quaternion, orthonormality_error
+from ubhpd.core.typing import BoolArray, FloatArray
 
-Array = npt.NDArray[np.float64]
 ID_NAMES = ("sample_id", "image", "image_id", "name", "id")
 PREDICTED = ("{}", "{}_deg", "pred_{}", "{}_pred", "predicted_{}", "{}_predicted")
 TRUE = ("{}_true", "true_{}", "gt_{}", "{}_gt", "{}_true_deg", "true_{}_deg")
@@ -62,9 +61,9 @@ class Predictions:
     path: str
     roles: Roles
     sample_id: pa.Array
-    predicted_deg: Array  # (n, 3)
-    predicted_rotation: Array | None  # (n, 3, 3), if the file gives rotations
-    true_deg: Array | None  # (n, 3)
+    predicted_deg: FloatArray  # (n, 3)
+    predicted_rotation: FloatArray | None  # (n, 3, 3), if the file gives rotations
+    true_deg: FloatArray | None  # (n, 3)
     groups: dict[str, pa.Array]
 
     def __len__(self) -> int:
@@ -246,7 +245,7 @@ def first_repeat(ids: pa.Array) -> tuple[int, int]:
     return row, int(first[codes[row]])
 
 
-def _numbers(table: pa.Table, names: tuple[str, ...], path: Path, strict: bool) -> Array:
+def _numbers(table: pa.Table, names: tuple[str, ...], path: Path, strict: bool) -> FloatArray:
     values = np.empty((len(names), table.num_rows))
     for k, name in enumerate(names):
         column = table.column(name)
@@ -258,11 +257,11 @@ def _numbers(table: pa.Table, names: tuple[str, ...], path: Path, strict: bool) 
             if len(bad):
                 more = f" ({len(bad)} such values in this column)" if len(bad) > 1 else ""
                 raise UbhpdError(f"{path}, row {bad[0] + 1}, column {name}: {values[k][bad[0]]} is no angle{more}.")
-    transposed: Array = values.T
+    transposed: FloatArray = values.T
     return transposed
 
 
-def _copy(column: pa.ChunkedArray, out: Array) -> None:
+def _copy(column: pa.ChunkedArray, out: FloatArray) -> None:
     """Write a column into `out`, NaN for null. By DLPack: to_numpy would import pandas, which takes half a second."""
     at = 0
     for chunk in column.chunks:
@@ -271,10 +270,10 @@ def _copy(column: pa.ChunkedArray, out: Array) -> None:
         at += len(chunk)
 
 
-def _pose(values: Array, form: str, path: Path, strict: bool) -> tuple[Array, Array | None]:
+def _pose(values: FloatArray, form: str, path: Path, strict: bool) -> tuple[FloatArray, FloatArray | None]:
     if form == "angles":
         return values, None
-    finite: npt.NDArray[np.bool_] = np.asarray(np.isfinite(values).all(axis=1))
+    finite: BoolArray = np.asarray(np.isfinite(values).all(axis=1))
     if form == "matrix":
         rotation = values.reshape(-1, 3, 3)
         error = np.where(finite, orthonormality_error(np.where(finite[:, None, None], rotation, np.eye(3))), 0.0)
@@ -282,7 +281,7 @@ def _pose(values: Array, form: str, path: Path, strict: bool) -> tuple[Array, Ar
             row = int(np.argmax(error > TOLERANCE))
             raise UbhpdError(f"{path}, row {row + 1}: r00 to r22 are no rotation matrix (off by {error[row]:.3g}).")
     else:
-        zero: npt.NDArray[np.bool_] = finite & (np.abs(values).sum(axis=1) == 0.0)
+        zero: BoolArray = finite & (np.abs(values).sum(axis=1) == 0.0)
         if zero.any():
             raise UbhpdError(f"{path}, row {int(np.argmax(zero)) + 1}: the quaternion is zero, so it is no rotation.")
         rotation = np.full((len(values), 3, 3), np.nan)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray
 
 COLUMNS = ("paper", "table", "train", "test", "method", "yaw", "pitch", "roll", "mae", "ubmae")
 
@@ -82,13 +82,13 @@ def lint(rows: list[Printed] | None = None) -> list[Lint]:
 
 
 @lru_cache(maxsize=1)
-def printed_pairs() -> dict[tuple[str, str], npt.NDArray[np.float64]]:
+def printed_pairs() -> dict[tuple[str, str], FloatArray]:
     """Return the constants k (yaw, pitch, roll) of every (train, test) pair for which UBMAE is printed."""
     rows = csv.DictReader(_data("ubmae_printed_constants.csv").splitlines())
     return {(r["train"], r["test"]): np.array([float(r[f"k_{a}"]) for a in ANGLES]) for r in rows}
 
 
-def printed_constants(train: str, test: str) -> npt.NDArray[np.float64]:
+def printed_constants(train: str, test: str) -> FloatArray:
     """Return the constants k (3,) behind the UBMAE printed for this pair.
 
     Raises:

@@ -22,12 +22,11 @@ import numpy.typing as npt
 
 from ubhpd.core.bins import LIMIT_DEG, N_BINS, bin_index
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, FloatArray, Int8Array, IntArray
 from ubhpd.evaluation.metric_cards import metric_options, metrics
 
-Array = npt.NDArray[np.float64]
 
-
-def canonical_matrices(ypr_deg: Array) -> Array:
+def canonical_matrices(ypr_deg: FloatArray) -> FloatArray:
     """Return R = Rx(-pitch) Ry(-yaw) Rz(-roll) (3, 3, n), entries first, of angles (n, 3) in degrees."""
     (cy, sy), (cp, sp), (cr, sr) = (_cos_sin(ypr_deg[:, j]) for j in range(3))
     r = np.empty((3, 3, len(ypr_deg)))
@@ -44,12 +43,12 @@ def canonical_matrices(ypr_deg: Array) -> Array:
     return r
 
 
-def entries_first(rotation: Array) -> Array:
+def entries_first(rotation: FloatArray) -> FloatArray:
     """Return rotations (n, 3, 3) as (3, 3, n), each entry in one piece of memory."""
     return np.ascontiguousarray(np.moveaxis(rotation, 0, -1))
 
 
-def relative(predicted: Array, true: Array, out: Array) -> None:
+def relative(predicted: FloatArray, true: FloatArray, out: FloatArray) -> None:
     """Write R_predicted^T R_true into `out`; all (3, 3, n), entries first."""
     part = np.empty(predicted.shape[-1])
     for i in range(3):
@@ -60,7 +59,7 @@ def relative(predicted: Array, true: Array, out: Array) -> None:
                 out[i, j] += part
 
 
-def _cos_sin(angle_deg: Array) -> tuple[Array, Array]:
+def _cos_sin(angle_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return cosine and sine by the tangent of half the angle: one call instead of two, within 3e-16 of theirs."""
     half = np.tan(angle_deg * (np.pi / 360.0))
     square = half * half
@@ -68,8 +67,6 @@ def _cos_sin(angle_deg: Array) -> tuple[Array, Array]:
     return (1.0 - square) * scale, 2.0 * half * scale
 
 
-Indices = npt.NDArray[np.int64]
-Small = npt.NDArray[np.int8]
 CHUNK = 16_384  # samples; their arrays stay in the processor's cache
 N_RINGS = 15
 RING_DEG = 5.0
@@ -80,12 +77,12 @@ RINGED = "geodesic"  # and the one that is summed per ring
 class Pairs(NamedTuple):
     """Predicted and true heads: angles (n, 3) in degrees, canonical; rotations (n, 3, 3) or None for the angles'."""
 
-    predicted_deg: Array
-    true_deg: Array
-    predicted_rotation: Array | None = None
-    true_rotation: Array | None = None
+    predicted_deg: FloatArray
+    true_deg: FloatArray
+    predicted_rotation: FloatArray | None = None
+    true_rotation: FloatArray | None = None
 
-    def take(self, rows: npt.NDArray[Any]) -> Pairs:
+    def take(self, rows: AnyArray) -> Pairs:
         """Return these rows, by number or by a mask."""
         predicted, true = self.predicted_rotation, self.true_rotation
         return Pairs(
@@ -113,10 +110,10 @@ class ScoreOptions:
 class SampleErrors:
     """What each sample contributes: columns (n,) or (n, 3), its bins (n, 3) and its ring (n,), -1 for none."""
 
-    columns: dict[str, Array]
-    bins: Small
-    rings: Small
-    alignment: dict[str, Array]
+    columns: dict[str, FloatArray]
+    bins: Int8Array
+    rings: Int8Array
+    alignment: dict[str, FloatArray]
 
     def __len__(self) -> int:
         return len(self.rings)
@@ -132,10 +129,10 @@ class Scored(NamedTuple):
     """Scores by name, the statistics behind them, per-sample errors, and what was left out."""
 
     scores: dict[str, float]
-    statistics: dict[str, npt.NDArray[Any]]
+    statistics: dict[str, AnyArray]
     errors: SampleErrors
-    kept: npt.NDArray[np.int64]
-    outside: Indices
+    kept: IntArray
+    outside: IntArray
     excluded: int
 
 
@@ -180,12 +177,12 @@ def sample_errors(pairs: Pairs) -> SampleErrors:
     by_input = {k: [m for m in found if getattr(m, "INPUT", None) == k] for k in ("angles", "relative", "aligned")}
     turns = np.empty((3, 3, n)) if by_input["aligned"] else None
     bins, rings = np.empty((3, n), np.int8).T, np.empty(n, np.int8)
-    columns: dict[str, Array] = {}
+    columns: dict[str, FloatArray] = {}
     for module in (m for group in by_input.values() for m in group):
         for name in module.COLUMNS:  # type: ignore[attr-defined]
             columns[name] = np.empty((3, n)).T if module.INPUT == "angles" else np.empty(n)  # type: ignore[attr-defined]
 
-    def first(part: slice) -> Array:
+    def first(part: slice) -> FloatArray:
         true_deg = pairs.true_deg[part]
         true = _matrices(pairs.true_rotation, true_deg, part)
         predicted = _matrices(pairs.predicted_rotation, pairs.predicted_deg[part], part)
@@ -196,7 +193,7 @@ def sample_errors(pairs: Pairs) -> SampleErrors:
             _store(columns, module.per_sample(pairs.predicted_deg[part], true_deg), part)  # type: ignore[attr-defined]
         for module in by_input["relative"]:
             _store(columns, module.per_sample(np.moveaxis(turn, -1, 0)), part)  # type: ignore[attr-defined]
-        total: Array = turn.sum(axis=-1)
+        total: FloatArray = turn.sum(axis=-1)
         return total
 
     totals = _over_chunks(first, n)
@@ -214,9 +211,7 @@ def sample_errors(pairs: Pairs) -> SampleErrors:
     return SampleErrors(columns, bins, rings, alignment)
 
 
-def sums(
-    errors: SampleErrors, groups: Indices | None = None, n_groups: int | None = None
-) -> dict[str, npt.NDArray[Any]]:
+def sums(errors: SampleErrors, groups: IntArray | None = None, n_groups: int | None = None) -> dict[str, AnyArray]:
     """Return the statistics of `ubhpd.metrics`, summed over all samples, or per group with a leading axis.
 
     Args:
@@ -228,15 +223,15 @@ def sums(
     g = groups if groups is not None else np.zeros(0, np.int64)
     size = int(n_groups or 0) if many else 1
 
-    def total(values: Array) -> npt.NDArray[Any]:
+    def total(values: FloatArray) -> AnyArray:
         return np.bincount(g, weights=values, minlength=size) if many else values.sum(keepdims=True)
 
-    def table(index: Small, values: Array | None, width: int) -> npt.NDArray[Any]:
+    def table(index: Int8Array, values: FloatArray | None, width: int) -> AnyArray:
         place = index + np.int8(1) if not many else g * (width + 1) + index + 1
         found = np.bincount(place, weights=values, minlength=size * (width + 1))
         return found.reshape(size, width + 1)[:, 1:]
 
-    result: dict[str, npt.NDArray[Any]] = {
+    result: dict[str, AnyArray] = {
         "n": np.bincount(g, minlength=size) if many else np.array([n]),
         "bin_n": np.stack([table(errors.bins[:, j], None, N_BINS) for j in range(3)], axis=1),
         "ring_n": table(errors.rings, None, N_RINGS),
@@ -254,18 +249,18 @@ def sums(
 
 
 def with_context(
-    statistics: dict[str, npt.NDArray[Any]],
+    statistics: dict[str, AnyArray],
     source_counts: npt.ArrayLike | None = None,
     printed_k: npt.ArrayLike | None = None,
-) -> dict[str, npt.NDArray[Any]]:
+) -> dict[str, AnyArray]:
     """Return the statistics with what is known of the training set added."""
     known = {"source_counts": source_counts, "printed_k": printed_k}
     return statistics | {k: np.asarray(v, np.float64) for k, v in known.items() if v is not None}
 
 
-def scores(statistics: Mapping[str, npt.NDArray[Any]], options: ScoreOptions) -> dict[str, Array]:
+def scores(statistics: Mapping[str, AnyArray], options: ScoreOptions) -> dict[str, FloatArray]:
     """Return every score that the statistics allow, with their leading axes, in the order of the cards."""
-    found: dict[str, Array] = {}
+    found: dict[str, FloatArray] = {}
     for name, metric in metrics().items():
         values = metric.score(statistics, options.metrics.get(name) or metric.Options())
         found |= {k: np.asarray(values[k], np.float64) for k in metric.SCORES if k in values}
@@ -277,7 +272,7 @@ def checked(pairs: Pairs) -> Pairs:
     predicted, true = (np.asarray(a, np.float64) for a in pairs[:2])
     rotations = [None if a is None else np.asarray(a, np.float64) for a in pairs[2:]]
     n = len(true) if true.ndim else 0
-    wanted: list[tuple[str, Array, tuple[int, ...]]] = [
+    wanted: list[tuple[str, FloatArray, tuple[int, ...]]] = [
         ("predicted angles", predicted, (n, 3)),
         ("true angles", true, (n, 3)),
     ]
@@ -296,20 +291,20 @@ def checked(pairs: Pairs) -> Pairs:
     return Pairs(predicted, true, *rotations)
 
 
-def _matrices(rotation: Array | None, ypr_deg: Array, part: slice) -> Array:
+def _matrices(rotation: FloatArray | None, ypr_deg: FloatArray, part: slice) -> FloatArray:
     return canonical_matrices(ypr_deg) if rotation is None else entries_first(rotation[part])
 
 
-def _rings(true: Array) -> Indices:
+def _rings(true: FloatArray) -> IntArray:
     """Return the ring of the angle from frontal of rotations (3, 3, n): 5 degrees each, -1 from 75 on."""
     sine = np.sqrt((true[2, 1] - true[1, 2]) ** 2 + (true[0, 2] - true[2, 0]) ** 2 + (true[1, 0] - true[0, 1]) ** 2)
     angle = np.degrees(np.arctan2(sine, true[0, 0] + true[1, 1] + true[2, 2] - 1.0))
-    ring: Indices = (angle / RING_DEG).astype(np.int64)
+    ring: IntArray = (angle / RING_DEG).astype(np.int64)
     ring[ring >= N_RINGS] = -1
     return ring
 
 
-def _store(columns: dict[str, Array], values: dict[str, Array], part: slice) -> None:
+def _store(columns: dict[str, FloatArray], values: dict[str, FloatArray], part: slice) -> None:
     for name, value in values.items():
         columns[name][part] = value
 
@@ -323,14 +318,14 @@ def _over_chunks(work: Any, n: int) -> list[Any]:
         return list(pool.map(work, parts))
 
 
-def bin_table(scored: Scored, options: ScoreOptions | None = None) -> dict[str, npt.NDArray[Any]]:
+def bin_table(scored: Scored, options: ScoreOptions | None = None) -> dict[str, AnyArray]:
     """Return the per-bin tables (3, 15): n, error, target, and with a training set source, weight; dropped (3,)."""
     from ubhpd.metrics._arrays import divide
     from ubhpd.metrics.density_weights import weights
 
     o = (options or ScoreOptions()).metrics["ubmae"]
     n = scored.statistics["bin_n"]
-    tables: dict[str, npt.NDArray[Any]] = {
+    tables: dict[str, AnyArray] = {
         "n": n,
         "error": divide(scored.statistics["bin_abs_error"], n),
         "target": divide(n, n.sum(axis=-1, keepdims=True)),

@@ -16,14 +16,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.core.typing import AnyArray, FloatArray
 from ubhpd.evaluation.pairing import training_set
 from ubhpd.evaluation.scoring import Pairs, ScoreOptions, checked, sample_errors, score, scores, sums, with_context
-
-Array = npt.NDArray[np.float64]
 
 
 class HeadPoseScores:
@@ -46,7 +44,7 @@ class HeadPoseScores:
     def reset(self) -> None:
         """Forget everything seen."""
         self._heads: list[Pairs] = []
-        self._sums: dict[str, npt.NDArray[Any]] | None = None
+        self._sums: dict[str, AnyArray] | None = None
 
     def update(self, predicted: Any, true: Any) -> None:
         """Add a batch: angles (n, 3) in degrees or rotations (n, 3, 3), arrays or tensors, each of either kind.
@@ -104,7 +102,7 @@ class HeadPoseScores:
             )
 
 
-def _angles_and_rotation(values: Any, word: str) -> tuple[Array, Array | None]:
+def _angles_and_rotation(values: Any, word: str) -> tuple[FloatArray, FloatArray | None]:
     for step in ("detach", "cpu"):  # a tensor of torch, without importing torch
         if hasattr(values, step):
             values = getattr(values, step)()

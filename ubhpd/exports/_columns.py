@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.images import crops
-from ubhpd.images.crops import FIELDS, Floats, Recipe
+from ubhpd.images.crops import FIELDS, Recipe
 from ubhpd.manifest.schema import matrix
 
 ANGLES = ("yaw_deg", "pitch_deg", "roll_deg")
@@ -44,20 +44,20 @@ class Heads:
     """
 
     texts: dict[str, list[str]]
-    frame: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    angles: Floats
-    rotation: Floats
-    box: Floats
-    source: npt.NDArray[np.int64]
-    face: Floats
-    points: list[Floats] | None = None
+    frame: IntArray
+    size: IntArray
+    angles: FloatArray
+    rotation: FloatArray
+    box: FloatArray
+    source: IntArray
+    face: FloatArray
+    points: list[FloatArray] | None = None
     without_box: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def splits(self) -> dict[str, npt.NDArray[np.int64]]:
+    def splits(self) -> dict[str, IntArray]:
         """Return the rows of each split by its name, "all" where there is none."""
         names = np.array([s or "all" for s in self.texts["split"]])
         return {str(s): np.flatnonzero(names == s) for s in sorted(set(names.tolist()), key=_split_order)}
@@ -111,7 +111,7 @@ def read_heads(path: Path, recipe: Recipe, split: str | None, seed: int, face: b
     return _joined(parts)
 
 
-def floats(table: pa.Table, name: str, length: int) -> Floats:
+def floats(table: pa.Table, name: str, length: int) -> FloatArray:
     """Return a column of lists as (n, length), NaN for null or a column that is not there."""
     if name in table.column_names:
         return matrix(table.column(name), length)
@@ -169,10 +169,10 @@ def _strings(table: pa.Table, name: str) -> list[str]:
     return values
 
 
-def _visible(columns: dict[str, Any], row: int) -> Floats:
+def _visible(columns: dict[str, Any], row: int) -> FloatArray:
     """Return the visible points of pt2d (m, 2)."""
     for name in ("landmarks21", "landmarks68"):
-        points: Floats = columns[name][row].reshape(-1, 2)
+        points: FloatArray = columns[name][row].reshape(-1, 2)
         points = points[~np.isnan(points).any(axis=1)]
         if len(points):
             return points

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing, write_json
+from ubhpd.core.typing import Image
 from ubhpd.exports._columns import Heads
-from ubhpd.images.crops import Image, crop
+from ubhpd.images.crops import crop
 from ubhpd.images.recipes import Recipe
 from ubhpd.raw.image_files import VIDEO_SUFFIXES, HeaderTooShort, ImageError, Images, size_from_header
 

@@ -32,9 +32,10 @@ from ubhpd.core.files import write_json
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.text import table
+from ubhpd.core.typing import Image
 from ubhpd.exports._columns import Heads, read_heads
 from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Format, Job, Row, Unit, forget, run
-from ubhpd.images.crops import Image, recipe_named
+from ubhpd.images.crops import recipe_named
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
 

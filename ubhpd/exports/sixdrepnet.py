@@ -19,8 +19,8 @@ import io
 import numpy as np
 
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import FloatArray
 from ubhpd.exports._crops import Card, Job
-from ubhpd.images.crops import Floats
 
 CARD = Card(
     "6drepnet",
@@ -55,7 +55,7 @@ def write(job: Job) -> list[str]:
     return files
 
 
-def _mat(angles_deg: Floats, points: Floats) -> bytes:
+def _mat(angles_deg: FloatArray, points: FloatArray) -> bytes:
     """Return a label file; angles yaw, pitch, roll (3,), points (m, 2)."""
     import scipy.io
 

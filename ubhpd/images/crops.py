@@ -21,12 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 
 __all__ = ["FACE_SOURCES", "RECIPES", "Boxes", "Recipe", "crop", "crop_box", "crop_boxes", "face_boxes", "placed"]
 
-Floats = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 FIELDS = ("sample_id", "image_width", "image_height", "bbox_xyxy", "landmarks21", "landmarks68")
 MAX_SIDE_PX = 8192  # a larger crop comes from a label that is no face, and would fill the memory
@@ -40,8 +39,8 @@ class Boxes(NamedTuple):
     source: index into recipe.sources of where the face came from (n,), -1 where there is no box.
     """
 
-    xyxy: Floats
-    source: npt.NDArray[np.int64]
+    xyxy: FloatArray
+    source: IntArray
 
 
 def crop_box(fields: Mapping[str, Any], recipe: Recipe, seed: int = 0) -> tuple[float, float, float, float] | None:
@@ -87,7 +86,7 @@ def crop_boxes(columns: Mapping[str, Any], recipe: Recipe, seed: int = 0) -> Box
     return Boxes(xyxy, source)
 
 
-def face_boxes(columns: Mapping[str, Any], source: str) -> Floats:
+def face_boxes(columns: Mapping[str, Any], source: str) -> FloatArray:
     """Return the face boxes (n, 4) that a source of FACE_SOURCES gives, NaN where it gives none."""
     if source == "bbox":
         boxes = np.array(columns["bbox_xyxy"], dtype=np.float64)
@@ -127,7 +126,7 @@ def crop(
     return np.ascontiguousarray(out)
 
 
-def placed(points_xy: npt.ArrayLike, box: Sequence[float], recipe: Recipe, size: int | None = None) -> Floats:
+def placed(points_xy: npt.ArrayLike, box: Sequence[float], recipe: Recipe, size: int | None = None) -> FloatArray:
     """Return where points (n, 2) of the image lie in the crop, in pixels of the crop."""
     x0, y0, x1, y1 = box
     points = np.asarray(points_xy, dtype=np.float64) - (x0, y0)
@@ -136,11 +135,11 @@ def placed(points_xy: npt.ArrayLike, box: Sequence[float], recipe: Recipe, size:
         return points
     width, height = _resized(x1 - x0, y1 - y0, recipe, side)
     offset = (round((width - side) / 2), round((height - side) / 2))
-    moved: Floats = points * (width / (x1 - x0), height / (y1 - y0)) - offset
+    moved: FloatArray = points * (width / (x1 - x0), height / (y1 - y0)) - offset
     return moved
 
 
-def _landmark_boxes(columns: Mapping[str, Any], source: str) -> Floats:
+def _landmark_boxes(columns: Mapping[str, Any], source: str) -> FloatArray:
     """Return min and max over pt2d: the 21 points where any is visible, as in AFLW2000-3D, else the 68."""
     of_21, of_68 = np.asarray(columns["landmarks21"], float), np.asarray(columns["landmarks68"], float)
     has_21 = ~np.isnan(of_21).all(axis=1)
@@ -167,7 +166,7 @@ def _landmark_boxes(columns: Mapping[str, Any], source: str) -> Floats:
     return boxes
 
 
-def _factors(sample_ids: Sequence[str], recipe: Recipe, seed: int) -> Floats:
+def _factors(sample_ids: Sequence[str], recipe: Recipe, seed: int) -> FloatArray:
     """Return k of each head (n, 1): the recipe's, or drawn evenly from seed and sample_id, whatever the order."""
     if isinstance(recipe.k, tuple):
         low, high = recipe.k
@@ -177,7 +176,7 @@ def _factors(sample_ids: Sequence[str], recipe: Recipe, seed: int) -> Floats:
     return np.full((len(sample_ids), 1), recipe.k)
 
 
-def _grown(faces: Floats, size: Floats, k: Floats, recipe: Recipe) -> Floats:
+def _grown(faces: FloatArray, size: FloatArray, k: FloatArray, recipe: Recipe) -> FloatArray:
     """Return the boxes after the recipe's steps, not yet clamped."""
     if recipe.shape == "image":
         whole = np.concatenate([np.zeros_like(size), size], axis=1)
@@ -197,11 +196,11 @@ def _grown(faces: Floats, size: Floats, k: Floats, recipe: Recipe) -> Floats:
     before = np.abs(high - low)
     low = low - grow[:2] * k * before
     high = high + grow[2:] * k * (np.abs(high - low) if recipe.sequential else before)
-    grown: Floats = np.trunc(np.concatenate([low, high], axis=1))
+    grown: FloatArray = np.trunc(np.concatenate([low, high], axis=1))
     return grown
 
 
-def _inside(boxes: Floats, size: Floats, recipe: Recipe) -> Floats:
+def _inside(boxes: FloatArray, size: FloatArray, recipe: Recipe) -> FloatArray:
     """Return the boxes clamped where the recipe does so; NaN for one that is empty, absurd or beside the image."""
     low, high = boxes[:, :2], boxes[:, 2:]
     if recipe.outside == "clamp":

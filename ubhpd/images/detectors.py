@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Detector, Face, Image, keep_apart, largest_first
+from ubhpd.core.typing import Image
+from ubhpd.images.faces import Detector, Face, keep_apart, largest_first
 from ubhpd.images.mtcnn import INSTALL, VARIABLE, find_weights, read_weights
 
 DETECTORS = ("auto", "mtcnn", "cascade", "none")

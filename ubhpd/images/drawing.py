@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Image
+from ubhpd.core.typing import FloatArray, Image, Int32Array
 
 X_BGR, Y_BGR, Z_BGR = (12, 89, 232), (68, 158, 47), (214, 126, 28)
 CUBE_BGR, POINT_BGR, RIM_BGR = (230, 230, 230), (255, 230, 34), (0, 0, 0)
@@ -26,8 +26,6 @@ _SIDES = tuple((axis, sign) for axis in range(3) for sign in (-1.0, 1.0))
 _FACE_SIDE = (2, 1.0)
 _FACE_TINT = 0.3
 
-Array = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int32]
 Colour = tuple[int, int, int]
 
 
@@ -121,7 +119,7 @@ def draw_label(image: Image, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -
     cv2.putText(image, text, (x + 3, y + 3 + tall), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 
-def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> tuple[Array, Array]:
+def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> tuple[FloatArray, FloatArray]:
     r, centre = np.asarray(rotation, dtype=np.float64), np.asarray(centre_xy, dtype=np.float64)
     if r.shape != (3, 3) or centre.shape != (2,):
         raise UbhpdError(f"A pose is drawn from a (3, 3) matrix at a point (2,), not from {r.shape} at {centre.shape}.")
@@ -130,20 +128,20 @@ def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) 
     return r, centre
 
 
-def _projected(rotation: Array, centre: Array, points: Array) -> Array:
+def _projected(rotation: FloatArray, centre: FloatArray, points: FloatArray) -> FloatArray:
     """Return where points (n, 3) of the head's frame, in pixels, lie in the image (n, 2)."""
     seen = points @ rotation.T
     return np.asarray(centre + seen[:, :2] * (1.0, -1.0))
 
 
-def _corners(side: tuple[int, float]) -> Array:
+def _corners(side: tuple[int, float]) -> FloatArray:
     """Return the four corners (4, 3), in order around it, of a side of the cube with edges of length 1."""
     axis, sign = side
     around = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
     return np.insert(around, axis, sign / 2, axis=1)
 
 
-def _faces_viewer(rotation: Array, side: tuple[int, float]) -> bool:
+def _faces_viewer(rotation: FloatArray, side: tuple[int, float]) -> bool:
     axis, sign = side
     return bool(rotation[2, axis] * sign > 1e-9)
 
@@ -152,12 +150,12 @@ def _line_width(size_px: float) -> int:
     return round(float(np.clip(size_px / 40.0, 2, 6)))
 
 
-def _line(image: Image, points: Array, colour: Colour, width: int) -> None:
+def _line(image: Image, points: FloatArray, colour: Colour, width: int) -> None:
     import cv2
 
     cv2.polylines(image, [_pixels(points)], False, colour, width, cv2.LINE_AA, _SHIFT)
 
 
-def _pixels(points: Array) -> Whole:
-    fine: Whole = np.round(points.clip(-_FAR_PX, _FAR_PX) * 2**_SHIFT).astype(np.int32)
+def _pixels(points: FloatArray) -> Int32Array:
+    fine: Int32Array = np.round(points.clip(-_FAR_PX, _FAR_PX) * 2**_SHIFT).astype(np.int32)
     return fine

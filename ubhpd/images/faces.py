@@ -19,10 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.raw.image_files import decode, quiet_opencv
-
-Array = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
 
 
 class Face(NamedTuple):
@@ -35,7 +33,7 @@ class Face(NamedTuple):
 
     bbox_xyxy: tuple[float, float, float, float]
     score: float
-    points5: Array | None = None
+    points5: FloatArray | None = None
 
 
 class Detector(Protocol):
@@ -54,7 +52,7 @@ def largest_first(faces: list[Face]) -> list[Face]:
 
 def keep_apart(
     boxes_xyxy: npt.ArrayLike, scores: npt.ArrayLike, limit: float, pixel: float = 0.0, over_smaller: bool = False
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Return the rows of the boxes that survive greedy non-maximum suppression, the surest first.
 
     The surest box stays, all that overlap it by more than `limit` go, and so on with what is left; of equally sure
@@ -80,7 +78,7 @@ def keep_apart(
 
 def overlap(
     box_xyxy: npt.ArrayLike, boxes_xyxy: npt.ArrayLike, pixel: float = 0.0, over_smaller: bool = False
-) -> Array:
+) -> FloatArray:
     """Return what share (n,) of its union with a box each of the boxes (n, 4) has in common with it.
 
     `pixel` and `over_smaller` are those of `keep_apart`. A share of nothing is 0.
@@ -88,9 +86,9 @@ def overlap(
     one, boxes = np.asarray(box_xyxy, dtype=np.float64), np.asarray(boxes_xyxy, dtype=np.float64).reshape(-1, 4)
     area, areas = (one[2:] - one[:2] + pixel).prod(), (boxes[:, 2:] - boxes[:, :2] + pixel).prod(axis=1)
     sides = np.minimum(one[2:], boxes[:, 2:]) - np.maximum(one[:2], boxes[:, :2]) + pixel
-    shared: Array = sides.clip(0).prod(axis=1)
+    shared: FloatArray = sides.clip(0).prod(axis=1)
     whole = np.minimum(area, areas) if over_smaller else area + areas - shared
-    share: Array = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
+    share: FloatArray = np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0)
     return share
 
 

@@ -46,8 +46,9 @@ from ubhpd.core.files import replacing
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
+from ubhpd.core.typing import BoolArray, FloatArray, Image
 from ubhpd.images.detectors import detector
-from ubhpd.images.faces import Array, Detector, Image, overlap
+from ubhpd.images.faces import Detector, overlap
 from ubhpd.manifest.schema import COLUMNS, Column, list_length, lists, matrix
 from ubhpd.raw.image_files import Images
 
@@ -77,7 +78,7 @@ def model_path() -> Path:
     raise UbhpdError(f"dlib's landmark model {FILE} is not here: {_INSTALL}, or name the file in {VARIABLE}.")
 
 
-def landmarks68(image_bgr: Image, bbox_xyxy: npt.ArrayLike) -> Array:
+def landmarks68(image_bgr: Image, bbox_xyxy: npt.ArrayLike) -> FloatArray:
     """Return the 68 landmarks (68, 2) of a face, x and y in whole pixels counted from 0, float64.
 
     Args:
@@ -124,7 +125,7 @@ POINT_COLUMNS = tuple(f"{axis}{point}" for point in range(68) for axis in "xy")
 class LandmarkFile(NamedTuple):
     """The landmarks of a file: rows (n, 136) as the manifest has them, NaN for invisible, and the row of each head."""
 
-    rows: Array
+    rows: FloatArray
     row_of: dict[str, int]
 
 
@@ -181,7 +182,7 @@ _LENGTH = 136
 class Found(NamedTuple):
     """Landmarks (n, 136) of heads, NaN where there are none, and why, by row."""
 
-    rows: Array
+    rows: FloatArray
     reasons: dict[int, str]
 
 
@@ -302,7 +303,6 @@ def _opened(out: str, detector_name: str, session: str) -> tuple[Images, Detecto
     return Images.of_build(Path(out)), None if detector_name == OWN_BOX else detector(detector_name)
 
 
-Mask = npt.NDArray[np.bool_]
 Points = Callable[[pa.Table], Found]  # of rows of the manifest
 
 DLIB = "dlib68"
@@ -417,7 +417,7 @@ def _filled(config: FillConfig, points: Points, report: FillReport) -> Iterator[
         raise UbhpdError(f"Not one of {report.wanted} heads could be filled; the first: {report.first_failures[0][1]}")
 
 
-def _is_wanted(table: pa.Table, only_missing: bool) -> Mask:
+def _is_wanted(table: pa.Table, only_missing: bool) -> BoolArray:
     """Return which heads (n,) are to be filled: usable ones, with `only_missing` those without 68 landmarks."""
     wanted = table.column("drop_reason").is_null()
     if only_missing:
@@ -425,10 +425,10 @@ def _is_wanted(table: pa.Table, only_missing: bool) -> Mask:
     return np.asarray(wanted.to_numpy(), dtype=bool)
 
 
-def _with_landmarks(table: pa.Table, found: Array, wanted: Mask, kind: str) -> pa.Table:
-    is_filled: Mask = np.asarray(~np.isnan(found).all(axis=1))
+def _with_landmarks(table: pa.Table, found: FloatArray, wanted: BoolArray, kind: str) -> pa.Table:
+    is_filled: BoolArray = np.asarray(~np.isnan(found).all(axis=1))
     points = matrix(table.column("landmarks68"), _LENGTH)
-    has: Mask = np.asarray(table.column("landmarks68").is_valid().to_numpy(), dtype=bool)
+    has: BoolArray = np.asarray(table.column("landmarks68").is_valid().to_numpy(), dtype=bool)
     lost = wanted & has & ~is_filled
     points[wanted] = found[wanted]
     # Where landmarks21 remain, the kind may speak of them.

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.faces import Array, Face, Image, keep_apart, largest_first
+from ubhpd.core.typing import FloatArray, Image
+from ubhpd.images.faces import Face, keep_apart, largest_first
 
 NETWORKS = ("pnet", "rnet", "onet")
 VARIABLE = "UBHPD_MTCNN"
@@ -206,7 +207,7 @@ class Mtcnn:
         refined = _square(self._refine(pixels, proposed))
         return largest_first(self._decide(pixels, refined))
 
-    def _propose(self, pixels: Tensor) -> Array:
+    def _propose(self, pixels: Tensor) -> FloatArray:
         """Return boxes (n, 4) of P-Net over the whole image at many sizes."""
         scale, cells = _CELL / self.options.min_face_px, []
         while min(pixels.shape[2:]) * scale >= _CELL:
@@ -218,7 +219,7 @@ class Mtcnn:
         kept = keep_apart(boxes, score, self.options.overlaps[1])
         return _moved(boxes[kept], moved[kept])
 
-    def _propose_at(self, pixels: Tensor, scale: float) -> tuple[Array, Array, Array]:
+    def _propose_at(self, pixels: Tensor, scale: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return boxes, probabilities and corrections at one size of the image."""
         height, width = pixels.shape[2:]
         moved, probability = self.pnet(_sized(pixels, int(height * scale + 1), int(width * scale + 1)))
@@ -229,7 +230,7 @@ class Mtcnn:
         kept = keep_apart(boxes, score, self.options.overlaps[0])
         return boxes[kept], score[kept], moved[0, :, rows, columns].T.numpy().astype(np.float64)[kept]
 
-    def _refine(self, pixels: Tensor, boxes: Array) -> Array:
+    def _refine(self, pixels: Tensor, boxes: FloatArray) -> FloatArray:
         """Return the boxes (n, 4) that R-Net takes for faces, corrected."""
         boxes, patches = _patches(pixels, boxes, 24)
         if not len(boxes):
@@ -239,7 +240,7 @@ class Mtcnn:
         kept = sure[keep_apart(boxes[sure], score[sure], self.options.overlaps[2])]
         return _moved(boxes[kept], moved[kept], pixel=1.0)
 
-    def _decide(self, pixels: Tensor, boxes: Array) -> list[Face]:
+    def _decide(self, pixels: Tensor, boxes: FloatArray) -> list[Face]:
         """Return what O-Net takes for faces."""
         boxes, patches = _patches(pixels, boxes, 48)
         if not len(boxes):
@@ -266,7 +267,7 @@ def _sized(pixels: Tensor, height: int, width: int) -> Tensor:
     return (interpolate(pixels, size=(height, width), mode="area") - 127.5) / 128.0
 
 
-def _patches(pixels: Tensor, boxes: Array, side: int) -> tuple[Array, Tensor]:
+def _patches(pixels: Tensor, boxes: FloatArray, side: int) -> tuple[FloatArray, Tensor]:
     """Return the boxes that hold a part of the image, and these parts (n, 3, side, side)."""
     height, width = pixels.shape[2:]
     low = np.maximum(np.trunc(boxes[:, :2]), 1).astype(np.int64) - 1
@@ -276,18 +277,18 @@ def _patches(pixels: Tensor, boxes: Array, side: int) -> tuple[Array, Tensor]:
     return boxes[kept], torch.cat(cut) if cut else pixels.new_zeros((0, 3, side, side))
 
 
-def _batched(network: nn.Module, patches: Tensor) -> list[Array]:
+def _batched(network: nn.Module, patches: Tensor) -> list[FloatArray]:
     parts = [network(patches[i : i + _BATCH]) for i in range(0, len(patches), _BATCH)]
     return [torch.cat(part).numpy().astype(np.float64) for part in zip(*parts, strict=True)]
 
 
-def _moved(boxes: Array, moved: Array, pixel: float = 0.0) -> Array:
+def _moved(boxes: FloatArray, moved: FloatArray, pixel: float = 0.0) -> FloatArray:
     """Return the boxes with corners moved by shares (n, 4) of width and height."""
     size = boxes[:, 2:] - boxes[:, :2] + pixel
     return np.asarray(boxes + moved * np.concatenate([size, size], axis=1))
 
 
-def _square(boxes: Array) -> Array:
+def _square(boxes: FloatArray) -> FloatArray:
     """Return squares about the boxes' centres, as wide as the longer side."""
     size = boxes[:, 2:] - boxes[:, :2]
     side = size.max(axis=1, keepdims=True, initial=-np.inf)

@@ -5,27 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, Image
 from ubhpd.images import faces as inputs
-from ubhpd.images.crops import Image
 from ubhpd.images.faces import Detector
 from ubhpd.inference.image_source import seen_of_face
 from ubhpd.inference.network_predictor import FromPixels
 from ubhpd.models.model import Model
-
-Floats = npt.NDArray[np.float64]
 
 
 class FacialGraph(NamedTuple):
     """A face's graph: the crop (size, size, 3), BGR, its nodes (K, 2) in pixels of the crop, the weights (K, K)."""
 
     image: Image
-    nodes_xy: Floats
-    weights: Floats
+    nodes_xy: FloatArray
+    weights: FloatArray
 
 
 def facial_graph(weights: Path, image: Path, detector: Detector) -> FacialGraph:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.images.crops import crop, crop_box, placed, recipe_named
 from ubhpd.images.drawing import draw_axes, draw_cube, draw_label
-from ubhpd.images.faces import Detector, Face, Image, Images, InputImage
+from ubhpd.images.faces import Detector, Face, Images, InputImage
 from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Draw, Drawable, in_order, stacked
 from ubhpd.nn.geometric import Heads
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
 
 Sees = Literal["crops", "landmarks", "table"]
-Landmarks = Callable[[Image, tuple[float, float, float, float]], npt.NDArray[np.float64]]
+Landmarks = Callable[[Image, tuple[float, float, float, float]], FloatArray]
 
 
 class ImageSource:
@@ -120,7 +120,7 @@ class ImageSource:
                problems: list[tuple[str, str]], drawables: list[Drawable]) -> Batch:  # fmt: skip
         return Batch(ids, self._together(ids, inputs), extra, problems, drawables)
 
-    def _together(self, ids: list[str], inputs: list[Any]) -> npt.NDArray[Any] | Heads:
+    def _together(self, ids: list[str], inputs: list[Any]) -> AnyArray | Heads:
         if self._recipe is None:
             points = np.array([p for p, _ in inputs], dtype=np.float64).reshape(-1, 68, 2)
             sizes = np.array([s for _, s in inputs], dtype=np.float64).reshape(-1, 2)
@@ -158,7 +158,7 @@ class ImageSource:
 
 
 def seen_of_face(pixels: Image, bbox_xyxy: tuple[float, float, float, float], recipe: InputRecipe,
-                 points: npt.NDArray[np.float64] | None = None) -> Any:  # fmt: skip
+                 points: FloatArray | None = None) -> Any:  # fmt: skip
     """Return what a network sees of a face that was found in an image, None if its crop is empty.
 
     Args:
@@ -180,7 +180,7 @@ def seen_of_face(pixels: Image, bbox_xyxy: tuple[float, float, float, float], re
     return crop(pixels, box, how, recipe.size, recipe.colour)
 
 
-def _concatenated(inputs: list[npt.NDArray[Any] | Heads], keep: list[int]) -> npt.NDArray[Any] | Heads:
+def _concatenated(inputs: list[AnyArray | Heads], keep: list[int]) -> AnyArray | Heads:
     heads = [part for part in inputs if isinstance(part, Heads)]
     if not heads:
         return np.concatenate([part for part in inputs if isinstance(part, np.ndarray)])[keep]
@@ -194,13 +194,10 @@ def _name(image: InputImage) -> str:
     return image.name if image.frame_index is None else f"{image.name}:{image.frame_index}"
 
 
-Floats = npt.NDArray[np.float64]
-
-
 def drawer(folder: Path) -> Draw:
     """Return a function that writes a head's image with its pose to `folder`, named after the head."""
 
-    def draw(sample_id: str, drawable: Drawable, rotation: Floats) -> None:
+    def draw(sample_id: str, drawable: Drawable, rotation: FloatArray) -> None:
         x0, y0, x1, y1 = drawable.box_xyxy
         middle, size = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
         image = drawable.image.copy()

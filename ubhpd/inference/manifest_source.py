@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images.crops import FIELDS, Floats, Image, crop, crop_boxes, placed, recipe_named
+from ubhpd.core.typing import FloatArray, Image, IntArray
+from ubhpd.images.crops import FIELDS, crop, crop_boxes, placed, recipe_named
 from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Drawable, cores, in_order, stacked
 from ubhpd.manifest.schema import matrix
 from ubhpd.models.geometric_model import heads_of, own_landmarks
@@ -40,17 +40,17 @@ class Plan:
     """
 
     texts: dict[str, list[str]]
-    frame: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
-    box: Floats
-    landmarks: Floats
+    frame: IntArray
+    size: IntArray
+    box: FloatArray
+    landmarks: FloatArray
     table: pa.Table
     fingerprint: str
 
     def __len__(self) -> int:
         return len(self.frame)
 
-    def before(self, frames: int) -> npt.NDArray[np.int64]:
+    def before(self, frames: int) -> IntArray:
         """Return rows (n, frames): of each head the heads of the same recording that lead up to it, itself last.
 
         Where the recording begins, its first head stands in for those before it; a head without a recording stands
@@ -110,7 +110,7 @@ def plan_of(table: pa.Table, recipe: InputRecipe | None, fingerprint: str, seed:
     )
 
 
-def _boxes(texts: dict[str, list[str]], columns: dict[str, Any], recipe: InputRecipe | None, seed: int) -> Floats:
+def _boxes(texts: dict[str, list[str]], columns: dict[str, Any], recipe: InputRecipe | None, seed: int) -> FloatArray:
     """Return the crops (n, 4), each by the recipe for its dataset."""
     boxes = np.full((len(texts["sample_id"]), 4), np.nan)
     if recipe is None:
@@ -124,14 +124,13 @@ def _boxes(texts: dict[str, list[str]], columns: dict[str, Any], recipe: InputRe
     return boxes
 
 
-def _of(values: Sequence[str], rows: npt.NDArray[np.int64]) -> list[str]:
+def _of(values: Sequence[str], rows: IntArray) -> list[str]:
     return [values[i] for i in rows.tolist()]
 
 
 if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
 
-Rows = npt.NDArray[np.int64]
 Sees = Literal["crops", "landmarks", "table"]
 
 
@@ -173,7 +172,7 @@ class ManifestSource:
         finally:
             cv2.setNumThreads(before)
 
-    def _batch(self, rows: Rows) -> Batch:
+    def _batch(self, rows: IntArray) -> Batch:
         if self._sees == "table":
             return Batch(self._ids(rows), heads_of(self._plan.table.take(rows)), [()] * len(rows), [], [])
         if self._recipe is None:
@@ -182,7 +181,7 @@ class ManifestSource:
             return self._landmarks(rows, self._recipe)
         return self._crops(rows, self._recipe)
 
-    def _landmarks(self, rows: Rows, recipe: InputRecipe) -> Batch:
+    def _landmarks(self, rows: IntArray, recipe: InputRecipe) -> Batch:
         points = np.full((len(rows), 68, 2), np.nan)
         for at, row in enumerate(rows.tolist()):
             if not np.isnan(self._plan.box[row]).any():
@@ -192,7 +191,7 @@ class ManifestSource:
         problems = [(i, "no 68 landmarks: fill them with ubhpd landmarks") for i in self._ids(rows[~known])]
         return Batch(self._ids(rows[known]), points[known], [()] * int(known.sum()), problems, [])
 
-    def _crops(self, rows: Rows, recipe: InputRecipe) -> Batch:
+    def _crops(self, rows: IntArray, recipe: InputRecipe) -> Batch:
         """Return the crops of rows, or the sequences of crops that lead up to them."""
         window = rows[:, None] if self._window is None else self._window[rows]
         cut: dict[int, Image] = {}
@@ -241,5 +240,5 @@ class ManifestSource:
             raise TypeError("a network has an input recipe")
         return recipe_named(self._recipe.crop_for(self._plan.texts["dataset"][row]))
 
-    def _ids(self, rows: Rows) -> list[str]:
+    def _ids(self, rows: IntArray) -> list[str]:
         return [self._plan.texts["sample_id"][i] for i in rows.tolist()]

@@ -18,20 +18,18 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, FloatArray
 from ubhpd.models.model import Model, device_named
 from ubhpd.nn.contract import InputRecipe, PoseNetwork
 from ubhpd.nn.tracing import fused, traced
 
-Floats = npt.NDArray[np.float64]
 
-
-def angles_and_rotations(pose: Floats) -> tuple[Floats, Floats]:
+def angles_and_rotations(pose: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of either of them."""
     if pose.ndim == 3:
         return rotation.euler_from_matrix(pose), pose
@@ -120,7 +118,7 @@ class NetworkPredictor:
         self._threads = threads
         self._half = torch.bfloat16 if self._on_cpu else torch.float16
 
-    def poses(self, inputs: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    def poses(self, inputs: AnyArray) -> tuple[FloatArray, FloatArray]:
         """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of a batch.
 
         If the device's memory is too small for so many at once, it takes half as many from then on.
@@ -140,11 +138,11 @@ class NetworkPredictor:
                     raise UbhpdError(f"The memory of {self._device} is too small for one head: use another.") from None
                 self._at_once = tried // 2
 
-    def _judged(self, tensor: torch.Tensor) -> Floats:
+    def _judged(self, tensor: torch.Tensor) -> FloatArray:
         blocks = torch.split(tensor, self._at_once or len(tensor))
         spreads = self._threads > 1 and len(blocks) >= self._threads
         judged = self._pool.map(self._block, blocks) if spreads else map(self._block, blocks)
-        found: Floats = torch.cat(list(judged)).double().cpu().numpy()
+        found: FloatArray = torch.cat(list(judged)).double().cpu().numpy()
         return found
 
     def _block(self, block: torch.Tensor) -> torch.Tensor:
@@ -171,7 +169,7 @@ def heads_per_second(model: Model, device: str, batch_size: int) -> float:
     recipe = model.recipe
     frames = (recipe.frames,) if model.kind == "sequence" else ()
     draw = np.random.default_rng(0)
-    inputs: npt.NDArray[Any]
+    inputs: AnyArray
     if model.kind == "landmarks":
         inputs = draw.uniform(-0.5, 0.5, (batch_size, 68, 2))
     else:

@@ -23,7 +23,6 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -31,6 +30,7 @@ from torch.overrides import TorchFunctionMode
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import AnyArray
 from ubhpd.inference.network_predictor import FromPixels, input_shape
 from ubhpd.models import checkpoint
 from ubhpd.models.model import Model
@@ -38,8 +38,6 @@ from ubhpd.nn.outputs import euler_from_matrix
 
 TOLERANCE_DEG = 1e-3
 OPSETS = (14, 20)  # the first has all that the networks need, the last is the newest that torch 2.4 writes
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -111,7 +109,7 @@ class CanonicalPose(nn.Module):
         return euler_from_matrix(pose) if pose.ndim == 3 else pose
 
 
-def random_inputs(model: Model, heads: int, seed: int) -> Array:
+def random_inputs(model: Model, heads: int, seed: int) -> AnyArray:
     """Return inputs of a network drawn at random: uint8 crops or sequences; landmarks, one in ten of them unknown."""
     draw, shape = np.random.default_rng(seed), (heads, *input_shape(model))
     if model.kind == "landmarks":
@@ -152,7 +150,7 @@ _BY_OTHER_MEANS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def _exported(network: nn.Module, inputs: Array, opset: int, name: str) -> bytes:
+def _exported(network: nn.Module, inputs: AnyArray, opset: int, name: str) -> bytes:
     """Return the ONNX file that torch makes of a network by tracing it."""
     file: Any = io.BytesIO()
     # Tracing, because the newer exporter cannot write all of the networks; before torch 2.5 there is no choice.
@@ -196,7 +194,7 @@ def _with_metadata(onnx: ModuleType, content: bytes, about: checkpoint.About) ->
     return bytes(proto.SerializeToString(deterministic=True))
 
 
-def _difference_deg(onnxruntime: ModuleType, content: bytes, network: nn.Module, inputs: Array) -> float:
+def _difference_deg(onnxruntime: ModuleType, content: bytes, network: nn.Module, inputs: AnyArray) -> float:
     """Return the largest difference of an angle, between one head at a time and all at once, ONNX and torch.
 
     Infinite where one has an answer and the other none.

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
-from ubhpd.images.crops import Image
+from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.nn.geometric import Heads
 
 BATCH_HEADS = 64
@@ -49,7 +48,7 @@ class Batch(NamedTuple):
     """
 
     sample_id: list[str]
-    inputs: npt.NDArray[Any] | Heads
+    inputs: AnyArray | Heads
     extra: list[tuple[Any, ...]]
     problems: list[tuple[str, str]]
     drawables: list[Drawable]
@@ -93,14 +92,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def stacked(crops: list[Image], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+def stacked(crops: list[Image], shape: tuple[int, ...]) -> Image:
     """Return crops of `shape` as one array (n, *shape), also of none at all."""
     return np.stack(crops) if crops else np.empty((0, *shape), dtype=np.uint8)
 
 
-Floats = npt.NDArray[np.float64]
-Judge = Callable[[Any], tuple[Floats, Floats]]
-Draw = Callable[[str, Drawable, Floats], None]
+Judge = Callable[[Any], tuple[FloatArray, FloatArray]]
+Draw = Callable[[str, Drawable, FloatArray], None]
 
 ANGLES = ("yaw", "pitch", "roll")
 MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))

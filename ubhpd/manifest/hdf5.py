@@ -14,10 +14,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ubhpd.core.typing import AnyArray, BoolArray
 from ubhpd.manifest.schema import list_length, lists, matrix
 
 Batches = Callable[[list[str]], Iterator[pa.RecordBatch]]
@@ -120,7 +120,7 @@ def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h
                                compression_opts=1, shuffle=True, track_times=False)  # fmt: skip
 
 
-def _numpy(values: pa.Array, field: pa.Field) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+def _numpy(values: pa.Array, field: pa.Field) -> tuple[AnyArray, BoolArray]:
     """Return the values with empty slots filled, one row each, and the mask of the filled slots."""
     valid = values.is_valid().to_numpy(zero_copy_only=False)
     if (length := list_length(field)) is not None:

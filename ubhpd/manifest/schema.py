@@ -11,11 +11,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.core.records import Record
+from ubhpd.core.typing import BoolArray, FloatArray
 
 SCHEMA_VERSION = 1
 FINGERPRINT_KEY = b"ubhpd.fingerprint"
@@ -108,7 +108,7 @@ def list_length(field: pa.Field) -> int | None:
     return int(field.metadata[b"length"]) if pa.types.is_list(field.type) else None
 
 
-def matrix(values: pa.Array | pa.ChunkedArray, length: int) -> npt.NDArray[np.float64]:
+def matrix(values: pa.Array | pa.ChunkedArray, length: int) -> FloatArray:
     """Return a column of lists of `length` numbers as (n, length), NaN where there is none."""
     rows = np.full((len(values), length), np.nan)
     filled = pc.list_flatten(values.drop_null())
@@ -116,7 +116,7 @@ def matrix(values: pa.Array | pa.ChunkedArray, length: int) -> npt.NDArray[np.fl
     return rows
 
 
-def lists(rows: npt.NDArray[np.float64], valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+def lists(rows: FloatArray, valid: BoolArray | None = None) -> pa.Array:
     """Return the rows of a matrix as a column of lists, null where not valid."""
     length = rows.shape[1]
     if valid is None:
@@ -208,7 +208,7 @@ def _bytes(values: pa.Array) -> memoryview:
     return np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).data
 
 
-def _rows(values: Sequence[Any], size: int) -> npt.NDArray[np.float64]:
+def _rows(values: Sequence[Any], size: int) -> FloatArray:
     """Return lists or flat arrays of `size` numbers as the rows of a matrix."""
     if values and isinstance(values[0], np.ndarray):
         return np.concatenate(values, dtype=np.float64).reshape(-1, size)

@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing, write_json
+from ubhpd.core.typing import AnyArray
 
 FORMAT = 1
 KEY = "ubhpd"
 SUFFIX = ".safetensors"
 
-Array = npt.NDArray[Any]
 
 _KINDS = "biufc"  # of numpy's own types
 
@@ -53,10 +52,10 @@ class Checkpoint(NamedTuple):
     """What a file holds: about itself, and its tensors by name."""
 
     about: About
-    tensors: dict[str, Array]
+    tensors: dict[str, AnyArray]
 
 
-def save(path: Path, tensors: Mapping[str, Array], about: About) -> About:
+def save(path: Path, tensors: Mapping[str, AnyArray], about: About) -> About:
     """Write a checkpoint and its JSON beside it; return what it says of itself. Equal input gives equal bytes.
 
     Raises:
@@ -127,7 +126,7 @@ def read_about(path: Path) -> About:
     return about
 
 
-def check_finite(tensors: Mapping[str, Array], where: str) -> None:
+def check_finite(tensors: Mapping[str, AnyArray], where: str) -> None:
     """Raise UbhpdError naming the first tensor with a number that is not finite; `where` is the file."""
     for name, values in tensors.items():
         if values.dtype.kind in "fc" and not np.isfinite(values).all():
@@ -135,7 +134,7 @@ def check_finite(tensors: Mapping[str, Array], where: str) -> None:
             raise UbhpdError(f"{where}: {name} is not finite ({what} NaN or infinite), so these weights are of no use.")
 
 
-def tensor_hash(tensors: Mapping[str, Array]) -> str:
+def tensor_hash(tensors: Mapping[str, AnyArray]) -> str:
     """Return the SHA-256 over names, types, shapes and little-endian bytes of the tensors, in the order of names."""
     mark = hashlib.sha256()
     for name in sorted(tensors):

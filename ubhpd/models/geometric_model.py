@@ -17,10 +17,11 @@ import pyarrow.compute as pc
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import OF_SOURCE_PHOTO
+from ubhpd.core.typing import FloatArray
 from ubhpd.manifest.schema import matrix
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import ModelCard, card, config_of, configured, module_of
-from ubhpd.nn.geometric import Array, Heads, Parameters
+from ubhpd.nn.geometric import Heads, Parameters
 
 COLUMNS = (
     "sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "landmarks68", "landmarks_kind", "image_width",
@@ -47,7 +48,7 @@ def heads_of(table: pa.Table) -> Heads:
     )
 
 
-def own_landmarks(table: pa.Table) -> Array:
+def own_landmarks(table: pa.Table) -> FloatArray:
     """Return the 68 points (n, 68, 2) of the rows in pixels, NaN where there are none.
 
     Points of the photograph behind a warped image, which is what 300W-LP publishes, lie beside its face: they
@@ -60,13 +61,13 @@ def own_landmarks(table: pa.Table) -> Array:
     return points
 
 
-def _numbers(table: pa.Table, name: str) -> Array:
+def _numbers(table: pa.Table, name: str) -> FloatArray:
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
     return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def _matrix(table: pa.Table, name: str, length: int) -> Array:
+def _matrix(table: pa.Table, name: str, length: int) -> FloatArray:
     if name not in table.column_names:
         return np.full((table.num_rows, length), np.nan)
     return matrix(table.column(name), length)
@@ -110,7 +111,7 @@ class GeometricMethod:
         module = module_of(found)
         return cls(about.model, module, config_of(module, about.config, f"{path}: {about.model}"), tensors, about)
 
-    def solve(self, heads: Heads) -> Array:
+    def solve(self, heads: Heads) -> FloatArray:
         """Return yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot.
 
         Raises:

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
-from ubhpd.models.checkpoint import Array, check_finite
+from ubhpd.models.checkpoint import check_finite
 from ubhpd.models.model import Model, fill
 from ubhpd.nn import weight_files
 from ubhpd.nn.contract import InputRecipe
 
-Tensors = dict[str, Array]
+Tensors = dict[str, AnyArray]
 
 _KERAS = "model_weights"
 
@@ -81,8 +82,8 @@ def _keras(path: Path) -> Tensors:
     return {short[name] if is_unique else name: values for name, values in found.items()}
 
 
-def _numbers(tensor: torch.Tensor) -> Array:
-    values: Array = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
+def _numbers(tensor: torch.Tensor) -> AnyArray:
+    values: AnyArray = (tensor.float() if tensor.is_floating_point() else tensor).detach().numpy()
     return values
 
 

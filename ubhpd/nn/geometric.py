@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+from ubhpd.core.typing import FloatArray
 
-Array = npt.NDArray[np.float64]
-Parameters = dict[str, Array]
+Parameters = dict[str, FloatArray]
 
 
 class Heads(NamedTuple):
@@ -28,7 +26,7 @@ class Heads(NamedTuple):
     """
 
     sample_id: list[str]
-    angles_deg: Array | None
-    rotation: Array | None
-    landmarks68: Array
-    image_size: Array
+    angles_deg: FloatArray | None
+    rotation: FloatArray | None
+    landmarks68: FloatArray
+    image_size: FloatArray

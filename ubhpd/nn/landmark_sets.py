@@ -12,9 +12,9 @@ from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import BoolArray, FloatArray
 
 # Landmark of the image-left half, its mirror (the same on the midline), x, y, z in millimetres: x image-right, y up,
 # z toward the viewer, from the middle between the outer eye corners.
@@ -78,7 +78,7 @@ LANDMARK_SETS: Mapping[int, tuple[int, ...]] = MappingProxyType(
 
 
 @lru_cache(maxsize=1)
-def mean_face_mm() -> npt.NDArray[np.float64]:
+def mean_face_mm() -> FloatArray:
     """Return the 68 landmarks (68, 3) of the mean face in the frame and unit of the table above."""
     face = np.empty((68, 3))
     for index, mirror, x, y, z in _HALF_FACE:
@@ -102,14 +102,14 @@ def mirror_of(landmarks: Sequence[int]) -> tuple[int, ...]:
     return tuple(position[partner[i]] for i in landmarks)
 
 
-def distances_mm(landmarks: Sequence[int]) -> npt.NDArray[np.float64]:
+def distances_mm(landmarks: Sequence[int]) -> FloatArray:
     """Return the distances (K, K) between the nodes of a set on the mean face."""
     points = mean_face_mm()[list(landmarks)]
-    distance: npt.NDArray[np.float64] = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    distance: FloatArray = np.linalg.norm(points[:, None] - points[None], axis=-1)
     return distance
 
 
-def neighbours(landmarks: Sequence[int], count: int) -> npt.NDArray[np.bool_]:
+def neighbours(landmarks: Sequence[int], count: int) -> BoolArray:
     """Return which nodes (K, K) are among the `count` nearest other ones of the node of the row.
 
     Nodes as far as the last of them belong to it: a node of the midline has its neighbours in pairs, so its row may
@@ -123,5 +123,5 @@ def neighbours(landmarks: Sequence[int], count: int) -> npt.NDArray[np.bool_]:
     distance = distances_mm(landmarks)
     np.fill_diagonal(distance, np.inf)
     farthest = np.sort(distance, axis=1)[:, count - 1 : count]
-    near: npt.NDArray[np.bool_] = distance <= farthest
+    near: BoolArray = distance <= farthest
     return near

@@ -28,6 +28,7 @@ from ubhpd.core.files import write_json
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import Note
+from ubhpd.core.typing import AnyArray
 from ubhpd.manifest.schema import SCHEMA_VERSION
 from ubhpd.pool import parts
 from ubhpd.pool import sources as registry
@@ -267,7 +268,7 @@ def _cross_check(config: BuildConfig, report: BuildReport, pool: Path) -> None:
             report.datasets[name].notes += _merged_notes(notes)
 
 
-def _poses(pool: Path, dataset: str) -> dict[str, np.ndarray[Any, Any]]:
+def _poses(pool: Path, dataset: str) -> dict[str, AnyArray]:
     """Return canonical yaw, pitch, roll (frames, 3) of each sequence of a dataset in frame order."""
     names = ["dataset", "sequence_id", "frame_index", "yaw_deg", "pitch_deg", "roll_deg"]
     table = manifest.read(pool, names)

@@ -6,12 +6,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray
 
 _ANGLES = ("yaw", "pitch", "roll")
 
@@ -73,7 +73,7 @@ def _counts(table: pa.Table, column: str) -> dict[str, int]:
     return dict(sorted((e["values"], e["counts"]) for e in counts))
 
 
-def _spread(angles: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, float] | None:
+def _spread(angles: FloatArray) -> dict[str, float] | None:
     if not len(angles):
         return None
     return {

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import BoolArray
 from ubhpd.protocols.definitions import TRAIN, Divide, Side
 from ubhpd.sampling import heads
 from ubhpd.sampling.splits import split
@@ -75,8 +75,6 @@ def _text(path: str | os.PathLike[str]) -> str:
             f"{path} is not UTF-8 text: a frame list has one frame per line, such as {_EXAMPLE}."
         ) from None
 
-
-Mask = npt.NDArray[np.bool_]
 
 CONDITIONS: dict[str, Callable[[Any, tuple[str, ...]], Any]] = {
     "is": lambda column, values: pc.is_in(column, pa.array(values, pa.string())),
@@ -157,7 +155,7 @@ def _listed(rows: pa.Table, frames: FrameList) -> tuple[pa.Table, tuple[str, ...
     return rows.filter(pc.is_in(rows.column("sample_id"), pa.array(frames.lines, pa.string()))), again
 
 
-def _split(rows: pa.Table, divide: Divide, seed: int) -> Mask:
+def _split(rows: pa.Table, divide: Divide, seed: int) -> BoolArray:
     """Return True for train, as ubhpd.sampling.splits divides."""
     # A head that the build refused for its angle alone was readmitted, and counts like any other.
     place = rows.schema.get_field_index("drop_reason")
@@ -165,7 +163,7 @@ def _split(rows: pa.Table, divide: Divide, seed: int) -> Mask:
     return np.asarray(split(known, divide.form, seed, divide.share).side == TRAIN)
 
 
-def _drawn(rows: pa.Table, divide: Divide, seed: int) -> Mask:
+def _drawn(rows: pa.Table, divide: Divide, seed: int) -> BoolArray:
     """Return True for train: the recordings in a random order, which depends on seed and names alone."""
     column = rows.column("sequence_id")
     by_lot = sorted(pc.unique(column).to_pylist(), key=lambda s: hashlib.sha256(f"{seed} {s}".encode()).digest())
@@ -184,7 +182,7 @@ def _frames(n: int) -> str:
     return "1 frame is" if n == 1 else f"{n:,} frames are"
 
 
-DIVISIONS: dict[str, Callable[[pa.Table, Divide, int], Mask]] = {
+DIVISIONS: dict[str, Callable[[pa.Table, Divide, int], BoolArray]] = {
     "random": _split,
     "sequence": _split,
     "subject": _split,

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -27,10 +26,8 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
+from ubhpd.core.typing import BoolArray, IntArray, UInt64Array
 from ubhpd.quality.duplicates import ImageHashes, nearest
-
-Whole = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 EQUAL_IMAGE, SIMILAR_IMAGE = "equal_image", "similar_image"
 
@@ -39,14 +36,16 @@ class Leak(NamedTuple):
     """Test heads that leak in one way (k,): their rows, the nearest train rows, distances (-1: none), partners."""
 
     kind: str
-    test: Whole
-    train: Whole
-    distance: Whole
-    partners: Whole
+    test: IntArray
+    train: IntArray
+    distance: IntArray
+    partners: IntArray
     train_heads: int  # how many train heads are a partner of any
 
 
-def shared(kind: str, code: Whole, is_test: Mask, key: Whole | None = None, test_code: Whole | None = None) -> Leak:
+def shared(
+    kind: str, code: IntArray, is_test: BoolArray, key: IntArray | None = None, test_code: IntArray | None = None
+) -> Leak:
     """Return the test heads whose code a train head has; `key` orders the heads of a code, the nearest is named."""
     test_code = code if test_code is None else test_code
     size = int(max(code.max(initial=-1), test_code.max(initial=-1))) + 1
@@ -64,7 +63,7 @@ def shared(kind: str, code: Whole, is_test: Mask, key: Whole | None = None, test
     return Leak(kind, test, nearest, distance, n_train[test_code[test]], int((n_test[code[train]] > 0).sum()))
 
 
-def near(kind: str, key: Whole, is_frame: Mask, is_test: Mask, reach: int) -> Leak:
+def near(kind: str, key: IntArray, is_frame: BoolArray, is_test: BoolArray, reach: int) -> Leak:
     """Return the test frames with a train frame of the same recording at most `reach` away."""
     train, test = np.flatnonzero(is_frame & ~is_test), np.flatnonzero(is_frame & is_test)
     partners, of_train = _within(key[train], key[test], reach), _within(key[test], key[train], reach)
@@ -73,7 +72,7 @@ def near(kind: str, key: Whole, is_frame: Mask, is_test: Mask, reach: int) -> Le
     return Leak(kind, test, nearest, distance, partners, int((of_train > 0).sum()))
 
 
-def across(kind: str, photo: Whole, dataset: Whole, is_test: Mask) -> Leak:
+def across(kind: str, photo: IntArray, dataset: IntArray, is_test: BoolArray) -> Leak:
     """Return the test heads whose photograph a train head of another dataset has."""
     both = joint(photo, dataset)
     train = np.flatnonzero(~is_test & (photo >= 0))[::-1]
@@ -94,7 +93,7 @@ def across(kind: str, photo: Whole, dataset: Whole, is_test: Mask) -> Leak:
     return Leak(kind, test, nearest, np.full(len(test), -1), partners, involved)
 
 
-def by_image(values: npt.NDArray[np.uint64], known: Mask, is_test: Mask, bits: int) -> list[Leak]:
+def by_image(values: UInt64Array, known: BoolArray, is_test: BoolArray, bits: int) -> list[Leak]:
     """Return the test heads whose image equals, or nearly equals, that of a train head."""
     train, test = np.flatnonzero(known & ~is_test), np.flatnonzero(known & is_test)
     result = []
@@ -106,7 +105,7 @@ def by_image(values: npt.NDArray[np.uint64], known: Mask, is_test: Mask, bits: i
     return result
 
 
-def _nearest(key: Whole, train: Whole, test: Whole) -> tuple[Whole, Whole]:
+def _nearest(key: IntArray, train: IntArray, test: IntArray) -> tuple[IntArray, IntArray]:
     """Return for each test row the train row with the nearest key, the lower one of two, and how far it is."""
     if not len(test):
         return test, test
@@ -117,13 +116,13 @@ def _nearest(key: Whole, train: Whole, test: Whole) -> tuple[Whole, Whole]:
     return np.where(below <= above, low, high), np.minimum(below, above)
 
 
-def _within(key: Whole, at: Whole, reach: int) -> Whole:
+def _within(key: IntArray, at: IntArray, reach: int) -> IntArray:
     """Return how many of the keys are at most `reach` away from each of `at`."""
     ordered = np.sort(key)
     return np.searchsorted(ordered, at + reach, side="right") - np.searchsorted(ordered, at - reach, side="left")
 
 
-def frame_key(sequence: Whole, frame: Whole, is_frame: Mask, reach: int) -> Whole:
+def frame_key(sequence: IntArray, frame: IntArray, is_frame: BoolArray, reach: int) -> IntArray:
     """Return whole numbers that differ by the frames between two heads, and by more for two recordings."""
     frame = np.where(is_frame, frame, 0)
     low, high = int(frame.min(initial=0)), int(frame.max(initial=0))
@@ -133,15 +132,15 @@ def frame_key(sequence: Whole, frame: Whole, is_frame: Mask, reach: int) -> Whol
     return np.where(is_frame, sequence * stride + frame - low, -1)
 
 
-def codes(names: pa.ChunkedArray) -> Whole:
+def codes(names: pa.ChunkedArray) -> IntArray:
     """Return a number from 0 on per name (n,), -1 where it is missing."""
     names = names.combine_chunks() if isinstance(names, pa.ChunkedArray) else names
     indices = names.cast(pa.string()).dictionary_encode().indices
-    codes: Whole = indices.fill_null(-1).to_numpy().astype(np.int64)
+    codes: IntArray = indices.fill_null(-1).to_numpy().astype(np.int64)
     return codes
 
 
-def joint(photo: Whole, dataset: Whole) -> Whole:
+def joint(photo: IntArray, dataset: IntArray) -> IntArray:
     """Return a number per pair of numbers, -1 where the first is."""
     return np.where(photo >= 0, photo * (int(dataset.max(initial=0)) + 1) + dataset, -1)
 
@@ -358,7 +357,7 @@ def audit_text(report: AuditReport, limit: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _sides(table: pa.Table, test: pa.Table | None) -> tuple[pa.Table, Mask, Whole]:
+def _sides(table: pa.Table, test: pa.Table | None) -> tuple[pa.Table, BoolArray, IntArray]:
     """Return the heads of both sides in the order of their names, which are test, and their rows in the input."""
     parts, sides, rows, start = [], [], [], 0
     for number, part in enumerate((table,) if test is None else (table, test)):
@@ -383,7 +382,7 @@ def _sides(table: pa.Table, test: pa.Table | None) -> tuple[pa.Table, Mask, Whol
     return heads.take(pa.array(order)), is_test[order], np.concatenate(rows)[order]
 
 
-def _by_split(table: pa.Table) -> tuple[Mask, Mask]:
+def _by_split(table: pa.Table) -> tuple[BoolArray, BoolArray]:
     """Return which rows are test, and which are on a side at all."""
     if SPLIT not in table.column_names:
         raise UbhpdError(f"The manifest has no column {SPLIT!r}: audit a split manifest, or two manifests.")

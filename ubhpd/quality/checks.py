@@ -32,10 +32,9 @@ from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
+from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.manifest.schema import COLUMNS, matrix
 from ubhpd.synth.renderer.shape import landmarks21, landmarks68
-
-Array = npt.NDArray[np.float64]
 
 MIN_POINTS = 6
 FOCAL = 1.5  # of AFLW's own tool: focal length over the image's width, the image's centre on the camera's axis
@@ -51,8 +50,8 @@ _FLIP = np.array([[1.0], [-1.0], [-1.0]])
 class Fit(NamedTuple):
     """Rotations (n, 3, 3) to frame C, NaN where no pose was found; distance (n,) of the points over the face's size."""
 
-    rotation: Array
-    residual: Array
+    rotation: FloatArray
+    residual: FloatArray
 
 
 def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_points: int = MIN_POINTS) -> Fit:
@@ -68,7 +67,7 @@ def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_poin
 
     points = np.asarray(points_px, dtype=np.float64)
     face = landmarks68() if points.shape[1] == 68 else landmarks21()
-    visible: npt.NDArray[np.bool_] = np.asarray(np.isfinite(points).all(axis=2))
+    visible: BoolArray = np.asarray(np.isfinite(points).all(axis=2))
     rotation = np.full((len(points), 3, 3), np.nan)
     residual = np.full(len(points), np.nan)
     sizes = None if size_px is None else np.asarray(size_px, dtype=np.float64)
@@ -95,14 +94,14 @@ def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_poin
     return Fit(rotation, residual)
 
 
-def without_offset(fitted: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
+def without_offset(fitted: npt.ArrayLike, labels: npt.ArrayLike) -> FloatArray:
     """Return fitted rotations (n, 3, 3) after the constant rotation of the head that leads to the labels.
 
     It is the mean over the heads where both agree within 40 degrees, found in three rounds; with fewer than 50
     of them the rotations are returned as they are.
     """
     r, label = np.asarray(fitted, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    turned: Array = r
+    turned: FloatArray = r
     for _ in range(_ROUNDS):
         near = geodesic_deg(turned, label) <= _AGREES_DEG
         if near.sum() < _MIN_HEADS:
@@ -111,9 +110,6 @@ def without_offset(fitted: npt.ArrayLike, labels: npt.ArrayLike) -> Array:
         turned = r @ (u @ np.diag([1.0, 1.0, np.linalg.det(u @ v)]) @ v)
     return turned
 
-
-Mask = npt.NDArray[np.bool_]
-Whole = npt.NDArray[np.int64]
 
 FLAGS: dict[str, str] = {
     "angle_out_of_range": "an angle that is missing, or beyond the limit; value in degrees",
@@ -167,12 +163,12 @@ class Flag(NamedTuple):
 class Fitted(NamedTuple):
     """Heads of one kind of landmarks: their rows, the pose of the points, how well it fits, and the label."""
 
-    row: Whole
+    row: IntArray
     fit: Fit
-    label: Array
+    label: FloatArray
 
 
-def labels(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
+def labels(batch: pa.RecordBatch, rows: IntArray, limits: Thresholds) -> list[Flag]:
     """Return the heads with an angle out of range, and those whose angles and matrix disagree."""
     ypr = np.stack([_numbers(batch, f"{a}_deg") for a in ANGLES], axis=1)
     size = np.abs(ypr)
@@ -190,7 +186,7 @@ def labels(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]
     return flags
 
 
-def boxes(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
+def boxes(batch: pa.RecordBatch, rows: IntArray, limits: Thresholds) -> list[Flag]:
     """Return the heads whose box is no box of a face, or leaves the image; a head without a box is none of them."""
     box, size = _lists(batch, "bbox_xyxy"), _sizes(batch)
     side = np.minimum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
@@ -209,17 +205,17 @@ def boxes(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
     return flags
 
 
-def landmarks(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Flag]:
+def landmarks(batch: pa.RecordBatch, rows: IntArray, limits: Thresholds) -> list[Flag]:
     """Return the heads with too many landmarks outside the image; landmarks of another image do not count."""
     flags = []
     own = ~_of_other_image(batch, "landmarks_kind")
     size = _sizes(batch)[:, None]
     for column in ("landmarks68", "landmarks21"):
         points = _lists(batch, column).reshape(len(rows), -1, 2)
-        visible: Mask = np.asarray(np.isfinite(points).all(axis=2))
+        visible: BoolArray = np.asarray(np.isfinite(points).all(axis=2))
         with np.errstate(invalid="ignore"):
             # The last pixel of a source that counts from 1 is as large as the image.
-            outside: Mask = np.asarray(visible & ((points < 0) | (points > size)).any(axis=2))
+            outside: BoolArray = np.asarray(visible & ((points < 0) | (points > size)).any(axis=2))
         share = outside.sum(axis=1) / np.maximum(visible.sum(axis=1), 1)
         for i in np.flatnonzero(own & (share > limits.max_landmarks_outside)):
             text = f"{outside[i].sum()} of {visible[i].sum()} visible points of {column} lie outside the image."
@@ -227,7 +223,7 @@ def landmarks(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> list[Fl
     return flags
 
 
-def fits(batch: pa.RecordBatch, rows: Whole, limits: Thresholds) -> Iterator[tuple[str, Fitted]]:
+def fits(batch: pa.RecordBatch, rows: IntArray, limits: Thresholds) -> Iterator[tuple[str, Fitted]]:
     """Yield, by kind of landmarks, the poses that the landmarks of this image show, beside the labels."""
     label, size = _lists(batch, "rotation").reshape(-1, 3, 3), _sizes(batch)
     kinds = np.array(batch.column("landmarks_kind").fill_null("").to_pylist(), dtype=object)
@@ -299,7 +295,7 @@ def duplicates(heads: pa.Table, limits: Thresholds) -> list[Flag]:
     ]
 
 
-def _pairs(group: Whole) -> Iterator[tuple[int, int]]:
+def _pairs(group: IntArray) -> Iterator[tuple[int, int]]:
     """Yield the pairs of rows, the earlier one first, that are in the same group; -1 is none."""
     order = np.argsort(group, kind="stable")
     order = order[group[order] >= 0]
@@ -313,14 +309,14 @@ def _pairs(group: Whole) -> Iterator[tuple[int, int]]:
         shift += 1
 
 
-def _overlap(first: Array, second: Array) -> float:
+def _overlap(first: FloatArray, second: FloatArray) -> float:
     """Return intersection over union of two boxes."""
     shared = np.clip(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0.0, None).prod()
     union = (first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod() - shared
     return float(shared / union) if union > 0 else 0.0
 
 
-def _numbered(*keys: npt.NDArray[np.generic]) -> Whole:
+def _numbered(*keys: npt.NDArray[np.generic]) -> IntArray:
     """Return a number (n,) per combination of keys."""
     result = np.zeros(len(keys[0]), dtype=np.int64)
     for key in keys:
@@ -329,29 +325,29 @@ def _numbered(*keys: npt.NDArray[np.generic]) -> Whole:
     return result
 
 
-def _codes(table: pa.Table, column: str) -> Whole:
+def _codes(table: pa.Table, column: str) -> IntArray:
     indices = table.column(column).combine_chunks().dictionary_encode().indices
-    codes: Whole = indices.fill_null(-1).to_numpy().astype(np.int64)
+    codes: IntArray = indices.fill_null(-1).to_numpy().astype(np.int64)
     return codes
 
 
-def _of_other_image(batch: pa.RecordBatch | pa.Table, column: str) -> Mask:
+def _of_other_image(batch: pa.RecordBatch | pa.Table, column: str) -> BoolArray:
     ends = pc.ends_with(batch.column(column), OF_SOURCE_PHOTO).fill_null(False)
-    mask: Mask = np.asarray(ends).astype(bool)
+    mask: BoolArray = np.asarray(ends).astype(bool)
     return mask
 
 
-def _sizes(batch: pa.RecordBatch) -> Array:
+def _sizes(batch: pa.RecordBatch) -> FloatArray:
     """Return width and height (n, 2), NaN where unknown."""
     return np.stack([_numbers(batch, "image_width"), _numbers(batch, "image_height")], axis=1)
 
 
-def _numbers(batch: pa.RecordBatch, column: str) -> Array:
-    numbers: Array = batch.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
+def _numbers(batch: pa.RecordBatch, column: str) -> FloatArray:
+    numbers: FloatArray = batch.column(column).cast(pa.float64()).to_numpy(zero_copy_only=False)
     return numbers
 
 
-def _lists(batch: pa.RecordBatch | pa.Table, column: str) -> Array:
+def _lists(batch: pa.RecordBatch | pa.Table, column: str) -> FloatArray:
     """Return a column of lists as the rows of a matrix, NaN where missing."""
     return matrix(batch.column(column), _LENGTHS[column])
 

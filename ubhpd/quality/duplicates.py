@@ -29,12 +29,9 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
-from ubhpd.raw.image_files import Image, Images
+from ubhpd.core.typing import BoolArray, Float32Array, Image, IntArray, UInt64Array
+from ubhpd.raw.image_files import Images
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
-
-Hashes = npt.NDArray[np.uint64]
-Whole = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _BANDS, _BAND_BITS = 4, 16
 _BLOCK = 1 << 21  # pairs compared at a time
@@ -47,13 +44,13 @@ class Nearest(NamedTuple):
     is_partner (m,): which train hashes are near to any test hash.
     """
 
-    train: Whole
-    distance: Whole
-    partners: Whole
-    is_partner: Mask
+    train: IntArray
+    distance: IntArray
+    partners: IntArray
+    is_partner: BoolArray
 
 
-def nearest(train: Hashes, test: Hashes, low: int, high: int) -> Nearest:
+def nearest(train: UInt64Array, test: UInt64Array, low: int, high: int) -> Nearest:
     """Return the train hashes that differ in `low` to `high` bits from each test hash; of equals the first."""
     words, first, number, count = np.unique(train, return_index=True, return_inverse=True, return_counts=True)
     asked, test_number = np.unique(test, return_inverse=True)
@@ -73,7 +70,7 @@ def nearest(train: Hashes, test: Hashes, low: int, high: int) -> Nearest:
     return Nearest(row[test_number], distance[test_number], partners[test_number], is_partner[number])
 
 
-def _candidates(words: Hashes, asked: Hashes, reach: int) -> Iterator[tuple[Whole, Whole]]:
+def _candidates(words: UInt64Array, asked: UInt64Array, reach: int) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield indices into both of all pairs that may differ in at most `reach` bits, every pair once."""
     if len(words) * len(asked) <= _FEW:
         i, j = np.divmod(np.arange(len(words) * len(asked)), max(len(asked), 1))
@@ -111,18 +108,18 @@ def _candidates(words: Hashes, asked: Hashes, reach: int) -> Iterator[tuple[Whol
                 at = stop
 
 
-def _band(words: Hashes, band: int) -> Whole:
-    part: Whole = ((words >> np.uint64(_BAND_BITS * band)) & np.uint64((1 << _BAND_BITS) - 1)).astype(np.int64)
+def _band(words: UInt64Array, band: int) -> IntArray:
+    part: IntArray = ((words >> np.uint64(_BAND_BITS * band)) & np.uint64((1 << _BAND_BITS) - 1)).astype(np.int64)
     return part
 
 
-def _differing(x: Hashes) -> Whole:
+def _differing(x: UInt64Array) -> IntArray:
     """Return the number of bits set, by adding up neighbours in parallel."""
     x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
     x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
     x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
     with np.errstate(over="ignore"):
-        total: Whole = ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.int64)
+        total: IntArray = ((x * np.uint64(0x0101010101010101)) >> np.uint64(56)).astype(np.int64)
     return total
 
 
@@ -138,12 +135,12 @@ _FLAT = 1.0  # standard deviation, of 255 grey levels, below which an image show
 class ImageHashes(NamedTuple):
     """Perceptual hashes (n,) of images, which of them are known, and why the others are not, in sentences."""
 
-    hash: Hashes
-    known: Mask
+    hash: UInt64Array
+    known: BoolArray
     failures: list[str]
 
 
-def hash_patches(patches: npt.ArrayLike) -> Hashes:
+def hash_patches(patches: npt.ArrayLike) -> UInt64Array:
     """Return the hashes (n,) of grey patches (n, 32, 32)."""
     grey = np.asarray(patches, dtype=np.float64)
     place = np.pi * (np.arange(SIDE) + 0.5) / SIDE
@@ -151,11 +148,11 @@ def hash_patches(patches: npt.ArrayLike) -> Hashes:
     waves = basis @ grey @ basis.T
     low = np.concatenate([waves[:, :8, :8].reshape(-1, 64)[:, 1:], waves[:, :1, 8]], axis=1)
     signs = low > np.median(low, axis=1, keepdims=True)
-    result: Hashes = np.packbits(signs, axis=1).view(">u8")[:, 0].astype(np.uint64)
+    result: UInt64Array = np.packbits(signs, axis=1).view(">u8")[:, 0].astype(np.uint64)
     return result
 
 
-def patch_of(image: Image, box: npt.ArrayLike | None) -> npt.NDArray[np.float32] | None:
+def patch_of(image: Image, box: npt.ArrayLike | None) -> Float32Array | None:
     """Return the face (32, 32) in grey, the whole image without a box in it; None if it shows nothing.
 
     Args:
@@ -214,7 +211,7 @@ class _Part(NamedTuple):
     """Heads whose hashes are computed together, and the file that keeps them."""
 
     path: Path
-    rows: Whole
+    rows: IntArray
     dataset: str
     images: frozenset[str]
 

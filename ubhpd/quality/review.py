@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -34,13 +33,11 @@ from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.pool.summary import manifest_in
 from ubhpd.quality import checks, decisions
 from ubhpd.quality.decisions import DROP, KEEP, Decision
 from ubhpd.raw.image_files import Images
-
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 STATES = ("undecided", KEEP, DROP)
 OUTSIDE = "outside"  # the name of what is in no bin
@@ -131,7 +128,7 @@ class Heads:
         """Return the head that `who` decided on last, by the order of the file."""
         return next((d.sample_id for d in reversed(self._decisions.values()) if d.who == who), None)
 
-    def select(self, wanted: Filter) -> Rows:
+    def select(self, wanted: Filter) -> IntArray:
         """Return the rows of the heads that pass, in the manifest's order; by a flag's value where one is chosen.
 
         Raises:
@@ -236,7 +233,7 @@ class Heads:
         x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         return [round(v) for v in (x - half, y - half, x + half, y + half)]
 
-    def _value_of(self, flag: str) -> npt.NDArray[np.float64]:
+    def _value_of(self, flag: str) -> FloatArray:
         """Return the value of a flag (n,), NaN where a head does not have it."""
         if flag not in checks.FLAGS and flag not in (ANY, NONE):
             raise UbhpdError(f"There is no flag {flag!r}: choose {', '.join(checks.FLAGS)}, {ANY} or {NONE}.")
@@ -494,7 +491,7 @@ def _whole(text: str) -> int:
     return int(text)
 
 
-def _jpeg(pixels: np.ndarray[Any, Any], crop: list[int] | None, longest: int) -> bytes:
+def _jpeg(pixels: AnyArray, crop: list[int] | None, longest: int) -> bytes:
     """Return an image, or the part of it, as JPEG no longer than `longest` on its longer side."""
     import cv2
 

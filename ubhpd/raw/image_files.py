@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import Image
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
 if TYPE_CHECKING:
     import numpy as np
-    import numpy.typing as npt
 
 HEAD_BYTES = 512  # holds the frame header of nearly every image without a large EXIF block
 TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
@@ -113,7 +112,7 @@ def decode_fault(data: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes) -> npt.NDArray[np.uint8] | None:
+def decode(data: bytes) -> Image | None:
     """Return the image (height, width, 3), BGR, with any EXIF orientation ignored, or None if it does not decode.
 
     A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
@@ -210,8 +209,6 @@ def _checked(width: int, height: int) -> Size:
         raise ImageError(f"impossible size {width}x{height}")
     return Size(width, height)
 
-
-Image = npt.NDArray[np.uint8]
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov")
 

@@ -20,9 +20,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from ubhpd.core.typing import AnyArray
 
 _MAX_INFLATED = 4 << 20
 _SMALL = _MAX_INFLATED // 1033  # deflate packs at most 1032 to 1
@@ -57,7 +56,7 @@ class MatReader:
         # Fixed part of an inflated variable: tags, flags, two dimensions, its name, the tag of its numbers.
         self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
 
-    def read(self, data: bytes) -> list[Array]:
+    def read(self, data: bytes) -> list[AnyArray]:
         """Return the wanted variables, in the order asked for, as float64 matrices.
 
         Raises:
@@ -66,7 +65,7 @@ class MatReader:
         found = self._read_fast(data)
         return found if found is not None else self._read_slowly(data)
 
-    def _read_fast(self, data: bytes) -> list[Array] | None:
+    def _read_fast(self, data: bytes) -> list[AnyArray] | None:
         if data[124:128] != b"\x00\x01IM" or b"\0" in data[:4]:  # a zero there means version 4
             return None
         offsets = []
@@ -92,7 +91,7 @@ class MatReader:
         self._count, self._places = len(offsets), places
         return found
 
-    def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[Array] | None:
+    def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[AnyArray] | None:
         found = []
         for i, place in enumerate(places):
             start, stop = offsets[place]
@@ -123,13 +122,13 @@ class MatReader:
                     places[name] = place
         return tuple(places[n] for n in self._names) if len(places) == len(self._names) else None
 
-    def _read_slowly(self, data: bytes) -> list[Array]:
+    def _read_slowly(self, data: bytes) -> list[AnyArray]:
         if data.lstrip()[:1] in (b"<", b""):
             raise MatError("a web page, not a MATLAB file" if data.strip() else "empty file")
         order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(data[124:128])
         if order is None or b"\0" in data[:4]:
             raise MatError("not a MATLAB v5 file")
-        found: dict[str, Array] = {}
+        found: dict[str, AnyArray] = {}
         for element in _elements(data, order):
             header = _header(element, order)
             if header is None or header.name not in self._names:
@@ -249,7 +248,7 @@ def _header(element: bytes, order: str) -> _Header | None:
     return _Header(name.decode("latin1"), word & 0xFF, word, shape, position)
 
 
-def _matrix(element: bytes, header: _Header, order: str) -> Array:
+def _matrix(element: bytes, header: _Header, order: str) -> AnyArray:
     if header.array_class not in _REAL_CLASSES or header.flags & _COMPLEX_OR_LOGICAL or len(header.shape) != 2:
         raise MatError(f"{header.name} is not a real matrix")
     kind, numbers, _ = _part(element, header.numbers_at, order)

@@ -38,8 +38,9 @@ from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, LIMIT_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.sampling import densities
-from ubhpd.sampling.densities import PAIRS, POOL, SIDES, TARGET, UBHPD, Array, Densities, Tally, Whole
+from ubhpd.sampling.densities import PAIRS, POOL, SIDES, TARGET, UBHPD, Densities, Tally
 
 FORMATS = ("png", "svg")
 DPI = 200
@@ -275,11 +276,11 @@ FIGURES: dict[str, Callable[[Densities], Figure]] = {
 }
 
 
-def _share(counts: Whole) -> Array:
+def _share(counts: IntArray) -> FloatArray:
     return bins.densities(counts.ravel()).reshape(counts.shape)
 
 
-def _drawable(tally: Tally, angle: int) -> Array:
+def _drawable(tally: Tally, angle: int) -> FloatArray:
     return np.nan_to_num(bins.densities(tally.inside[angle]))
 
 
@@ -293,7 +294,7 @@ def _bars(axes: Axes, tally: Tally, angle: int, look: Look) -> None:
         axes.text(0.5, 0.5, "none inside the bins", transform=axes.transAxes, ha="center", va="center")
 
 
-def _finish(axes: Axes, angle: int, target: Array | None, row: Sequence[Tally]) -> None:
+def _finish(axes: Axes, angle: int, target: FloatArray | None, row: Sequence[Tally]) -> None:
     """Draw the target, and scale the panel so that nothing in its row is cut off."""
     drawn = [_drawable(tally, angle) for tally in row]
     if target is not None:
@@ -325,7 +326,7 @@ _RIM_PT = 1.2  # of white, so that lines are seen on dark images too
 _SHORTER_SIDE_IN = 3.2
 
 
-def draw_graph(image: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
+def draw_graph(image: AnyArray, landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
     """Return the image with a line for each edge, the thicker and darker the larger its weight.
 
     An undirected edge has the mean of the two weights; a node's edge to itself is not drawn. Nodes that are not known
@@ -341,7 +342,7 @@ def draw_graph(image: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: 
     """
     places, weights = _checked(np.asarray(landmarks_xy, dtype=float), np.asarray(adjacency, dtype=float))
     first, second = np.nonzero(np.triu(weights, k=1))
-    known = np.isfinite(places).all(axis=1)
+    known = np.asarray(np.isfinite(places).all(axis=1))
     kept = known[first] & known[second]
     first, second = first[kept], second[kept]
     order = np.argsort(weights[first, second], kind="stable")  # the strongest on top
@@ -361,7 +362,7 @@ def draw_graph(image: npt.NDArray[Any], landmarks_xy: npt.ArrayLike, adjacency: 
         return settled(figure)
 
 
-def _add_edges(figure: Figure, axes: Any, ends: npt.NDArray[Any], weights: npt.NDArray[Any]) -> None:
+def _add_edges(figure: Figure, axes: Any, ends: AnyArray, weights: AnyArray) -> None:
     """Draw edges (m, 2 ends, 2) by weight, and tell what the thickest and the thinnest line mean."""
     if not len(weights):
         return
@@ -375,7 +376,7 @@ def _add_edges(figure: Figure, axes: Any, ends: npt.NDArray[Any], weights: npt.N
     figure.legend(lines, [f"{weights[i]:.2f}" for i in told], loc="outside lower center", ncols=2)
 
 
-def _checked(places: npt.NDArray[Any], weights: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+def _checked(places: AnyArray, weights: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Return nodes (K, 2) and symmetric weights (K, K)."""
     nodes = len(places)
     if places.shape != (nodes, 2) or weights.shape != (nodes, nodes):

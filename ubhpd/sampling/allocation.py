@@ -22,15 +22,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 from scipy.optimize import linprog, minimize
 
 from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.core.errors import UbhpdError
-
-Array = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 
 SHAPE = (N_BINS,) * len(ANGLES)
 SLACK = 0.0005  # distance above the floor that evenness may cost
@@ -42,30 +39,30 @@ _EVENNESS_WEIGHT = 0.01  # of a fraction rounded up against one head in a histog
 class Allocation(NamedTuple):
     """Heads to take of each cell (15, 15, 15), and the floor of the distance."""
 
-    taken: Whole
+    taken: IntArray
     floor: float
 
 
-def joint_counts(cell: Whole) -> Whole:
+def joint_counts(cell: IntArray) -> IntArray:
     """Return the heads per joint cell (15, 15, 15) from their cell indices (n,); negative ones do not count."""
     inside = cell[cell >= 0]
     return np.bincount(inside, minlength=N_BINS ** len(ANGLES)).reshape(SHAPE)
 
 
-def marginals(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def marginals(counts: AnyArray) -> AnyArray:
     """Return the three histograms (3, 15) of joint counts (15, 15, 15)."""
     return np.stack([counts.sum(axis=tuple(k for k in range(3) if k != j)) for j in range(3)])
 
 
-def distances(counts: npt.NDArray[Any], target: Array) -> Array:
+def distances(counts: AnyArray, target: FloatArray) -> FloatArray:
     """Return the total variation distance (3,) of each angle's density to the target (3, 15); NaN without heads."""
     with np.errstate(invalid="ignore"):
         density = marginals(counts) / counts.sum()
-    result: Array = 0.5 * np.abs(density - target).sum(axis=1)
+    result: FloatArray = 0.5 * np.abs(density - target).sum(axis=1)
     return result
 
 
-def floor(counts: Whole, target: Array, size: int) -> float:
+def floor(counts: IntArray, target: FloatArray, size: int) -> float:
     """Return the smallest mean distance to the target (3, 15) of any `size` heads of the cells (15, 15, 15).
 
     Raises:
@@ -77,14 +74,14 @@ def floor(counts: Whole, target: Array, size: int) -> float:
     return _distance(x, _slabs(occupied), size * target.ravel(), size)
 
 
-def floors_alone(counts: Whole, target: Array, size: int) -> Array:
+def floors_alone(counts: IntArray, target: FloatArray, size: int) -> FloatArray:
     """Return the smallest distance (3,) that each angle could have if the others did not matter."""
     met = np.minimum(marginals(counts) / size, target).sum(axis=1)
-    result: Array = np.maximum(1 - met, 0.0)
+    result: FloatArray = np.maximum(1 - met, 0.0)
     return result
 
 
-def allocate(counts: Whole, target: Array, size: int) -> Allocation:
+def allocate(counts: IntArray, target: FloatArray, size: int) -> Allocation:
     """Return the most even whole allocation whose distance to the target is the floor, but for SLACK and rounding.
 
     Args:
@@ -109,7 +106,7 @@ def allocate(counts: Whole, target: Array, size: int) -> Allocation:
     return Allocation(taken.reshape(counts.shape), lowest)
 
 
-def rounded(x: Array, caps: Whole, slabs: Whole, wanted: Array, total: int) -> Whole:
+def rounded(x: FloatArray, caps: IntArray, slabs: IntArray, wanted: FloatArray, total: int) -> IntArray:
     """Return whole numbers next to x (m,), at most caps, with this total and sums per bin near `wanted`.
 
     Args:
@@ -141,26 +138,28 @@ def rounded(x: Array, caps: Whole, slabs: Whole, wanted: Array, total: int) -> W
     return base + _exchanged(up, room, slabs, missing)
 
 
-def _check(counts: Whole, size: int) -> None:
+def _check(counts: IntArray, size: int) -> None:
     if not 1 <= size <= counts.sum():
         raise UbhpdError(f"{size} heads are wanted of {counts.sum()} inside the bins: give a size of 1 to that number.")
 
 
-def _slabs(occupied: Whole) -> Whole:
+def _slabs(occupied: IntArray) -> IntArray:
     """Return the three bins of each cell (3, m), numbered 0 to 44."""
     return np.stack(np.unravel_index(occupied, SHAPE)) + N_BINS * np.arange(3)[:, None]
 
 
-def _sums(x: npt.NDArray[Any], slabs: Whole, n_rows: int) -> Array:
+def _sums(x: AnyArray, slabs: IntArray, n_rows: int) -> FloatArray:
     """Return the sum of x in each bin."""
     return np.bincount(slabs.ravel(), np.tile(x, len(slabs)), n_rows).astype(np.float64)
 
 
-def _distance(x: Array, slabs: Whole, wanted: Array, size: int) -> float:
+def _distance(x: FloatArray, slabs: IntArray, wanted: FloatArray, size: int) -> float:
     return float(np.abs(_sums(x, slabs, len(wanted)) - wanted).sum() / (2 * len(slabs) * size))
 
 
-def _nearest(slabs: Whole, caps: Whole, wanted: Array, total: int, bonus: Array | None = None) -> Array:
+def _nearest(
+    slabs: IntArray, caps: IntArray, wanted: FloatArray, total: int, bonus: FloatArray | None = None
+) -> FloatArray:
     """Return x (m,), 0 <= x <= caps, of this total, whose sums per bin have the least L1 distance to `wanted`.
 
     With a bonus, a corner that also collects as much of bonus * x as the distance allows.
@@ -185,15 +184,15 @@ def _nearest(slabs: Whole, caps: Whole, wanted: Array, total: int, bonus: Array 
     return _with_total(np.clip(found.x[:m], 0, caps), caps, total)
 
 
-def _most_even(slabs: Whole, caps: Whole, wanted: Array, size: int) -> Array:
+def _most_even(slabs: IntArray, caps: IntArray, wanted: FloatArray, size: int) -> FloatArray:
     """Return the x (m,) of maximum entropy among those nearest to `wanted`, by its dual."""
     k, log_caps = len(wanted), np.log(caps)
 
-    def primal(z: Array) -> tuple[Array, Array]:
+    def primal(z: FloatArray) -> tuple[FloatArray, FloatArray]:
         theta = z[slabs].sum(axis=0) + z[k]
         return theta, np.exp(np.minimum(theta, log_caps))
 
-    def dual(z: Array) -> tuple[float, Array]:
+    def dual(z: FloatArray) -> tuple[float, FloatArray]:
         theta, x = primal(z)
         value = x.sum() + (caps * np.maximum(theta - log_caps, 0)).sum() - z[:k] @ wanted - z[k] * size
         return value / size, np.append(_sums(x, slabs, k) - wanted, x.sum() - size) / size
@@ -211,7 +210,7 @@ def _most_even(slabs: Whole, caps: Whole, wanted: Array, size: int) -> Array:
     return _with_total(primal(found.x)[1], caps, size)
 
 
-def _with_total(x: Array, caps: Whole, total: int) -> Array:
+def _with_total(x: FloatArray, caps: IntArray, total: int) -> FloatArray:
     """Return x with its sum, which is off by a rounding error, put right, within 0 and caps."""
     excess = x.sum() - total
     room = caps - x
@@ -222,7 +221,7 @@ def _with_total(x: Array, caps: Whole, total: int) -> Array:
     return x
 
 
-def _exchanged(up: Whole, room: Whole, slabs: Whole, missing: Array) -> Whole:
+def _exchanged(up: IntArray, room: IntArray, slabs: IntArray, missing: FloatArray) -> IntArray:
     """Return `up` after moving single heads between cells for as long as that brings the sums nearer."""
     off = _sums(up, slabs, len(missing)) - missing
     for _ in range(len(missing) * 4):

@@ -22,10 +22,8 @@ from ubhpd import manifest
 from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.sampling import targets
-
-Array = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
 
 POOL, UBHPD, TARGET = "pool", "UBHPD", "target"
 SIDES = ("train", "test")
@@ -38,12 +36,12 @@ class Tally:
 
     name: str
     heads: int = 0
-    inside: Whole = field(default_factory=lambda: np.zeros((len(ANGLES), N_BINS), dtype=np.int64))
-    outside: Whole = field(default_factory=lambda: np.zeros(len(ANGLES), dtype=np.int64))
-    joint: Whole = field(default_factory=lambda: np.zeros((len(PAIRS), N_BINS, N_BINS), dtype=np.int64))
+    inside: IntArray = field(default_factory=lambda: np.zeros((len(ANGLES), N_BINS), dtype=np.int64))
+    outside: IntArray = field(default_factory=lambda: np.zeros(len(ANGLES), dtype=np.int64))
+    joint: IntArray = field(default_factory=lambda: np.zeros((len(PAIRS), N_BINS, N_BINS), dtype=np.int64))
     sides: dict[str, Tally] = field(default_factory=dict)
 
-    def add(self, index: Whole, side: npt.NDArray[Any] | None = None) -> None:
+    def add(self, index: IntArray, side: AnyArray | None = None) -> None:
         """Count heads of the bins `index` (n, 3), and again by what `side` (n,) says: "train" or "test"."""
         found = bins.counts_of_indices(index)
         self.heads += len(index)
@@ -65,14 +63,14 @@ class Densities:
     datasets: tuple[Tally, ...]
     pool: Tally | None
     ubhpd: Tally | None
-    target: Array | None = None
+    target: FloatArray | None = None
 
 
 def from_arrays(
     datasets: Mapping[str, npt.ArrayLike],
     ubhpd: npt.ArrayLike | None = None,
     split: Sequence[str] | None = None,
-    target: Array | None = None,
+    target: FloatArray | None = None,
 ) -> Densities:
     """Return the counts of datasets and UBHPD given as yaw, pitch, roll in degrees (n, 3).
 
@@ -104,7 +102,7 @@ def from_arrays(
     return Densities(tuple(own), pool, after, target)
 
 
-def read(place: str | os.PathLike[str], target: Array | None = None) -> Densities:
+def read(place: str | os.PathLike[str], target: FloatArray | None = None) -> Densities:
     """Return the counts of a build's folder (pool and, if it is there, UBHPD) or of one manifest, read in batches.
 
     A manifest named ubhpd, or with a column `split`, is UBHPD; any other is a pool.
@@ -136,7 +134,7 @@ def read(place: str | os.PathLike[str], target: Array | None = None) -> Densitie
     return Densities(tuple(datasets.values()), pool, ubhpd, target)
 
 
-def target_for(place: str | os.PathLike[str], wanted: str | None = None) -> Array | None:
+def target_for(place: str | os.PathLike[str], wanted: str | None = None) -> FloatArray | None:
     """Return the density (3, 15) to aim at: sigma in degrees, "uniform" or a file; else what OUT/build.json records.
 
     Raises:
@@ -190,13 +188,13 @@ def table(content: Densities) -> pd.DataFrame:
     return result
 
 
-def _indices(ypr_deg: npt.ArrayLike) -> Whole:
+def _indices(ypr_deg: npt.ArrayLike) -> IntArray:
     angles = np.asarray(ypr_deg, dtype=np.float64)
     bins.counts(angles[:0])  # refuses another shape
     return bins.bin_index(angles)
 
 
-def _joint(index: Whole) -> Whole:
+def _joint(index: IntArray) -> IntArray:
     by_yaw, by_pitch = (
         np.stack([bins.counts_of_indices(index[index[:, j] == b]).inside for b in range(N_BINS)]) for j in (0, 1)
     )
@@ -207,7 +205,7 @@ def _manifest_named(folder: Path, name: str) -> Path | None:
     return next((f for ending in ("parquet", "h5") if (f := folder / f"{name}.{ending}").is_file()), None)
 
 
-def _usable(file: Path, has_split: bool) -> Iterator[tuple[str, Whole, npt.NDArray[Any] | None]]:
+def _usable(file: Path, has_split: bool) -> Iterator[tuple[str, IntArray, AnyArray | None]]:
     """Yield, per batch and dataset, the bins of the usable heads, maybe none, and their side of the split."""
     names = ["dataset", "drop_reason", *(f"{a}_deg" for a in ANGLES), *(["split"] if has_split else [])]
     for batch in manifest.iterate(file, names):

@@ -17,8 +17,7 @@ import pyarrow as pa
 
 from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
-
-Keys = npt.NDArray[np.uint64]
+from ubhpd.core.typing import AnyArray, BoolArray, FloatArray, IntArray, UInt64Array
 
 UNKNOWN = np.uint64(0)  # the key of a missing name
 NO_FRAME = -1
@@ -46,24 +45,24 @@ class Heads:
     ypr_deg: yaw, pitch, roll (n, 3), NaN for a refused head. frame_index: int64 (n,), -1 outside a recording.
     """
 
-    ypr_deg: npt.NDArray[np.float64]
-    sample: Keys
-    dataset: Keys
-    subject: Keys
-    sequence: Keys
-    frame_index: npt.NDArray[np.int64]
-    photo: Keys
-    flip_of: Keys
+    ypr_deg: FloatArray
+    sample: UInt64Array
+    dataset: UInt64Array
+    subject: UInt64Array
+    sequence: UInt64Array
+    frame_index: IntArray
+    photo: UInt64Array
+    flip_of: UInt64Array
 
     def __len__(self) -> int:
         return len(self.sample)
 
-    def take(self, rows: npt.NDArray[Any]) -> Heads:
+    def take(self, rows: AnyArray) -> Heads:
         """Return the heads of these rows, by index or by mask."""
         return Heads(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @property
-    def index(self) -> npt.NDArray[np.int64]:
+    def index(self) -> IntArray:
         """The bin of each angle (n, 3), -1 outside the bins."""
         result = np.empty((len(self), len(bins.ANGLES)), dtype=np.int64)
         for first in range(0, len(self), _BLOCK):
@@ -71,17 +70,17 @@ class Heads:
         return result
 
     @property
-    def cell(self) -> npt.NDArray[np.int64]:
+    def cell(self) -> IntArray:
         """The joint cell of each head (n,), as `cells` numbers them."""
         return cells(self.index)
 
     @property
-    def refused(self) -> npt.NDArray[np.bool_]:
+    def refused(self) -> BoolArray:
         """Whether a head has no pose (n,)."""
         return np.isnan(self.ypr_deg[:, 0])
 
     @property
-    def recording(self) -> Keys:
+    def recording(self) -> UInt64Array:
         """The sequence where it is a recording, that is where frames are counted; else the head itself.
 
         300W-LP, for one, gives the folder as sequence: that is no recording.
@@ -89,13 +88,13 @@ class Heads:
         return np.where((self.frame_index != NO_FRAME) & (self.sequence != UNKNOWN), self.sequence, self.sample)
 
     @property
-    def person(self) -> Keys:
+    def person(self) -> UInt64Array:
         """The nearest there is to a person: subject, else photograph, else recording, else the head itself."""
         person = np.where(self.photo != UNKNOWN, self.photo, self.recording)
         return np.where(self.subject != UNKNOWN, self.subject, person)
 
 
-def cells(index: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def cells(index: IntArray) -> IntArray:
     """Return the joint cell (n,), 225 yaw + 15 pitch + roll, of bins (n, 3); -1 with an angle outside the bins."""
     yaw, pitch, roll = index.T
     return np.where((yaw | pitch | roll) >= 0, (yaw * bins.N_BINS + pitch) * bins.N_BINS + roll, -1)
@@ -170,7 +169,7 @@ def concatenated(parts: list[Heads]) -> Heads:
     return Heads(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Heads)))
 
 
-def mixed(*keys: npt.NDArray[Any] | np.uint64 | int) -> Keys:
+def mixed(*keys: AnyArray | np.uint64 | int) -> UInt64Array:
     """Return one key of several: equal where all are equal, and else as good as random (splitmix64, Steele 2014)."""
     result: Any = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
@@ -185,7 +184,7 @@ def mixed(*keys: npt.NDArray[Any] | np.uint64 | int) -> Keys:
     return np.asarray(result)
 
 
-def _frames(values: Any) -> npt.NDArray[np.int64]:
+def _frames(values: Any) -> IntArray:
     if isinstance(values, (pa.Array, pa.ChunkedArray)):
         values = values.fill_null(NO_FRAME).to_numpy()
     array = np.asarray(values)
@@ -196,12 +195,12 @@ def _frames(values: Any) -> npt.NDArray[np.int64]:
     return np.maximum(array.astype(np.int64), NO_FRAME)
 
 
-def _keys(names: Any, n: int) -> Keys:
+def _keys(names: Any, n: int) -> UInt64Array:
     """Return a key (n,) per name."""
     if names is None:
         return np.zeros(n, dtype=np.uint64)
     if isinstance(names, np.ndarray) and names.dtype.kind in "iu":
-        of_codes: Keys = np.where(names >= 0, np.maximum(mixed(names), np.uint64(1)), UNKNOWN)
+        of_codes: UInt64Array = np.where(names >= 0, np.maximum(mixed(names), np.uint64(1)), UNKNOWN)
         return of_codes
     array = names if isinstance(names, (pa.Array, pa.ChunkedArray)) else pa.array(names, type=pa.string())
     if isinstance(array, pa.ChunkedArray):
@@ -210,7 +209,7 @@ def _keys(names: Any, n: int) -> Keys:
         return np.zeros(len(array), dtype=np.uint64)
     if pa.types.is_dictionary(array.type):
         of_words = np.append(_hashed(array.dictionary), UNKNOWN)
-        spread: Keys = of_words[array.indices.fill_null(len(array.dictionary)).to_numpy()]
+        spread: UInt64Array = of_words[array.indices.fill_null(len(array.dictionary)).to_numpy()]
         return spread
     if _repeats(array):
         return _keys(array.dictionary_encode(), n)
@@ -220,9 +219,9 @@ def _keys(names: Any, n: int) -> Keys:
     return keys
 
 
-def _told_apart(keys: Keys, tag: int) -> Keys:
+def _told_apart(keys: UInt64Array, tag: int) -> UInt64Array:
     """Return other keys, as unique as before; those of missing names stay."""
-    result: Keys = np.where(keys == UNKNOWN, UNKNOWN, np.maximum(mixed(keys, tag), np.uint64(1)))
+    result: UInt64Array = np.where(keys == UNKNOWN, UNKNOWN, np.maximum(mixed(keys, tag), np.uint64(1)))
     return result
 
 
@@ -232,7 +231,7 @@ def _repeats(array: pa.Array) -> bool:
     return len(array) > 2 * len(head) and len(head.unique()) < len(head) // 2
 
 
-def _hashed(names: pa.Array) -> Keys:
+def _hashed(names: pa.Array) -> UInt64Array:
     """Return a key for each string, null or not: its length and its bytes, eight at a time, mixed."""
     names = names.cast(pa.large_string())
     _, offsets, data = names.buffers()
@@ -251,5 +250,5 @@ def _hashed(names: pa.Array) -> Keys:
             word = words[starts[rows] + start] & (~UNKNOWN >> (np.uint64(64) - np.uint64(8) * left))
             keys[rows] = mixed(keys[rows], word)
         result[first : first + _BLOCK] = keys
-    keys_but_zero: Keys = np.maximum(result, np.uint64(1))
+    keys_but_zero: UInt64Array = np.maximum(result, np.uint64(1))
     return keys_but_zero

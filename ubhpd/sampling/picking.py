@@ -20,18 +20,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ubhpd.sampling.heads import NO_FRAME, UNKNOWN, Heads, Keys, mixed
-
-Whole = npt.NDArray[np.int64]
+from ubhpd.core.typing import BoolArray, IntArray, UInt64Array
+from ubhpd.sampling.heads import NO_FRAME, UNKNOWN, Heads, mixed
 
 _RANK_BITS = np.uint64(40)  # of an order key the upper 24 bits hold a rank, the lower 40 a tie-break
 _SPARE, _MORE = 4, 64  # heads per cell to choose from at first: so many times those wanted, and so many more
 _MANY_DATASETS = 64
 
 
-def pick(heads: Heads, cell: Whole, taken: Whole, seed: int) -> Whole:
+def pick(heads: Heads, cell: IntArray, taken: IntArray, seed: int) -> IntArray:
     """Return the rows (k,), ascending, of the heads to take.
 
     Args:
@@ -57,8 +55,8 @@ def pick(heads: Heads, cell: Whole, taken: Whole, seed: int) -> Whole:
 
 
 def _in_the_running(
-    dataset: Keys, person: Keys, cell: Whole, quota: Whole, held: Whole, salt: np.uint64
-) -> npt.NDArray[np.bool_]:
+    dataset: UInt64Array, person: UInt64Array, cell: IntArray, quota: IntArray, held: IntArray, salt: np.uint64
+) -> BoolArray:
     """Return False (n,) for heads that cannot be taken, found without sorting them all.
 
     A person's turn comes after that of all people of the same dataset with a lower tie-break, and with each of
@@ -79,11 +77,11 @@ def _in_the_running(
     people = np.bincount(of_people, minlength=len(quota) * len(names)).reshape(len(quota), len(names))
     turns = np.minimum(people[:, :, None], people[:, None, :]).sum(axis=1)
     full = (turns >= quota[:, None]).ravel()
-    running: npt.NDArray[np.bool_] = below | (names[number] != dataset) | ~full[group]
+    running: BoolArray = below | (names[number] != dataset) | ~full[group]
     return running
 
 
-def _fair_share(heads: Heads, cell: Whole, wanted: Whole, salt: np.uint64) -> Whole:
+def _fair_share(heads: Heads, cell: IntArray, wanted: IntArray, salt: np.uint64) -> IntArray:
     """Return the rows to take, of heads in the order of their keys and all in cells with more than wanted."""
     rows = np.arange(len(cell))
     rank = np.zeros(len(cell), dtype=np.int64)
@@ -92,7 +90,7 @@ def _fair_share(heads: Heads, cell: Whole, wanted: Whole, salt: np.uint64) -> Wh
     recording, person = heads.recording, heads.person
     of_person = mixed(of_dataset, person)
 
-    def turn(among: Keys, order: Keys, which: npt.NDArray[np.bool_]) -> None:
+    def turn(among: UInt64Array, order: UInt64Array, which: BoolArray) -> None:
         """Rank the rows marked by `which` within each group of `among`, then drop those that come too late."""
         nonlocal rows
         here = rows[which[rows]]
@@ -107,7 +105,7 @@ def _fair_share(heads: Heads, cell: Whole, wanted: Whole, salt: np.uint64) -> Wh
     return rows
 
 
-def _ranks(among: Keys, order: Keys) -> Whole:
+def _ranks(among: UInt64Array, order: UInt64Array) -> IntArray:
     """Return each row's place, from 0, in its group by `order`; equal orders by position."""
     by_group = np.lexsort((order, among))
     sorted_groups = among[by_group]
@@ -119,17 +117,17 @@ def _ranks(among: Keys, order: Keys) -> Whole:
     return ranks
 
 
-def _order(rank: Whole, tie: Keys) -> Keys:
+def _order(rank: IntArray, tie: UInt64Array) -> UInt64Array:
     """Return a key that sorts by rank, then by tie."""
-    key: Keys = (rank.astype(np.uint64) << _RANK_BITS) | (tie >> (np.uint64(64) - _RANK_BITS))
+    key: UInt64Array = (rank.astype(np.uint64) << _RANK_BITS) | (tie >> (np.uint64(64) - _RANK_BITS))
     return key
 
 
-def _time_order(frame_index: Whole, recording: Keys, salt: np.uint64) -> Keys:
+def _time_order(frame_index: IntArray, recording: UInt64Array, salt: np.uint64) -> UInt64Array:
     """Return a key that sorts frames so that any first few of a recording lie far apart in time."""
     bits: Any = (frame_index.astype(np.uint64) + mixed(recording, salt)).astype(np.uint32)
     for shift, mask in ((1, 0x55555555), (2, 0x33333333), (4, 0x0F0F0F0F), (8, 0x00FF00FF)):
         low, step = np.uint32(mask), np.uint32(shift)
         bits = ((bits >> step) & low) | ((bits & low) << step)
-    reversed_bits: Keys = ((bits >> np.uint32(16)) | (bits << np.uint32(16))).astype(np.uint64)
+    reversed_bits: UInt64Array = ((bits >> np.uint32(16)) | (bits << np.uint32(16))).astype(np.uint64)
     return reversed_bits

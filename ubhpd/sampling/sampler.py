@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.sampling import allocation, heads, targets
-from ubhpd.sampling.allocation import Array, Whole
 from ubhpd.sampling.heads import Heads
 from ubhpd.sampling.picking import pick
 from ubhpd.sampling.targets import TOLERANCE, largest_size, widest_sigma
@@ -79,19 +78,19 @@ class SamplingResult:
     """
 
     config: SamplingConfig
-    rows: Whole
+    rows: IntArray
     size_wanted: int | Literal["auto"]
     size: int
     eligible: int
     sigma_deg: float | None
-    target: Array
+    target: FloatArray
     floor: float
-    floor_per_angle: Array
+    floor_per_angle: FloatArray
     reached: float
-    reached_per_angle: Array
-    counts_before: Whole
-    outside: Whole
-    counts_after: Whole
+    reached_per_angle: FloatArray
+    counts_before: IntArray
+    outside: IntArray
+    counts_after: IntArray
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -104,9 +103,9 @@ class SamplingResult:
 class _Survey(NamedTuple):
     """What a first look at the pool gives."""
 
-    joint: Whole
-    before: Whole
-    outside: Whole
+    joint: IntArray
+    before: IntArray
+    outside: IntArray
 
 
 class _Plan(NamedTuple):
@@ -114,7 +113,7 @@ class _Plan(NamedTuple):
 
     size: int
     sigma_deg: float | None
-    target: Array
+    target: FloatArray
     notes: tuple[str, ...]
 
 
@@ -158,7 +157,7 @@ def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig
     plan = _plan(survey.joint, config)
     taken, floor = allocation.allocate(survey.joint, plan.target, plan.size)
     kept: list[Heads] = []
-    kept_rows: list[Whole] = []
+    kept_rows: list[IntArray] = []
     seen = waiting = 0
 
     def sift() -> None:
@@ -181,7 +180,7 @@ def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig
     return _result(config, survey, plan, rows, taken, floor)
 
 
-def _survey(batches: Iterable[tuple[Whole, npt.NDArray[np.bool_]]]) -> _Survey:
+def _survey(batches: Iterable[tuple[IntArray, BoolArray]]) -> _Survey:
     """Count heads from their bins (n, 3) and whether they were refused (n,)."""
     joint = np.zeros(allocation.SHAPE, dtype=np.int64)
     before = np.zeros((len(bins.ANGLES), bins.N_BINS), dtype=np.int64)
@@ -194,7 +193,7 @@ def _survey(batches: Iterable[tuple[Whole, npt.NDArray[np.bool_]]]) -> _Survey:
     return _Survey(joint, before, outside)
 
 
-def _plan(counts: Whole, config: SamplingConfig) -> _Plan:
+def _plan(counts: IntArray, config: SamplingConfig) -> _Plan:
     """Settle size, sigma and target, with the notes that say what was reduced."""
     eligible = int(counts.sum())
     if not eligible:
@@ -221,7 +220,7 @@ def _plan(counts: Whole, config: SamplingConfig) -> _Plan:
     return _Plan(size, sigma, target, tuple(notes))
 
 
-def _independent(pool: Heads, cell: Whole, counts: Whole, plan: _Plan, seed: int) -> Whole:
+def _independent(pool: Heads, cell: IntArray, counts: IntArray, plan: _Plan, seed: int) -> IntArray:
     """Return rows drawn without replacement, with weights that are the product over the angles of target / density."""
     rows = np.flatnonzero(cell >= 0)
     rows = rows[np.argsort(pool.sample[rows], kind="stable")]
@@ -235,7 +234,7 @@ def _independent(pool: Heads, cell: Whole, counts: Whole, plan: _Plan, seed: int
 
 
 def _result(
-    config: SamplingConfig, survey: _Survey, plan: _Plan, rows: Whole, taken: Whole, floor: float
+    config: SamplingConfig, survey: _Survey, plan: _Plan, rows: IntArray, taken: IntArray, floor: float
 ) -> SamplingResult:
     reached = allocation.distances(taken, plan.target)
     return SamplingResult(

@@ -26,12 +26,9 @@ from scipy.sparse.csgraph import connected_components
 
 from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import BoolArray, FloatArray, IntArray, UInt64Array
 from ubhpd.sampling.allocation import rounded
-from ubhpd.sampling.heads import UNKNOWN, Heads, Keys, mixed
-
-Array = npt.NDArray[np.float64]
-Whole = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from ubhpd.sampling.heads import UNKNOWN, Heads, mixed
 
 N_ROWS = len(bins.ANGLES) * (bins.N_BINS + 1)  # a row for each bin of each angle, and one for what is in none
 
@@ -43,18 +40,18 @@ _FEW = 256  # groups, up to which the search is begun anew from other divisions
 _STARTS = 64
 
 
-def by_recording(heads: Heads) -> Whole:
+def by_recording(heads: Heads) -> IntArray:
     """Return a group number (n,) per head: the recording, where frames are counted, else the head itself."""
     return _joined(len(heads), [heads.recording])
 
 
-def by_person(heads: Heads) -> Whole:
+def by_person(heads: Heads) -> IntArray:
     """Return a group number (n,) per head such that no person, recording, photograph or flip pair is in two."""
     # A head and its mirror image name the same sample, whether or not the original is among the heads.
     return _joined(len(heads), [heads.sample, heads.flip_of], [heads.subject], [heads.photo], [heads.recording])
 
 
-def halved(group: Whole, rows: Whole, sample: Keys, share: float, seed: int) -> Mask:
+def halved(group: IntArray, rows: IntArray, sample: UInt64Array, share: float, seed: int) -> BoolArray:
     """Return True (n,) for the heads of the groups that make up `share` of all, chosen so that the rest is alike.
 
     The large groups are placed one by one, each on the side where the histograms stay nearer to the share;
@@ -100,7 +97,7 @@ def halved(group: Whole, rows: Whole, sample: Keys, share: float, seed: int) -> 
     return placed[place[group]]
 
 
-def _one_by_one(profile: Array, share: float, marks: Keys) -> tuple[Mask, Array]:
+def _one_by_one(profile: FloatArray, share: float, marks: UInt64Array) -> tuple[BoolArray, FloatArray]:
     """Return the side of each group (g,), and how far train is off its share in each row."""
     off = np.zeros(profile.shape[1])
     train = np.zeros(len(profile), dtype=bool)
@@ -113,7 +110,7 @@ def _one_by_one(profile: Array, share: float, marks: Keys) -> tuple[Mask, Array]
     return train, off
 
 
-def _improved(profile: Array, train: Mask, off: Array) -> tuple[Mask, float]:
+def _improved(profile: FloatArray, train: BoolArray, off: FloatArray) -> tuple[BoolArray, float]:
     """Return the sides after moves and exchanges, each of which lessens the sum of |off|, and that sum."""
     train = train.copy()
     if train.all() or not train.any():
@@ -136,7 +133,7 @@ def _improved(profile: Array, train: Mask, off: Array) -> tuple[Mask, float]:
     return train, float(np.abs(off).sum())
 
 
-def _best_exchange(step: Array, train: Mask, cost: Array, off: Array, limit: float) -> list[int]:
+def _best_exchange(step: FloatArray, train: BoolArray, cost: FloatArray, off: FloatArray, limit: float) -> list[int]:
     """Return the pair of groups, one of each side, whose exchange is best and better than limit; else none."""
     by_cost = np.argsort(cost, kind="stable")
     leave, enter = by_cost[train[by_cost]][:_PAIRS], by_cost[~train[by_cost]][:_PAIRS]
@@ -147,13 +144,13 @@ def _best_exchange(step: Array, train: Mask, cost: Array, off: Array, limit: flo
     return [int(leave[i]), int(enter[k])] if pairs[i, k] < limit else []
 
 
-def _last_of_a_side(train: Mask) -> Whole:
+def _last_of_a_side(train: BoolArray) -> IntArray:
     """Return the group that is alone on its side, which must not leave it, if there is one."""
     alone = [np.flatnonzero(side) for side in (train, ~train) if side.sum() == 1]
     return np.concatenate([*alone, np.zeros(0, dtype=np.int64)]).astype(np.int64)
 
 
-def _joined(n: int, *names: list[Keys]) -> Whole:
+def _joined(n: int, *names: list[UInt64Array]) -> IntArray:
     """Return the component (n,) of each head, linked where two heads share a key within one of the lists."""
     heads, nodes, size = [], [], n
     for keys in names:
@@ -190,7 +187,7 @@ class Split:
     seed: int
     share_wanted: float
     share: float
-    distance: Array
+    distance: FloatArray
     groups: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -242,7 +239,7 @@ def split(heads: Heads, form: str = "random", seed: int = 0, share: float = SHAR
     )
 
 
-def _by_cell(heads: Heads, rows: Whole, share: float, seed: int) -> npt.NDArray[np.bool_]:
+def _by_cell(heads: Heads, rows: IntArray, share: float, seed: int) -> BoolArray:
     """Return True (n,) for train: of each joint cell the share wanted, spread over its datasets."""
     n = len(rows)
     cells = (rows % _SIDE_BINS) @ np.array([_SIDE_BINS**2, _SIDE_BINS, 1])
@@ -261,7 +258,7 @@ def _by_cell(heads: Heads, rows: Whole, share: float, seed: int) -> npt.NDArray[
     return train
 
 
-def _distance(index: Whole, train: npt.NDArray[np.bool_]) -> Array:
+def _distance(index: IntArray, train: BoolArray) -> FloatArray:
     one, other = (bins.densities(bins.counts_of_indices(index[side]).inside) for side in (train, ~train))
-    result: Array = 0.5 * np.abs(one - other).sum(axis=1)
+    result: FloatArray = 0.5 * np.abs(one - other).sum(axis=1)
     return result

@@ -26,15 +26,13 @@ from scipy.special import ndtr
 
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.sampling import allocation
-from ubhpd.sampling.allocation import Whole
-
-Array = npt.NDArray[np.float64]
 
 _WANTED = f"give {N_BINS} positive numbers, one column for all angles or three columns {', '.join(ANGLES)}"
 
 
-def gaussian(sigma_deg: float) -> Array:
+def gaussian(sigma_deg: float) -> FloatArray:
     """Return the density (3, 15) of a Gaussian of mean 0 and `sigma_deg` degrees, equal for the three angles.
 
     A bin holds the difference of the normal distribution function at its edges; the 15 are renormalised to 1.
@@ -51,12 +49,12 @@ def gaussian(sigma_deg: float) -> Array:
     return _for_all_angles(mass / mass.sum())
 
 
-def uniform() -> Array:
+def uniform() -> FloatArray:
     """Return the density (3, 15) that is 1/15 in every bin."""
     return _for_all_angles(np.full(N_BINS, 1 / N_BINS))
 
 
-def from_file(path: str | os.PathLike[str]) -> Array:
+def from_file(path: str | os.PathLike[str]) -> FloatArray:
     """Return the density (3, 15) that a CSV or JSON file holds, renormalised to 1 per angle.
 
     CSV: 15 rows from the bin at -90 degrees up, one column shared by the three angles, or three columns; a
@@ -74,7 +72,7 @@ def from_file(path: str | os.PathLike[str]) -> Array:
     return checked(numbers, f"The target file {path}")
 
 
-def checked(numbers: npt.ArrayLike, source: str = "The target") -> Array:
+def checked(numbers: npt.ArrayLike, source: str = "The target") -> FloatArray:
     """Return numbers (15,) or (3, 15) as a density (3, 15), renormalised to 1 per angle.
 
     Raises:
@@ -91,7 +89,7 @@ def checked(numbers: npt.ArrayLike, source: str = "The target") -> Array:
         found = f"{array[angle, index]} in bin {index + 1} of {ANGLES[angle]}"
         raise UbhpdError(f"{source} has {found}: every bin needs a positive finite number.")
     array = array / array.max(axis=1, keepdims=True)
-    density: Array = array / array.sum(axis=1, keepdims=True)
+    density: FloatArray = array / array.sum(axis=1, keepdims=True)
     return density
 
 
@@ -133,17 +131,17 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _for_all_angles(row: Array) -> Array:
+def _for_all_angles(row: FloatArray) -> FloatArray:
     return np.tile(row, (len(ANGLES), 1))
 
 
 TOLERANCE = 0.01  # mean total variation distance to the target
-SIGMAS_DEG: Array = np.arange(6.0, 90.5, 0.5)
+SIGMAS_DEG: FloatArray = np.arange(6.0, 90.5, 0.5)
 
 _COARSE_STEP = 8  # of SIGMAS_DEG
 
 
-def widest_sigma(counts: Whole, size: int, tolerance: float = TOLERANCE) -> float:
+def widest_sigma(counts: IntArray, size: int, tolerance: float = TOLERANCE) -> float:
     """Return the widest sigma of SIGMAS_DEG whose floor is within the tolerance, else that with the lowest floor.
 
     Args:
@@ -176,7 +174,7 @@ def widest_sigma(counts: Whole, size: int, tolerance: float = TOLERANCE) -> floa
     return float(SIGMAS_DEG[low])
 
 
-def largest_size(counts: Whole, target: Array, limit: int, tolerance: float = TOLERANCE) -> int:
+def largest_size(counts: IntArray, target: FloatArray, limit: int, tolerance: float = TOLERANCE) -> int:
     """Return the largest size up to `limit` whose floor is within the tolerance.
 
     Where the pool lacks heads in some bins of the target, no size is: then the tolerance counts from the lowest

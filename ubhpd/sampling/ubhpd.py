@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +24,7 @@ from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.text import table
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.quality import checks, decisions
 from ubhpd.quality.audit import AuditReport, audit_text
@@ -72,7 +72,7 @@ class UnbiasedReport:
     excluded: int
     sampling: SamplingResult
     split: splits.Split
-    counts: dict[str, npt.NDArray[np.int64]]  # "train", "test" -> heads (3, 15)
+    counts: dict[str, IntArray]  # "train", "test" -> heads (3, 15)
     datasets: dict[str, dict[str, int]]  # dataset -> side -> heads
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,15 +141,13 @@ def _without(table: pa.Table, datasets: tuple[str, ...]) -> tuple[pa.Table, int]
     return table.set_column(place, table.schema.field(place), changed), pc.sum(out).as_py() or 0
 
 
-def _weights(counts: dict[str, npt.NDArray[np.int64]]) -> npt.NDArray[np.float64]:
+def _weights(counts: dict[str, IntArray]) -> FloatArray:
     """Return w = d / s (3, 15), d the test density and s that of train; 0 where either side is empty."""
     d, s = bins.densities(counts[splits.TEST]), bins.densities(counts[splits.TRAIN])
     return np.divide(d, s, out=np.zeros_like(d), where=(s > 0) & (d > 0))
 
 
-def _with_columns(
-    batches: Iterable[pa.RecordBatch], rows: npt.NDArray[np.int64], extra: dict[str, npt.NDArray[Any]]
-) -> Iterator[pa.Table]:
+def _with_columns(batches: Iterable[pa.RecordBatch], rows: IntArray, extra: dict[str, AnyArray]) -> Iterator[pa.Table]:
     """Yield the chosen rows (ascending) with their further columns."""
     start = 0
     for batch in batches:
@@ -161,9 +159,7 @@ def _with_columns(
         start += batch.num_rows
 
 
-def _write_densities(
-    path: Path, result: SamplingResult, counts: dict[str, npt.NDArray[np.int64]], weights: npt.NDArray[np.float64]
-) -> None:
+def _write_densities(path: Path, result: SamplingResult, counts: dict[str, IntArray], weights: FloatArray) -> None:
     """Write heads and densities per angle and bin, of pool, target, UBHPD, train and test, and the weights."""
     heads_of = {"pool": result.counts_before, "ubhpd": result.counts_after, **counts}
     columns: dict[str, Any] = {

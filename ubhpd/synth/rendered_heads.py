@@ -24,9 +24,9 @@ import numpy.typing as npt
 from ubhpd.core.bins import EDGES_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import camera_to_canonical, matrix_from_euler
+from ubhpd.core.typing import FloatArray
 from ubhpd.synth.renderer.persons import NEUTRAL, Expression, expression_of
 
-Array = npt.NDArray[np.float64]
 Mixture = tuple[tuple[float, float, float], ...]  # share, mean and deviation in degrees
 
 # Beyond 90 degrees of yaw the triplet is no longer unique; a label written with six digits needs more room.
@@ -65,25 +65,25 @@ def fit_of(source: str) -> Fit:
     return _FITTED["aflw2000" if source == "aflw" else source]
 
 
-def cumulative(mixture: Mixture, angle_deg: npt.ArrayLike) -> Array:
+def cumulative(mixture: Mixture, angle_deg: npt.ArrayLike) -> FloatArray:
     """Return the share of heads below angles (...) in degrees, of those within 90 degrees."""
     from scipy.special import ndtr
 
-    def below(angle: npt.ArrayLike) -> Array:
+    def below(angle: npt.ArrayLike) -> FloatArray:
         a = np.asarray(angle, dtype=np.float64)
         return sum((share * ndtr((a - mean) / deviation) for share, mean, deviation in mixture), np.zeros_like(a))
 
     low, high = below(EDGES_DEG[0]), below(EDGES_DEG[-1])
-    shares: Array = (below(angle_deg) - low) / (high - low)
+    shares: FloatArray = (below(angle_deg) - low) / (high - low)
     return shares
 
 
-def bin_shares(mixture: Mixture) -> Array:
+def bin_shares(mixture: Mixture) -> FloatArray:
     """Return the share of heads in each of the 15 bins (15,) of `ubhpd.core.bins`."""
     return np.diff(cumulative(mixture, EDGES_DEG))
 
 
-def quantiles(fit: Fit, shares: npt.ArrayLike) -> Array:
+def quantiles(fit: Fit, shares: npt.ArrayLike) -> FloatArray:
     """Return the yaw, pitch, roll (n, 3) in degrees below which the shares (n, 3) of a source's heads lie."""
     grid = np.linspace(EDGES_DEG[0], EDGES_DEG[-1], 721)
     wanted = np.asarray(shares, dtype=np.float64)
@@ -91,12 +91,12 @@ def quantiles(fit: Fit, shares: npt.ArrayLike) -> Array:
     return np.clip(np.stack(columns, axis=1), -np.array(LIMIT_DEG), LIMIT_DEG)
 
 
-def draw_poses(source: str, count: int, rng: np.random.Generator) -> Array:
+def draw_poses(source: str, count: int, rng: np.random.Generator) -> FloatArray:
     """Return yaw, pitch, roll (count, 3) in degrees, turned as the heads of a source are."""
     return quantiles(fit_of(source), rng.random((count, 3)))
 
 
-def draw_movement(source: str, frames: int, rng: np.random.Generator, frames_per_turn: float = 90.0) -> Array:
+def draw_movement(source: str, frames: int, rng: np.random.Generator, frames_per_turn: float = 90.0) -> FloatArray:
     """Return yaw, pitch, roll (frames, 3) in degrees of a slow movement that in the long run is turned as a source.
 
     A sum of slow waves of random phase is about normal at any time; its share is looked up in the source's mixtures.
@@ -136,7 +136,7 @@ class Head(NamedTuple):
         return self.yaw_deg, self.pitch_deg, self.roll_deg
 
     @property
-    def rotation(self) -> Array:
+    def rotation(self) -> FloatArray:
         """Return the rotation (3, 3) from head coordinates to frame C."""
         return matrix_from_euler(self.pose)
 
@@ -144,12 +144,12 @@ class Head(NamedTuple):
 class View(NamedTuple):
     """A 3x4 projection from head coordinates (mm) to pixels, x right, y down."""
 
-    matrix: Array  # (3, 4); the last row gives the depth, larger is farther
+    matrix: FloatArray  # (3, 4); the last row gives the depth, larger is farther
     is_perspective: bool
 
-    def project(self, points_mm: npt.ArrayLike) -> Array:
+    def project(self, points_mm: npt.ArrayLike) -> FloatArray:
         """Return (n, 3) for points (n, 3): x and y in pixels, depth in millimetres, larger is farther."""
-        p: Array = np.asarray(points_mm, dtype=np.float64) @ self.matrix[:, :3].T + self.matrix[:, 3]
+        p: FloatArray = np.asarray(points_mm, dtype=np.float64) @ self.matrix[:, :3].T + self.matrix[:, 3]
         if self.is_perspective:
             p[:, :2] /= p[:, 2:]
         return p
@@ -161,7 +161,7 @@ class View(NamedTuple):
         return scale / float(self.matrix[2, 3]) if self.is_perspective else scale
 
     @property
-    def rotation(self) -> Array:
+    def rotation(self) -> FloatArray:
         """Return the rotation (3, 3) of the head in frame C of the camera that looks."""
         back = self.matrix[2, :3]
         right = self.matrix[0, :3] - back * (self.matrix[0, :3] @ back)
@@ -176,7 +176,7 @@ def draw_heads(
     limit_deg: Pose = LIMIT_DEG,
     *,
     first_subject: int = 1,
-    poses: Array | None = None,
+    poses: FloatArray | None = None,
 ) -> list[Head]:
     """Return heads of different people that mostly look ahead: normal angles, clipped at the limits.
 

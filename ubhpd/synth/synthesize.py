@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd import __version__, manifest
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, bin_index, counts
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_heads, draw_movement, draw_poses
 from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 from ubhpd.synth.writers.writer_files import FACE_SIDE_PX, Work, write_bytes
@@ -200,8 +200,6 @@ WRITERS: dict[str, Callable[[SynthConfig, Path, Work], Truth]] = {
 }
 
 
-Array = npt.NDArray[np.float64]
-
 _FOLDER = "kinect"  # of SynHead's; not BIWI, whose tracks the reader compares with BIWI itself
 _TRACK_FRAMES = 200
 _EDGE_DEG = 1.5  # kept from +-90, where yaw is no longer unique
@@ -229,8 +227,8 @@ class FillConfig:
 class Filled(NamedTuple):
     """What was done: heads in each bin (3, 15) of the pool and of the drawn ones, and how many were drawn."""
 
-    before: npt.NDArray[np.int64]
-    drawn: npt.NDArray[np.int64]
+    before: IntArray
+    drawn: IntArray
     heads: int
 
 
@@ -263,7 +261,7 @@ def fill(config: FillConfig, out: Path, jobs: int, progress: Progress) -> Filled
     return found
 
 
-def rare_poses(real: Array, per_bin: int, people: int, rng: np.random.Generator) -> Array:
+def rare_poses(real: FloatArray, per_bin: int, people: int, rng: np.random.Generator) -> FloatArray:
     """Return poses (n, 3), yaw, pitch, roll in degrees, that bring every bin to `per_bin` heads.
 
     Args:
@@ -286,7 +284,7 @@ def rare_poses(real: Array, per_bin: int, people: int, rng: np.random.Generator)
     return found
 
 
-def _real_poses(pool: Path) -> Array:
+def _real_poses(pool: Path) -> FloatArray:
     """Return yaw, pitch, roll (n, 3) of the usable heads of a pool that are no renderings."""
     names = ["drop_reason", "synthetic", *(f"{a}_deg" for a in ANGLES)]
     table = manifest.read(pool, names).to_pandas()

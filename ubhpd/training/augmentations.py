@@ -36,10 +36,8 @@ import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import mirror_euler
+from ubhpd.core.typing import FloatArray, Image
 from ubhpd.nn.landmark_sets import LANDMARK_SETS, mirror_of
-
-Image = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
 
 
 class Sample(NamedTuple):
@@ -51,8 +49,8 @@ class Sample(NamedTuple):
     """
 
     pixels: Image
-    angles_deg: Floats
-    landmarks68: Floats | None = None
+    angles_deg: FloatArray
+    landmarks68: FloatArray | None = None
 
     @property
     def side(self) -> int:

@@ -19,18 +19,17 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.typing import BoolArray, Image
 from ubhpd.images.crops import recipe_named
 from ubhpd.inference.manifest_source import ManifestSource, Plan
 from ubhpd.nn.contract import InputRecipe
 
 VERSION = 1  # of what this file writes for equal input
 
-Pixels = npt.NDArray[np.uint8]
 
 _MARK_EVERY = 4096  # heads; a kill costs no more than these
 _ROOM = 1.02  # of the disk, as a multiple of the pixels
@@ -43,8 +42,8 @@ class Crops(NamedTuple):
     (sample_id, reason) of those.
     """
 
-    pixels: Pixels
-    is_cut: npt.NDArray[np.bool_]
+    pixels: Image
+    is_cut: BoolArray
     problems: list[tuple[str, str]]
 
 

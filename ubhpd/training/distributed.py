@@ -19,9 +19,9 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import IntArray
 from ubhpd.models.model import device_named
 from ubhpd.nn.contract import PoseNetwork
-from ubhpd.training.feeding import Rows
 
 _PATIENCE = timedelta(hours=24)  # the others wait while the first one cuts crops
 
@@ -39,7 +39,7 @@ class Team:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def part(self, rows: Rows) -> tuple[int, Rows]:
+    def part(self, rows: IntArray) -> tuple[int, IntArray]:
         """Return this process's part of a batch, and the place of its first head in the batch."""
         own = len(rows) // self.size
         return self.rank * own, rows[self.rank * own : (self.rank + 1) * own]

@@ -12,16 +12,14 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.inference.prediction_file import cores, in_order
 from ubhpd.nn.contract import InputRecipe, Target
 from ubhpd.nn.outputs import matrix_from_euler
-from ubhpd.training.augmentations import Augmentation, Floats, Image, Sample, augmentation
-
-Rows = npt.NDArray[np.int64]
+from ubhpd.training.augmentations import Augmentation, Sample, augmentation
 
 _ORDER, _CHANGES = 0, 1  # what is drawn: the first number that a generator is seeded with
 
@@ -36,13 +34,13 @@ class TrainingHeads:
     """
 
     sample_id: list[str]
-    angles_deg: Floats
+    angles_deg: FloatArray
     pixels: Image | None
-    landmarks: Floats | None
+    landmarks: FloatArray | None
     size: int
-    window: Rows | None = None
+    window: IntArray | None = None
 
-    def sequence(self, row: int) -> Rows:
+    def sequence(self, row: int) -> IntArray:
         """Return the rows whose images the network sees of a head, its own last."""
         return np.array([row]) if self.window is None else self.window[row]
 
@@ -50,7 +48,7 @@ class TrainingHeads:
 class HeadBatch(NamedTuple):
     """Some heads for a network: rows (n,), uint8 crops (n, [frames,] size, size, 3) or landmarks, and the truth."""
 
-    rows: Rows
+    rows: IntArray
     inputs: torch.Tensor
     target: Target
 
@@ -63,7 +61,9 @@ class HeadBatch(NamedTuple):
 class Order:
     """Which heads make up which batch of which epoch."""
 
-    def __init__(self, rows: Rows, batch_size: int, seed: int, share: Floats | None = None, parts: int = 1) -> None:
+    def __init__(
+        self, rows: IntArray, batch_size: int, seed: int, share: FloatArray | None = None, parts: int = 1
+    ) -> None:
         """Prepare.
 
         Args:
@@ -85,15 +85,15 @@ class Order:
             )
         self.batch_size = min(batch_size, len(rows) // parts * parts)
         self.steps = len(rows) // self.batch_size
-        self._epoch: tuple[int, Rows] | None = None
+        self._epoch: tuple[int, IntArray] | None = None
 
-    def batch(self, epoch: int, step: int) -> Rows:
+    def batch(self, epoch: int, step: int) -> IntArray:
         """Return the rows of a batch."""
         if self._epoch is None or self._epoch[0] != epoch:
             self._epoch = (epoch, self._shuffled(epoch))
         return self._epoch[1][step * self.batch_size : (step + 1) * self.batch_size]
 
-    def _shuffled(self, epoch: int) -> Rows:
+    def _shuffled(self, epoch: int) -> IntArray:
         draw = np.random.default_rng((self._seed, _ORDER, epoch))
         if self._share is None:
             return draw.permutation(self._rows)
@@ -124,11 +124,11 @@ class Feed:
         self._change = augmentation(names) if names else None
         self._threads, self._pinned = threads or cores(), pinned
 
-    def batches(self, wanted: Iterator[tuple[int, int, Rows]]) -> Generator[HeadBatch, None, None]:
+    def batches(self, wanted: Iterator[tuple[int, int, IntArray]]) -> Generator[HeadBatch, None, None]:
         """Yield a batch for each (epoch, place of its first head in the epoch, rows), in order, changed at random."""
         return self._prepared(lambda item: self._batch(item[2], self._draws(item[0], item[1])), wanted)
 
-    def unchanged(self, wanted: Iterator[Rows]) -> Generator[HeadBatch, None, None]:
+    def unchanged(self, wanted: Iterator[IntArray]) -> Generator[HeadBatch, None, None]:
         """Yield a batch for each of several rows, in order, as the heads are."""
         return self._prepared(lambda rows: self._batch(rows, None), wanted)
 
@@ -145,7 +145,7 @@ class Feed:
             return None
         return lambda at: np.random.default_rng((self._seed, _CHANGES, epoch, first + at))
 
-    def _batch(self, rows: Rows, draws: Callable[[int], np.random.Generator] | None) -> HeadBatch:
+    def _batch(self, rows: IntArray, draws: Callable[[int], np.random.Generator] | None) -> HeadBatch:
         heads = self._heads
         angles = heads.angles_deg[rows].copy()
         points = None if heads.landmarks is None else heads.landmarks[rows].copy()
@@ -171,7 +171,7 @@ class Feed:
         change: Augmentation | None = self._change
         return sample if change is None else change(sample, draw)
 
-    def _target(self, angles: Floats, points: Floats | None) -> Target:
+    def _target(self, angles: FloatArray, points: FloatArray | None) -> Target:
         angles_deg = self._tensor(angles.shape, torch.float32)
         angles_deg.numpy()[:] = angles
         # In double precision first: it is the truth that errors are measured from.
@@ -182,7 +182,7 @@ class Feed:
             landmarks.numpy()[:] = self._relative(points)
         return Target(angles_deg, rotation, landmarks)
 
-    def _relative(self, points: Floats | None) -> Floats:
+    def _relative(self, points: FloatArray | None) -> FloatArray:
         if points is None:
             raise UbhpdError(
                 "This model sees landmarks, and none of these heads has any: fill them with ubhpd landmarks."

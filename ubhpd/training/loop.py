@@ -24,6 +24,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.inference.network_predictor import angles_and_rotations
 from ubhpd.inference.prediction_file import cores
 from ubhpd.models.model import Model
@@ -31,9 +32,8 @@ from ubhpd.nn.contract import Output, PoseNetwork, TrainingRecipe
 from ubhpd.nn.distillation import teacher_probabilities
 from ubhpd.training import state
 from ubhpd.training import state as logs
-from ubhpd.training.augmentations import Floats
 from ubhpd.training.distributed import Team
-from ubhpd.training.feeding import Feed, HeadBatch, Order, Rows, TrainingHeads, normalised
+from ubhpd.training.feeding import Feed, HeadBatch, Order, TrainingHeads, normalised
 from ubhpd.training.optimisation import (
     clip,
     learning_rate,
@@ -72,8 +72,8 @@ class Stopping:
         self.asked = True
 
 
-def mean_error_deg(network: PoseNetwork, see: Callable[[torch.Tensor], torch.Tensor], feed: Feed, rows: Rows,
-                   angles_deg: Floats, batch_size: int) -> float:  # fmt: skip
+def mean_error_deg(network: PoseNetwork, see: Callable[[torch.Tensor], torch.Tensor], feed: Feed, rows: IntArray,
+                   angles_deg: FloatArray, batch_size: int) -> float:  # fmt: skip
     """Return the mean geodesic error in degrees of a network on heads as they are; infinite without a finite answer.
 
     The network is left in the mode it was in.
@@ -101,7 +101,7 @@ def mean_error_deg(network: PoseNetwork, see: Callable[[torch.Tensor], torch.Ten
     return float(errors.mean()) if np.isfinite(errors).all() else float("inf")
 
 
-def _pieces(rows: Rows, size: int) -> Iterator[Rows]:
+def _pieces(rows: IntArray, size: int) -> Iterator[IntArray]:
     return (rows[i : i + size] for i in range(0, len(rows), size))
 
 
@@ -125,8 +125,8 @@ class Work:
     order: Order
     feed: Feed
     steps: int
-    weights: Floats | None
-    validation: Rows
+    weights: FloatArray | None
+    validation: IntArray
     teachers: tuple[PoseNetwork, ...]
     team: Team
     request: TrainRequest
@@ -267,7 +267,7 @@ class Loop:
         self._steps_summed += 1
         self.position = replace(self.position, step=step + 1)
 
-    def _wanted(self) -> Iterator[tuple[int, int, Rows]]:
+    def _wanted(self) -> Iterator[tuple[int, int, IntArray]]:
         """Yield (epoch, place in the epoch, rows) of this process's part of all batches still to come."""
         order, team = self._work.order, self._work.team
         for step in range(self.position.step, self._work.steps):

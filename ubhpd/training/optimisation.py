@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray
 from ubhpd.nn.contract import Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.training.augmentations import Floats
 from ubhpd.training.request import TrainRequest
 
 SHARE = "share"  # key of a parameter group: its share of the learning rate
@@ -86,7 +86,7 @@ def clip(parameters: Sequence[nn.Parameter], recipe: TrainingRecipe) -> None:
         nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
 
 
-def loss_terms(network: PoseNetwork, output: Output, target: Target, weights: Floats | None = None) -> Output:
+def loss_terms(network: PoseNetwork, output: Output, target: Target, weights: FloatArray | None = None) -> Output:
     """Return the terms of the loss in single precision, weighted by head where weights are given.
 
     A network's loss is a mean over heads, and says nothing of a single one. So heads of equal weight are judged

@@ -21,6 +21,7 @@ from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import clear_parts, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.images.crops import placed, recipe_named
 from ubhpd.inference.manifest_source import Plan, plan_of
 from ubhpd.inference.network_predictor import device_title
@@ -31,10 +32,9 @@ from ubhpd.models.importing import with_backbone
 from ubhpd.models.model import Model
 from ubhpd.nn.contract import InputRecipe, PoseNetwork
 from ubhpd.training import state
-from ubhpd.training.augmentations import Floats
 from ubhpd.training.crop_cache import crops_of
 from ubhpd.training.distributed import Team, team
-from ubhpd.training.feeding import Feed, Order, Rows, TrainingHeads
+from ubhpd.training.feeding import Feed, Order, TrainingHeads
 from ubhpd.training.loop import Loop, Work
 from ubhpd.training.optimisation import recipe_asked_for
 from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
@@ -54,7 +54,7 @@ class Assembled:
     """Heads of a table, which of its rows are usable, and sentences on those that are not."""
 
     heads: TrainingHeads
-    usable: Rows
+    usable: IntArray
     warnings: tuple[str, ...]
 
 
@@ -113,7 +113,7 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
     return Assembled(heads, usable, warnings)
 
 
-def _landmarks(plan: Plan, recipe: InputRecipe) -> Floats:
+def _landmarks(plan: Plan, recipe: InputRecipe) -> FloatArray:
     """Return the 68 points of each head in pixels of its crop (n, 68, 2), NaN where not known."""
     points = np.full((len(plan), 68, 2), np.nan)
     known = ~np.isnan(plan.landmarks).all(axis=(1, 2)) & ~np.isnan(plan.box).any(axis=1)
@@ -124,7 +124,7 @@ def _landmarks(plan: Plan, recipe: InputRecipe) -> Floats:
     return points
 
 
-def _said(rows: Rows, plan: Plan, why: str) -> tuple[str, ...]:
+def _said(rows: IntArray, plan: Plan, why: str) -> tuple[str, ...]:
     if not len(rows):
         return ()
     return (f"{len(rows):,} of {len(plan):,} heads {why} are left out.",)
@@ -305,7 +305,7 @@ def _identity(
     }  # fmt: skip
 
 
-def _loss_weights(request: TrainRequest, found: Assembled, held: Held) -> Floats | None:
+def _loss_weights(request: TrainRequest, found: Assembled, held: Held) -> FloatArray | None:
     if request.balance not in ("loss", "lds"):
         return None
     weights = np.zeros(len(found.heads.sample_id))

@@ -29,18 +29,17 @@ from ubhpd import manifest
 from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
 from ubhpd.protocols.resolve import ids_hash, resolve
 from ubhpd.sampling import heads as sampled
 from ubhpd.sampling.splits import split
 
-Floats = npt.NDArray[np.float64]
-
 LDS_SIGMA_BINS = 2.0
 LDS_REACH_BINS = 2
 
 
-def sampling_weights(angles_deg: npt.ArrayLike) -> Floats:
+def sampling_weights(angles_deg: npt.ArrayLike) -> FloatArray:
     """Return weights (n,) with mean 1, by the inverse density of joint cells, of angles (n, 3) in degrees.
 
     A head with an angle outside the bins has the weight 1 before all are brought to mean 1.
@@ -52,11 +51,11 @@ def sampling_weights(angles_deg: npt.ArrayLike) -> Floats:
     if inside.any():
         _, cell, held = np.unique(cells[inside], return_inverse=True, return_counts=True)
         weights[inside] = inside.sum() / (len(held) * held[cell])
-    found: Floats = weights / weights.mean()
+    found: FloatArray = weights / weights.mean()
     return found
 
 
-def loss_weights(angles_deg: npt.ArrayLike, smoothed: bool = False) -> Floats:
+def loss_weights(angles_deg: npt.ArrayLike, smoothed: bool = False) -> FloatArray:
     """Return weights (n,) with mean 1, by the inverse density of each angle, or by the smoothed one (LDS).
 
     Args:
@@ -73,19 +72,17 @@ def loss_weights(angles_deg: npt.ArrayLike, smoothed: bool = False) -> Floats:
         if inside.any():
             inverse = 1.0 / density[angle, index[inside, angle]]
             weights[inside, angle] = inverse / inverse.mean()
-    found: Floats = weights.mean(axis=1)
+    found: FloatArray = weights.mean(axis=1)
     return found
 
 
-def smoothed_density(density: Floats) -> Floats:
+def smoothed_density(density: FloatArray) -> FloatArray:
     """Return densities (3, 15) convolved with a Gaussian of 5 bins, sigma 2 bins, nothing beyond the ends."""
     reach = np.arange(-LDS_REACH_BINS, LDS_REACH_BINS + 1)
     kernel = np.exp(-(reach**2) / (2 * LDS_SIGMA_BINS**2))
     kernel /= kernel.sum()
     return np.stack([np.convolve(row, kernel, mode="same") for row in np.nan_to_num(density)])
 
-
-Rows = npt.NDArray[np.int64]
 
 TRAIN = "train"
 _VALIDATION_SEED = 0  # one for all runs, so that what runs with several seeds are chosen by is the same
@@ -102,8 +99,8 @@ class TrainingSide(NamedTuple):
 class Held(NamedTuple):
     """Rows to train on and rows held out, and in words by what the two were kept apart."""
 
-    train: Rows
-    validation: Rows
+    train: IntArray
+    validation: IntArray
     grouped_by: str
 
 
@@ -150,7 +147,7 @@ def training_side(data: Path, protocol: str | None, frame_list: Path | None = No
     }, warnings)  # fmt: skip
 
 
-def angles_deg(table: pa.Table) -> Floats:
+def angles_deg(table: pa.Table) -> FloatArray:
     """Return canonical yaw, pitch, roll (n, 3) of rows."""
     return np.stack([table.column(f"{a}_deg").to_numpy() for a in ANGLES], axis=1).astype(np.float64)
 

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from ubhpd.core.typing import BoolArray, FloatArray
 from ubhpd.synth.renderer.persons import Looks, Shape
 from ubhpd.synth.renderer.raster import (
     BEARD_ROWS,
@@ -25,8 +25,6 @@ from ubhpd.synth.renderer.raster import (
     tube,
 )
 from ubhpd.synth.renderer.shape import TOP_MM, half_widths, surface, turn_at
-
-Array = npt.NDArray[np.float64]
 
 _ROWS, _COLUMNS = 46, 73
 _BELOW_MM = 4.0  # how deep the shell lies under the skin where there is no hair
@@ -70,20 +68,20 @@ def covers_ears(looks: Looks) -> bool:
     return looks.hair_style in STYLES and STYLES[looks.hair_style].covers_ears
 
 
-def hairline(turn: Array, style: Style) -> Array:
+def hairline(turn: FloatArray, style: Style) -> FloatArray:
     """Return the height (mm) above which there is hair, at turns in radians."""
     line = np.interp(np.degrees(np.abs(turn)), _TURNS_DEG, style.line_mm)
     wisps = 1.6 * np.sin(17.0 * turn + 1.0) + 1.1 * np.sin(41.0 * turn)
-    lean: Array = line + wisps + 9.0 * style.part * np.sin(2.0 * turn) * (np.abs(turn) < 1.2)
+    lean: FloatArray = line + wisps + 9.0 * style.part * np.sin(2.0 * turn) * (np.abs(turn) < 1.2)
     return lean
 
 
-def scalp_line(turn: Array, style: Style) -> Array:
+def scalp_line(turn: FloatArray, style: Style) -> FloatArray:
     """Return the height (mm) above which hair grows out of the skin, however far it hangs."""
     return np.maximum(hairline(turn, style), np.interp(np.degrees(np.abs(turn)), _TURNS_DEG, _CUT) - 12.0)
 
 
-def hair_parts(looks: Looks, shape: Shape, lumps: Array) -> list[Part]:
+def hair_parts(looks: Looks, shape: Shape, lumps: FloatArray) -> list[Part]:
     """Return the hair of a person: nothing if bald.
 
     Args:
@@ -110,14 +108,14 @@ def hair_parts(looks: Looks, shape: Shape, lumps: Array) -> list[Part]:
 class _Shell(NamedTuple):
     """What hair of a style is for all people; each (_ROWS, _COLUMNS) or one less."""
 
-    base: Array  # (..., 3) points of the mean head's skin
-    normals: Array  # (..., 3)
-    above: Array  # mm above the hairline
-    full: Array  # mm of thickness
-    thin: Array  # share of it that is there
-    shade: Array
-    kept: npt.NDArray[np.bool_]
-    uv: Array
+    base: FloatArray  # (..., 3) points of the mean head's skin
+    normals: FloatArray  # (..., 3)
+    above: FloatArray  # mm above the hairline
+    full: FloatArray  # mm of thickness
+    thin: FloatArray  # share of it that is there
+    shade: FloatArray
+    kept: BoolArray
+    uv: FloatArray
 
 
 @lru_cache(maxsize=16)
@@ -144,7 +142,7 @@ def _shell(hair_style: str) -> _Shell:
     return _Shell(base, normals, above, full, np.sqrt(there), shade, kept, rows_uv(_ROWS, _COLUMNS, HAIR_ROWS))
 
 
-def beard_cover(x: Array, y: Array, beard: str) -> Array:
+def beard_cover(x: FloatArray, y: FloatArray, beard: str) -> FloatArray:
     """Return how much beard (0 to 1) grows at x and y (mm) of the mean head's front."""
     across = np.abs(x)
     lip = np.exp(-(((y + 24.5) / 5.0) ** 4) - (across / 27.0) ** 6)
@@ -154,11 +152,13 @@ def beard_cover(x: Array, y: Array, beard: str) -> Array:
     around = np.exp(-(((across - 28.0) / 6.0) ** 2) - ((y + 38.0) / 16.0) ** 4)
     none = np.zeros_like(across)
     covers = {"none": none, "moustache": lip, "goatee": np.maximum(chin, np.maximum(lip, around))}
-    cover: Array = covers.get(beard, np.maximum(np.maximum(cheek, lip), chin))
+    cover: FloatArray = covers.get(beard, np.maximum(np.maximum(cheek, lip), chin))
     return cover
 
 
-def beard_part(points: Array, xy_mm: tuple[Array, Array], looks: Looks, lumps: Array) -> Part | None:
+def beard_part(
+    points: FloatArray, xy_mm: tuple[FloatArray, FloatArray], looks: Looks, lumps: FloatArray
+) -> Part | None:
     """Return a beard that stands out from the skin, or None; `points` are the head's grid, xy_mm its mean front."""
     if looks.beard not in ("goatee", "full", "moustache"):
         return None
@@ -261,17 +261,17 @@ def glasses_parts(looks: Looks, shape: Shape) -> list[Part]:
     return [tube(path * shape.stretch, radius, FRAME_UV, 0.35) for path in paths]
 
 
-def _lens_z(x: Array, bridge: float) -> Array:
-    z: Array = bridge + 3.5 - 0.0038 * x**2
+def _lens_z(x: FloatArray, bridge: float) -> FloatArray:
+    z: FloatArray = bridge + 3.5 - 0.0038 * x**2
     return z
 
 
-def neck_place(shape: Shape) -> tuple[Array, Array]:
+def neck_place(shape: Shape) -> tuple[FloatArray, FloatArray]:
     """Return turn and height of the skin that the neck takes its colour from."""
     return turn_at(30.0, -60.0), np.array(-60.0)
 
 
-def _stack(table: Array, rows: int, columns: int) -> tuple[Array, Array]:
+def _stack(table: FloatArray, rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
     """Return the points (rows, columns, 3) of stacked ellipses, and their heights (rows, columns)."""
     share = np.linspace(0.0, len(table) - 1.0, rows)
     y, width, centre, depth = (np.interp(share, np.arange(len(table)), column)[:, None] for column in table.T)

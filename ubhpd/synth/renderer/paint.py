@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.core.typing import AnyArray, Float32Array, FloatArray, Image, Int32Array
 from ubhpd.synth.renderer.hair import STYLES, beard_cover, hairline, scalp_line
 from ubhpd.synth.renderer.persons import Expression, Looks, Shape, looks_of
 from ubhpd.synth.renderer.raster import (
@@ -39,30 +40,28 @@ from ubhpd.synth.renderer.shape import (
     unshared,
 )
 
-Array = npt.NDArray[np.float64]
 
-
-def texture_of(turn: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+def texture_of(turn: npt.ArrayLike, y: npt.ArrayLike) -> FloatArray:
     """Return the places (..., 2) in the texture, pixels x right and y down, of points of the skin."""
     u = 1.0 + turn_share(turn) * (TEXTURE_WIDTH - 3.0)
     v = SKIN_ROWS[0] + 1.0 + (1.0 - height_share(y)) * (SKIN_ROWS[1] - 3.0)
     return np.stack(np.broadcast_arrays(u, v), axis=-1)
 
 
-def texture_of_front(xy_mm: npt.ArrayLike) -> Array:
+def texture_of_front(xy_mm: npt.ArrayLike) -> FloatArray:
     """Return the places (n, 2) in the texture of points (n, 2) of the mean head's front, x and y in millimetres."""
     x, y = np.asarray(xy_mm, dtype=np.float64).T
     return texture_of(turn_at(x, y), y)
 
 
-def skin_places(rows: int, columns: int) -> tuple[Array, Array]:
+def skin_places(rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
     """Return turn and height (rows, columns) of the skin that evenly spaced pixels of its texture show."""
     turn, y = unshared(np.linspace(0.0, 1.0, columns), np.linspace(1.0, 0.0, rows))
     return np.broadcast_to(turn, (rows, columns)), np.broadcast_to(y[:, None], (rows, columns))
 
 
 @lru_cache(maxsize=1)
-def mean_front() -> tuple[Array, Array]:
+def mean_front() -> tuple[FloatArray, FloatArray]:
     """Return x and y (ROWS, COLUMNS) of the grid's points on the mean head."""
     width, *_ = half_widths(HEIGHT)
     return width[:, None] * np.sin(TURN), np.broadcast_to(HEIGHT[:, None], (ROWS, COLUMNS))
@@ -75,7 +74,7 @@ def head_part(shape: Shape, looks: Looks, expression: Expression) -> Part:
 
 
 @lru_cache(maxsize=16)
-def _shade(hair_style: str) -> Array:
+def _shade(hair_style: str) -> FloatArray:
     """Return how much light reaches the skin: less in sockets, beside the nose, under chin and hair."""
     x, y = mean_front()
     across = np.abs(x)
@@ -105,8 +104,7 @@ _HOLLOWS = np.array(
 _UV = texture_of(TURN[None, :], HEIGHT[:, None])
 
 
-Texture = npt.NDArray[np.uint8]
-Colour = tuple[float, float, float] | Array
+Colour = tuple[float, float, float] | FloatArray
 
 _COARSE = 128  # pixels of a side at which soft masks are computed
 _SUBPIXEL_BITS = 4
@@ -117,7 +115,7 @@ _GRAIN = 28  # grey levels that stand for a standard deviation in a tile of 8 bi
 class Patch(NamedTuple):
     """A colour on polygons of the mean head's front, and what lies on them and nowhere else."""
 
-    outlines_mm: tuple[Array, ...]  # each (n, 2)
+    outlines_mm: tuple[FloatArray, ...]  # each (n, 2)
     colour: Colour
     alpha: float = 1.0
     blur_px: float = 0.0
@@ -125,7 +123,7 @@ class Patch(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def bare_texture(subject: int) -> Texture:
+def bare_texture(subject: int) -> Image:
     """Return the texture (TEXTURE_HEIGHT, TEXTURE_WIDTH, 3), BGR, of a subject without eyes, brows and mouth."""
     rng = np.random.default_rng([107, subject])
     looks = looks_of(subject)
@@ -140,7 +138,7 @@ def bare_texture(subject: int) -> Texture:
     return texture
 
 
-def put_patches(texture: Texture, patches: Sequence[Patch]) -> None:
+def put_patches(texture: Image, patches: Sequence[Patch]) -> None:
     """Lay patches over a texture one after another."""
     every = [q for p in patches for q in (p, *p.inner)]
     outlines = [outline for p in every for outline in p.outlines_mm]
@@ -168,7 +166,7 @@ def put_patches(texture: Texture, patches: Sequence[Patch]) -> None:
         _lay(place, mask, content)
 
 
-def stroke(path_mm: Array, width_mm: Array | float, colour: Colour, alpha: float, blur_px: float) -> Patch:
+def stroke(path_mm: FloatArray, width_mm: FloatArray | float, colour: Colour, alpha: float, blur_px: float) -> Patch:
     """Return the patch of a line (n, 2) of a width that may change along it."""
     ahead = np.empty_like(path_mm)
     ahead[1:-1] = path_mm[2:] - path_mm[:-2]
@@ -184,7 +182,7 @@ def twofold(one: Patch, other: Patch) -> Patch:
     return one._replace(outlines_mm=one.outlines_mm + other.outlines_mm, inner=inner)
 
 
-def _mask(polygons: Iterator[npt.NDArray[np.int32]], box: tuple[int, int, int, int], patch: Patch) -> Texture:
+def _mask(polygons: Iterator[Int32Array], box: tuple[int, int, int, int], patch: Patch) -> Image:
     """Return how much (rows, columns) of 255 of a patch's colour lies on the pixels of a box; take its polygons."""
     x0, y0, x1, y1 = box
     mask = np.zeros((y1 - y0, x1 - x0), dtype=np.uint8)
@@ -192,11 +190,11 @@ def _mask(polygons: Iterator[npt.NDArray[np.int32]], box: tuple[int, int, int, i
     outlines = [next(polygons) - corner for _ in patch.outlines_mm]
     cv2.fillPoly(mask, outlines, (255,), cv2.LINE_AA, _SUBPIXEL_BITS)
     found: Any = cv2.GaussianBlur(mask, (0, 0), patch.blur_px) if patch.blur_px > 0 else mask
-    share: Texture = cv2.convertScaleAbs(found, alpha=patch.alpha) if patch.alpha != 1.0 else found
+    share: Image = cv2.convertScaleAbs(found, alpha=patch.alpha) if patch.alpha != 1.0 else found
     return share
 
 
-def _lay(place: Texture, share: npt.NDArray[Any], colour: Colour | Texture) -> None:
+def _lay(place: Image, share: AnyArray, colour: Colour | Image) -> None:
     """Lay a colour, or colours (rows, columns, 3), over pixels, as much as share (rows, columns) of 255 says."""
     if isinstance(colour, np.ndarray) and colour.ndim == 3:
         added = cv2.multiply(colour, cv2.cvtColor(share, cv2.COLOR_GRAY2BGR), scale=1 / 255)
@@ -206,7 +204,7 @@ def _lay(place: Texture, share: npt.NDArray[Any], colour: Colour | Texture) -> N
     place[:] = cv2.add(cv2.multiply(place, gap, scale=1 / 255), added)
 
 
-def rounded(points: Array, steps: int = 5, closed: bool = True) -> Array:
+def rounded(points: FloatArray, steps: int = 5, closed: bool = True) -> FloatArray:
     """Return a smooth line (Catmull-Rom) through points (n, 2)."""
     if closed:
         p, count = np.concatenate([points[-1:], points, points[:2]]), len(points)
@@ -216,47 +214,47 @@ def rounded(points: Array, steps: int = 5, closed: bool = True) -> Array:
             len(points) - 1,
         )
     curve = sum(w[:, None] * p[None, i : i + count].swapaxes(0, 1) for i, w in enumerate(_spline(steps)))
-    line: Array = np.asarray(curve).reshape(-1, 2)
+    line: FloatArray = np.asarray(curve).reshape(-1, 2)
     return line if closed else np.concatenate([line, points[-1:]])
 
 
 @lru_cache(maxsize=8)
-def _spline(steps: int) -> Array:
+def _spline(steps: int) -> FloatArray:
     """Return the weights (4, steps) of four points one after another between the second and the third."""
     t = np.arange(steps) / steps
     rows = [2 * t**2 - t - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    weights: Array = 0.5 * np.array(rows)
+    weights: FloatArray = 0.5 * np.array(rows)
     return weights
 
 
 @lru_cache(maxsize=64)
-def noise_tile(rows: int, sigma_x: float, sigma_y: float) -> npt.NDArray[np.float32]:
+def noise_tile(rows: int, sigma_x: float, sigma_y: float) -> Float32Array:
     """Return noise (rows, TEXTURE_WIDTH) of unit deviation about 0, without a seam from right to left."""
     rng = np.random.default_rng([109, rows, round(10 * sigma_x), round(10 * sigma_y)])
     pad = int(4 * max(sigma_x, sigma_y)) + 1
     noise = np.pad(rng.standard_normal((rows + 2 * pad, TEXTURE_WIDTH), dtype=np.float32), ((0, 0), (pad, pad)), "wrap")
     smooth = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)[pad:-pad, pad:-pad]
-    tile: npt.NDArray[np.float32] = smooth / smooth.std()
+    tile: Float32Array = smooth / smooth.std()
     return tile
 
 
-def _rows(texture: Texture, rows: tuple[int, int]) -> Texture:
+def _rows(texture: Image, rows: tuple[int, int]) -> Image:
     return texture[rows[0] : rows[0] + rows[1]]
 
 
 @lru_cache(maxsize=64)
-def _grain_tile(rows: int, sigma_x: float, sigma_y: float) -> Texture:
+def _grain_tile(rows: int, sigma_x: float, sigma_y: float) -> Image:
     """Return noise (rows, 2 * TEXTURE_WIDTH) about 128 in 8 bits, twice side by side."""
     tile = np.clip(np.round(128 + _GRAIN * noise_tile(rows, sigma_x, sigma_y)), 0, 255).astype(np.uint8)
     return np.tile(tile, (1, 2))
 
 
-def _rolled(tile: Texture, rng: np.random.Generator) -> Texture:
+def _rolled(tile: Image, rng: np.random.Generator) -> Image:
     start = int(rng.integers(TEXTURE_WIDTH))
     return tile[:, TEXTURE_WIDTH - start : 2 * TEXTURE_WIDTH - start]
 
 
-def _grain(rows: int, kinds: Sequence[tuple[float, float, float]], rng: np.random.Generator) -> Texture:
+def _grain(rows: int, kinds: Sequence[tuple[float, float, float]], rng: np.random.Generator) -> Image:
     """Return factors (rows, TEXTURE_WIDTH) about _ONE: sums of noises of some deviation, sigma_x and sigma_y."""
     total: Any = np.full((rows, TEXTURE_WIDTH), _ONE, dtype=np.uint8)
     for deviation, sigma_x, sigma_y in kinds:
@@ -266,7 +264,7 @@ def _grain(rows: int, kinds: Sequence[tuple[float, float, float]], rng: np.rando
     return np.asarray(total)
 
 
-def _put_skin(place: Texture, looks: Looks, rng: np.random.Generator) -> None:
+def _put_skin(place: Image, looks: Looks, rng: np.random.Generator) -> None:
     rows = SKIN_ROWS[1]
     size = (TEXTURE_WIDTH, rows)
     dark, red = _skin_maps()
@@ -282,7 +280,7 @@ def _put_skin(place: Texture, looks: Looks, rng: np.random.Generator) -> None:
 
 
 @lru_cache(maxsize=1)
-def _skin_maps() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _skin_maps() -> tuple[Float32Array, Float32Array]:
     """Return how dark it is below the eyes (_COARSE, _COARSE, 1), and factors of blue, green and red."""
     turn, y = skin_places(_COARSE, _COARSE)
     x = np.abs(half_widths(y)[0] * np.sin(turn))
@@ -296,7 +294,7 @@ def _skin_maps() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
 
 
 @lru_cache(maxsize=64)
-def _growth_map(beard: str, hair_style: str) -> Texture:
+def _growth_map(beard: str, hair_style: str) -> Image:
     """Return how much hair (_COARSE, _COARSE) of 255 hides the skin."""
     turn, y = skin_places(_COARSE, _COARSE)
     x = half_widths(y)[0] * np.sin(turn)
@@ -304,22 +302,22 @@ def _growth_map(beard: str, hair_style: str) -> Texture:
     cover = grown * np.clip(3 * np.cos(turn), 0, 1) * beard_cover(x, y, beard if beard != "stubble" else "full")
     style = STYLES.get(hair_style, STYLES["receding"])
     scalp = 1 / (1 + np.exp((scalp_line(turn, style) - y) / 1.5)) * (0.16 if hair_style == "bald" else 0.9)
-    growth: Texture = np.round(255 * np.clip(cover + scalp, 0, 0.95)).astype(np.uint8)
+    growth: Image = np.round(255 * np.clip(cover + scalp, 0, 0.95)).astype(np.uint8)
     return growth
 
 
 @lru_cache(maxsize=1)
-def _spots_tile(rows: int) -> Texture:
+def _spots_tile(rows: int) -> Image:
     spots = np.round(255 * np.clip(noise_tile(rows, 1.6, 1.6) - 2.0, 0, 1)).astype(np.uint8)
     return np.tile(spots, (1, 2))
 
 
-def _put_hair(place: Texture, looks: Looks, rng: np.random.Generator, is_curly: bool) -> None:
+def _put_hair(place: Image, looks: Looks, rng: np.random.Generator, is_curly: bool) -> None:
     grain = _grain(len(place), _CURLS if is_curly else _STRANDS, rng)
     place[:] = cv2.merge([cv2.convertScaleAbs(grain, alpha=channel / _ONE, beta=4.0) for channel in looks.hair])
 
 
-def _put_cloth(place: Texture, looks: Looks, rng: np.random.Generator) -> None:
+def _put_cloth(place: Image, looks: Looks, rng: np.random.Generator) -> None:
     pattern = _cloth_pattern(int(rng.choice(4, p=(0.6, 0.18, 0.1, 0.12))))
     weave = _grain(CLOTH_ROWS[1], [(0.05, 0.8, 0.8), (0.08, 14.0, 10.0)], rng)
     second = np.clip(np.array(looks.cloth) + rng.normal(0, 45, 3), 10, 245).tolist()
@@ -328,19 +326,19 @@ def _put_cloth(place: Texture, looks: Looks, rng: np.random.Generator) -> None:
 
 
 @lru_cache(maxsize=4)
-def _cloth_pattern(number: int) -> Texture:
+def _cloth_pattern(number: int) -> Image:
     """Return a pattern of 0, 1 and 2: none, two kinds of stripes, squares."""
     rows, columns = np.mgrid[: CLOTH_ROWS[1], :TEXTURE_WIDTH]
     squares = (rows // 8) % 2 + (columns // 12) % 2
-    pattern: Texture = (0 * rows, 2 * ((rows // 7) % 2), 2 * ((columns // 9) % 2), squares)[number].astype(np.uint8)
+    pattern: Image = (0 * rows, 2 * ((rows // 7) % 2), 2 * ((columns // 9) % 2), squares)[number].astype(np.uint8)
     return pattern
 
 
-def _frame_colour(rng: np.random.Generator) -> Array:
+def _frame_colour(rng: np.random.Generator) -> FloatArray:
     return np.array([(22, 22, 24), (30, 40, 70), (120, 122, 125), (60, 30, 25)][rng.integers(4)], dtype=np.float64)
 
 
-def _put_lines(place: Texture, looks: Looks) -> None:
+def _put_lines(place: Image, looks: Looks) -> None:
     """Draw what age leaves: folds beside the nose, lines of the brow, lines at the eyes."""
     (x0, y0, x1, y1), masks = _line_masks()
     gains = (0.12 + 0.5 * looks.wrinkles, max(looks.wrinkles - 0.4, 0.0), max(looks.wrinkles - 0.25, 0.0))
@@ -350,7 +348,7 @@ def _put_lines(place: Texture, looks: Looks) -> None:
 
 
 @lru_cache(maxsize=1)
-def _line_masks() -> tuple[tuple[int, int, int, int], list[Texture]]:
+def _line_masks() -> tuple[tuple[int, int, int, int], list[Image]]:
     """Return a box and, of 255 in it, the lines of nose and lids, of the eyes' corners and of the brow."""
     kinds: list[list[Patch]] = [[], [], []]
     white = (255.0, 255.0, 255.0)

@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.float64]
-Indices = npt.NDArray[np.int64]
+from ubhpd.core.typing import BoolArray, Float32Array, FloatArray, IntArray
 
 # Where the parts find their colours in the texture (pixels): first row and number of rows.
 TEXTURE_WIDTH, TEXTURE_HEIGHT = 512, 976
@@ -28,19 +27,19 @@ EAR_UV = (320.0, 968.0)
 class Part(NamedTuple):
     """A grid of points; rows go upward and columns to the right as seen from outside, so that normals point out."""
 
-    points_mm: Array  # (rows, columns, 3)
-    uv_px: Array  # (rows, columns, 2) place in the texture, x right, y down
-    shade: Array  # (rows, columns) share of the light that reaches the point
+    points_mm: FloatArray  # (rows, columns, 3)
+    uv_px: FloatArray  # (rows, columns, 2) place in the texture, x right, y down
+    shade: FloatArray  # (rows, columns) share of the light that reaches the point
     is_closed: bool = False  # the last column is the first again
     one_sided: bool = True  # never seen from inside
     shine: float = 0.0
-    body: Array | None = (
+    body: FloatArray | None = (
         None  # (rows, columns) 1 where the point stays with the shoulders, 0 where it turns with the head
     )
-    kept: npt.NDArray[np.bool_] | None = None  # (rows - 1, columns - 1) meshes of the grid that are there
+    kept: BoolArray | None = None  # (rows - 1, columns - 1) meshes of the grid that are there
 
 
-def grid_normals(points: Array, is_closed: bool) -> Array:
+def grid_normals(points: FloatArray, is_closed: bool) -> FloatArray:
     """Return the unit normals (rows, columns, 3) of a grid, outward by the order of rows and columns."""
     across = np.empty_like(points)
     across[:, 1:-1] = points[:, 2:] - points[:, :-2]
@@ -57,13 +56,13 @@ def grid_normals(points: Array, is_closed: bool) -> Array:
     return normal
 
 
-def _cross(a: Array, b: Array) -> Array:
+def _cross(a: FloatArray, b: FloatArray) -> FloatArray:
     """Return the cross product (..., 3) of vectors (..., 3)."""
     ax, ay, az, bx, by, bz = (v[..., i] for v in (a, b) for i in range(3))
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)
 
 
-def grid_triangles(rows: int, columns: int, kept: npt.NDArray[np.bool_] | None = None) -> Indices:
+def grid_triangles(rows: int, columns: int, kept: BoolArray | None = None) -> IntArray:
     """Return the triangles (m, 3) of a grid, counter-clockwise seen from outside."""
     lower = _meshes(rows, columns) if kept is None else _meshes(rows, columns)[kept.reshape(-1)]
     upper = lower + columns
@@ -72,12 +71,12 @@ def grid_triangles(rows: int, columns: int, kept: npt.NDArray[np.bool_] | None =
 
 
 @lru_cache(maxsize=32)
-def _meshes(rows: int, columns: int) -> Indices:
+def _meshes(rows: int, columns: int) -> IntArray:
     """Return the first corner ((rows - 1) * (columns - 1),) of every mesh."""
     return np.arange(rows * columns).reshape(rows, columns)[:-1, :-1].reshape(-1)
 
 
-def tube(path_mm: Array, radius_mm: float, uv: tuple[float, float], shine: float) -> Part:
+def tube(path_mm: FloatArray, radius_mm: float, uv: tuple[float, float], shine: float) -> Part:
     """Return a tube along points (n, 3), of one colour of the texture."""
     sides = 6
     ahead = np.gradient(path_mm, axis=0)
@@ -101,13 +100,13 @@ def ball(centre_mm: tuple[float, float, float], radii_mm: tuple[float, float, fl
     return Part(np.array(centre_mm) + unit * radii_mm, uv, 0.75 + 0.25 * np.broadcast_to(np.sin(rise), (12, 21)), True)
 
 
-def flat_part(points: Array, uv: tuple[float, float], *, is_closed: bool = False, shine: float = 0.0) -> Part:
+def flat_part(points: FloatArray, uv: tuple[float, float], *, is_closed: bool = False, shine: float = 0.0) -> Part:
     """Return a grid, seen from both sides, all of one colour of the texture."""
     shape = points.shape[:2]
     return Part(points, np.broadcast_to(np.array(uv), (*shape, 2)), np.ones(shape), is_closed, False, shine)
 
 
-def rows_uv(rows: int, columns: int, place: tuple[int, int]) -> Array:
+def rows_uv(rows: int, columns: int, place: tuple[int, int]) -> FloatArray:
     """Return texture coordinates (rows, columns, 2) that spread a grid over some rows of the texture, upright."""
     u = np.linspace(1.0, TEXTURE_WIDTH - 2.0, columns)
     v = place[0] + np.linspace(place[1] - 2.0, 1.0, rows)
@@ -122,25 +121,25 @@ _MIN_AREA_PX = 1e-4
 class Cover(NamedTuple):
     """The pixels of an image that show something, and what."""
 
-    pixels: Indices  # (n,) row * width + column, ascending
-    triangles: Indices  # (n,) indices into the triangles given
-    values: npt.NDArray[np.float32]  # (k, n) the vertices' values, interpolated
+    pixels: IntArray  # (n,) row * width + column, ascending
+    triangles: IntArray  # (n,) indices into the triangles given
+    values: Float32Array  # (k, n) the vertices' values, interpolated
 
 
 class _Rows(NamedTuple):
     """Rows of triangles that cover pixels of the image."""
 
-    owner: Indices  # (r,) the triangle
-    row: Indices  # (r,)
-    begin: Indices  # (r,) its first pixel
-    length: Indices  # (r,) how many pixels, at least one
+    owner: IntArray  # (r,) the triangle
+    row: IntArray  # (r,)
+    begin: IntArray  # (r,) its first pixel
+    length: IntArray  # (r,) how many pixels, at least one
 
 
 def rasterise(
-    xy_px: Array,
-    nearness: Array,
-    triangles: Indices,
-    one_sided: npt.NDArray[np.bool_],
+    xy_px: FloatArray,
+    nearness: FloatArray,
+    triangles: IntArray,
+    one_sided: BoolArray,
     values: npt.NDArray[np.floating],
     size: tuple[int, int],
 ) -> Cover:
@@ -189,14 +188,14 @@ def _keep_memory() -> None:
     np.empty(24 << 20, dtype=np.uint8)
 
 
-def _within(v: Array, limit: int) -> npt.NDArray[np.bool_]:
+def _within(v: FloatArray, limit: int) -> BoolArray:
     """Return which triangles (m,), of whose corners v (3, m) is a coordinate, reach a pixel's centre."""
     first, last = np.minimum(np.minimum(v[0], v[1]), v[2]), np.maximum(np.maximum(v[0], v[1]), v[2])
-    found: npt.NDArray[np.bool_] = np.maximum(np.ceil(first), 0.0) <= np.minimum(np.floor(last), limit - 1.0)
+    found: BoolArray = np.maximum(np.ceil(first), 0.0) <= np.minimum(np.floor(last), limit - 1.0)
     return found
 
 
-def _rows(x: Array, y: Array, size: tuple[int, int]) -> _Rows:
+def _rows(x: FloatArray, y: FloatArray, size: tuple[int, int]) -> _Rows:
     """Return the rows of triangles with corners x and y (3, m)."""
     (xa, xb, xc), (ya, yb, yc) = _downward(x, y)
     first = np.maximum(np.ceil(ya), 0.0).astype(np.int64)
@@ -217,7 +216,7 @@ def _rows(x: Array, y: Array, size: tuple[int, int]) -> _Rows:
     return _Rows(*(v.take(filled) for v in (owner, row, begin, count)))
 
 
-def _downward(x: Array, y: Array) -> tuple[list[Array], list[Array]]:
+def _downward(x: FloatArray, y: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
     """Return corners x and y (3, m) in the order of y."""
     xs, ys = list(x), list(y)
     for i, j in ((0, 1), (1, 2), (0, 1)):
@@ -227,7 +226,7 @@ def _downward(x: Array, y: Array) -> tuple[list[Array], list[Array]]:
     return xs, ys
 
 
-def _side(x0: Array, y0: Array, x1: Array, y1: Array) -> tuple[Array, Array]:
+def _side(x0: FloatArray, y0: FloatArray, x1: FloatArray, y1: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return slope and origin of sides as x = slope * y + origin; where a side is level its first corner's x."""
     dy = y1 - y0
     slope = np.divide(x1 - x0, dy, out=np.zeros_like(dy), where=dy > 0)
@@ -237,11 +236,11 @@ def _side(x0: Array, y0: Array, x1: Array, y1: Array) -> tuple[Array, Array]:
 class _Planes:
     """Values at the corners of triangles as planes: change with x, change with y and value at the origin."""
 
-    def __init__(self, x: Array, y: Array, area: Array) -> None:
+    def __init__(self, x: FloatArray, y: FloatArray, area: FloatArray) -> None:
         self._x, self._y = x[0], y[0]
         self._weights = (y[2] - y[0]) / area, (y[1] - y[0]) / area, (x[1] - x[0]) / area, (x[2] - x[0]) / area
 
-    def of(self, v: npt.NDArray[np.floating]) -> tuple[Array, Array, Array]:
+    def of(self, v: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return the plane, three times (m,), of values (3, m)."""
         y2, y1, x1, x2 = self._weights
         v1, v2 = v[1] - v[0], v[2] - v[0]
@@ -249,7 +248,7 @@ class _Planes:
         return across, down, v[0] - across * self._x - down * self._y
 
 
-def _nearest(rows: _Rows, plane: tuple[Array, Array, Array], size: tuple[int, int]) -> Indices:
+def _nearest(rows: _Rows, plane: tuple[FloatArray, FloatArray, FloatArray], size: tuple[int, int]) -> IntArray:
     """Return for every pixel the nearness and the number of its triangle in one integer, -1 where there is none."""
     across, down, origin = (p.take(rows.owner) for p in plane)
     nearest = np.full(size[0] * size[1], -1, dtype=np.int64)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
+from ubhpd.core.typing import AnyArray, BoolArray, Float32Array, FloatArray, Image, IntArray
 from ubhpd.synth.rendered_heads import Head, View
 from ubhpd.synth.renderer.hair import (
     PIVOT_MM,
@@ -28,7 +29,6 @@ from ubhpd.synth.renderer.hair import (
 )
 from ubhpd.synth.renderer.paint import (
     Patch,
-    Texture,
     bare_texture,
     head_part,
     mean_front,
@@ -40,10 +40,8 @@ from ubhpd.synth.renderer.paint import (
     twofold,
 )
 from ubhpd.synth.renderer.persons import Expression, Looks, looks_of, shape_of
-from ubhpd.synth.renderer.raster import Cover, Indices, Part, grid_normals, grid_triangles, rasterise
+from ubhpd.synth.renderer.raster import Cover, Part, grid_normals, grid_triangles, rasterise
 from ubhpd.synth.renderer.shape import front_xy
-
-Array = npt.NDArray[np.float64]
 
 _WHITE = np.array((214.0, 219.0, 226.0))
 _BLACK = np.array((18.0, 16.0, 16.0))
@@ -53,7 +51,7 @@ _NOSTRIL = np.array((2.9, 1.2)) * _CIRCLE
 
 
 @lru_cache(maxsize=16)
-def texture(subject: int, expression: Expression) -> Texture:
+def texture(subject: int, expression: Expression) -> Image:
     """Return the texture of a subject with an expression."""
     looks, shape = looks_of(subject), shape_of(subject)
     points = front_xy(shape, expression)
@@ -64,12 +62,12 @@ def texture(subject: int, expression: Expression) -> Texture:
     holes = tuple(_NOSTRIL + np.array((x * shape.nose_width, -12.4)) for x in (-7.2, 7.2))
     patches.append(Patch(holes, np.array(looks.skin) * 0.22, 0.8, 0.9))
     patches += _mouth(points[48:68], looks, expression)
-    painted: Texture = bare_texture(subject).copy()
+    painted: Image = bare_texture(subject).copy()
     put_patches(painted, patches)
     return painted
 
 
-def _brow(brow: Array, looks: Looks) -> list[Patch]:
+def _brow(brow: FloatArray, looks: Looks) -> list[Patch]:
     path = rounded(brow, closed=False)
     share = np.linspace(0, 1, len(path))
     width = looks.brow_mm * 2.0 * np.interp(share, [0, 0.35, 0.8, 1], [0.3, 0.85, 1.1, 0.75])
@@ -78,7 +76,7 @@ def _brow(brow: Array, looks: Looks) -> list[Patch]:
     return [stroke(path, width, colour, 0.72, 1.2), stroke(low, width * 0.6, colour * 0.8, 0.5, 0.8)]
 
 
-def _eye(eye: Array, side: int, looks: Looks, expression: Expression) -> list[Patch]:
+def _eye(eye: FloatArray, side: int, looks: Looks, expression: Expression) -> list[Patch]:
     """Return the patches of an eye from outer corner, upper lid, inner corner and lower lid (6, 2) in millimetres."""
     upper, lower = rounded(eye[:4], 6, closed=False), rounded(eye[[0, 5, 4, 3]], 6, closed=False)
     skin = np.array(looks.skin)
@@ -105,7 +103,7 @@ def _eye(eye: Array, side: int, looks: Looks, expression: Expression) -> list[Pa
     ]
 
 
-def _mouth(lips: Array, looks: Looks, expression: Expression) -> list[Patch]:
+def _mouth(lips: FloatArray, looks: Looks, expression: Expression) -> list[Patch]:
     """Return the patches of a mouth from the outer (12, 2) and inner (8, 2) outline of its lips in millimetres."""
     outer, inner = lips[:12], lips[12:]
     skin = np.array(looks.skin)
@@ -128,14 +126,11 @@ def _mouth(lips: Array, looks: Looks, expression: Expression) -> list[Patch]:
     return [*patches, Patch(tips, natural * 0.5, 0.5, 0.9)]
 
 
-def _disc(centre: Array, away: tuple[float, float], radius_mm: float) -> Array:
+def _disc(centre: FloatArray, away: tuple[float, float], radius_mm: float) -> FloatArray:
     """Return the outline (20, 2) of a circle that lies a little away from a point."""
-    outline: Array = centre + np.asarray(away) + radius_mm * _CIRCLE
+    outline: FloatArray = centre + np.asarray(away) + radius_mm * _CIRCLE
     return outline
 
-
-Floats = npt.NDArray[np.float32]
-Image = npt.NDArray[Any]  # of uint8
 
 SUPERSAMPLING = 1.5  # so that bilinear scaling down weighs every pixel
 _BODY_FOLLOWS = (0.35, 0.10, 0.12)  # shares of the head's yaw, pitch and roll that the shoulders take
@@ -154,14 +149,14 @@ class Light(NamedTuple):
 class Person(NamedTuple):
     """The triangles of a person, in head coordinates with the shoulders straight below."""
 
-    points_mm: Array  # (3, n)
-    normals: Floats  # (3, n)
-    uv_px: Floats  # (2, n)
-    shade: Floats  # (n,)
-    shine: Floats  # (n,)
-    body: Array  # (n,)
-    triangles: Indices  # (3, m)
-    one_sided: npt.NDArray[np.bool_]  # (m,)
+    points_mm: FloatArray  # (3, n)
+    normals: Float32Array  # (3, n)
+    uv_px: Float32Array  # (2, n)
+    shade: Float32Array  # (n,)
+    shine: Float32Array  # (n,)
+    body: FloatArray  # (n,)
+    triangles: IntArray  # (3, m)
+    one_sided: BoolArray  # (m,)
 
 
 def draw_light(rng: np.random.Generator) -> Light:
@@ -202,13 +197,15 @@ def paint_head(canvas: Image, view: View, head: Head, light: Light) -> None:
     place = canvas[y0:y1, x0:x1]
     if canvas.shape[2] == 4:  # an image without background: a pixel is the person's or it is nothing
         opaque = small[..., 3] > 127
-        place[opaque] = np.concatenate([_full(small)[opaque], np.full((int(opaque.sum()), 1), 255, np.uint8)], axis=1)
+        place[opaque] = np.concatenate(
+            [_full(np.asarray(small, np.uint8))[opaque], np.full((int(opaque.sum()), 1), 255, np.uint8)], axis=1
+        )
         return
     gap = cv2.cvtColor(255 - small[..., 3], cv2.COLOR_GRAY2BGR)
     place[:] = cv2.add(cv2.multiply(place, gap, scale=1 / 255), cv2.cvtColor(small, cv2.COLOR_BGRA2BGR))
 
 
-def depth_image(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def depth_image(view: View, head: Head, size: tuple[int, int]) -> Float32Array:
     """Return distances along the camera's axis in millimetres (height, width) of a person; 0 where there is none."""
     person = person_of(head.subject, head.expression)
     points, _ = _on_shoulders(person, view)
@@ -225,16 +222,14 @@ def depth_image(view: View, head: Head, size: tuple[int, int]) -> npt.NDArray[np
     return depth
 
 
-def visible(
-    view: View, head: Head, points_mm: Array, size: tuple[int, int], slack_mm: float = 7.0
-) -> npt.NDArray[np.bool_]:
+def visible(view: View, head: Head, points_mm: FloatArray, size: tuple[int, int], slack_mm: float = 7.0) -> BoolArray:
     """Return which points (n,) of the head's surface, (n, 3), lie in the image with nothing before them."""
     seen = view.project(points_mm)
     column, row = np.round(seen[:, :2]).astype(int).T
     within = (column >= 0) & (column < size[0]) & (row >= 0) & (row < size[1])
     depth = depth_image(view, head, size)
     before = depth[np.where(within, row, 0), np.where(within, column, 0)]
-    found: npt.NDArray[np.bool_] = within & (seen[:, 2] <= before + slack_mm)
+    found: BoolArray = within & (seen[:, 2] <= before + slack_mm)
     return found
 
 
@@ -277,7 +272,7 @@ def _joined(persons: list[Person]) -> Person:
     return Person(*(np.ascontiguousarray(np.concatenate(column, axis=-1)) for column in zip(*moved, strict=True)))
 
 
-def _on_shoulders(person: Person, view: View) -> tuple[Array, Floats]:
+def _on_shoulders(person: Person, view: View) -> tuple[FloatArray, Float32Array]:
     """Return points and normals (3, n) with the shoulders where they stay when the head turns."""
     head = view.rotation
     body = matrix_from_euler(np.asarray(euler_from_matrix(head)) * _BODY_FOLLOWS)
@@ -292,13 +287,13 @@ def _on_shoulders(person: Person, view: View) -> tuple[Array, Floats]:
     return points, normals
 
 
-def _turned(vectors: npt.NDArray[Any], rotation: Array) -> npt.NDArray[Any]:
+def _turned(vectors: AnyArray, rotation: FloatArray) -> AnyArray:
     """Return R v of vectors (3, n), the same bits whatever the number of threads."""
     x, y, z = vectors
     return np.stack([a * x + b * y + c * z for a, b, c in rotation.tolist()])
 
 
-def _window(view: View, points: Array, shape: tuple[int, ...]) -> tuple[int, int, int, int, Array]:
+def _window(view: View, points: FloatArray, shape: tuple[int, ...]) -> tuple[int, int, int, int, FloatArray]:
     """Return the part of the image that a person may cover, and the projected points (3, n)."""
     seen = _turned(points, view.matrix[:, :3]) + view.matrix[:, 3:]
     if view.is_perspective:
@@ -311,12 +306,12 @@ def _window(view: View, points: Array, shape: tuple[int, ...]) -> tuple[int, int
     return x0, y0, x1, y1, seen
 
 
-def _nearness(view: View, seen: Array) -> Array:
-    found: Array = 1.0 / seen[2] if view.is_perspective else -seen[2]
+def _nearness(view: View, seen: FloatArray) -> FloatArray:
+    found: FloatArray = 1.0 / seen[2] if view.is_perspective else -seen[2]
     return found
 
 
-def _lit(person: Person, normals: Floats, view: View, light: Light) -> Floats:
+def _lit(person: Person, normals: Float32Array, view: View, light: Light) -> Float32Array:
     """Return the brightness of every point and what its gloss adds, (2, n)."""
     toward = np.asarray(light.direction) / np.linalg.norm(light.direction)
     half = toward + np.array((0.0, 0.0, 1.0))

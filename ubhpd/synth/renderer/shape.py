@@ -19,10 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.synth.renderer.persons import NEUTRAL, Expression, Shape, shape_of
 from ubhpd.synth.renderer.raster import grid_normals, grid_triangles
-
-Array = npt.NDArray[np.float64]
 
 BOTTOM_MM, TOP_MM = -89.0, 135.0
 
@@ -85,28 +84,28 @@ _RISE /= _RISE[-1]
 class Places(NamedTuple):
     """Points of the mean head's skin, and what of them is the same for all people."""
 
-    x: Array
-    y: Array  # of x's shape or less
-    z: Array  # without relief
-    relief: Array  # share of the relief that shows: none at the back
-    bumps: list[tuple[Array, Array]]  # along x and along y, of _BUMPS
-    ridge: Array  # of the nose: how far it stands out
-    breadth: Array  # of the nose
-    cheek: Array  # where a smile lifts it
+    x: FloatArray
+    y: FloatArray  # of x's shape or less
+    z: FloatArray  # without relief
+    relief: FloatArray  # share of the relief that shows: none at the back
+    bumps: list[tuple[FloatArray, FloatArray]]  # along x and along y, of _BUMPS
+    ridge: FloatArray  # of the nose: how far it stands out
+    breadth: FloatArray  # of the nose
+    cheek: FloatArray  # where a smile lifts it
 
 
-def turn_share(turn: npt.ArrayLike) -> Array:
+def turn_share(turn: npt.ArrayLike) -> FloatArray:
     """Return where in the grid, from 0 at its first column to 1 at its last, turns in radians lie."""
-    share: Array = (np.interp(np.asarray(turn, dtype=np.float64), _TURNS, _STEPS) + np.pi) / (2 * np.pi)
+    share: FloatArray = (np.interp(np.asarray(turn, dtype=np.float64), _TURNS, _STEPS) + np.pi) / (2 * np.pi)
     return share
 
 
-def height_share(y: npt.ArrayLike) -> Array:
+def height_share(y: npt.ArrayLike) -> FloatArray:
     """Return where in the grid, from 0 at its lowest row to 1 at its highest, heights in mm lie."""
     return np.asarray(np.interp(np.asarray(y, dtype=np.float64), _Y, _RISE))
 
 
-def unshared(turn: Array, height: Array) -> tuple[Array, Array]:
+def unshared(turn: FloatArray, height: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return the turns (radians) and heights (mm) of shares of the grid."""
     return np.interp(turn * 2 * np.pi - np.pi, _STEPS, _TURNS), np.interp(height, _RISE, _Y)
 
@@ -114,7 +113,7 @@ def unshared(turn: Array, height: Array) -> tuple[Array, Array]:
 TURN, HEIGHT = unshared(np.linspace(0.0, 1.0, COLUMNS), np.linspace(0.0, 1.0, ROWS))
 
 
-def half_widths(y: npt.ArrayLike) -> tuple[Array, Array, Array, Array]:
+def half_widths(y: npt.ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return half width, z of the widest place, depth before and behind it (mm) at heights y of the mean head."""
     at = np.asarray(y, dtype=np.float64)
     fine, table = _fine_profile()
@@ -122,26 +121,26 @@ def half_widths(y: npt.ArrayLike) -> tuple[Array, Array, Array, Array]:
     return width, centre, front, back
 
 
-def surface(turn: npt.ArrayLike, y: npt.ArrayLike, shape: Shape, expression: Expression = NEUTRAL) -> Array:
+def surface(turn: npt.ArrayLike, y: npt.ArrayLike, shape: Shape, expression: Expression = NEUTRAL) -> FloatArray:
     """Return points (..., 3) of a person's skin in millimetres, at turns (radians) and heights (mm)."""
     return _person_at(_places(turn, y), shape, expression)
 
 
-def grid_surface(shape: Shape, expression: Expression = NEUTRAL) -> Array:
+def grid_surface(shape: Shape, expression: Expression = NEUTRAL) -> FloatArray:
     """Return the points (ROWS, COLUMNS, 3) of the grid of a person's skin in millimetres."""
     return _person_at(_grid_places(), shape, expression)
 
 
-def turn_at(x: npt.ArrayLike, y: npt.ArrayLike) -> Array:
+def turn_at(x: npt.ArrayLike, y: npt.ArrayLike) -> FloatArray:
     """Return the turn (radians) of the front's point at x and y (mm) on the mean head."""
     fine, table = _fine_profile()
     width = np.interp(np.asarray(y, dtype=np.float64), fine, table[:, 0])
-    turn: Array = np.arcsin(np.clip(np.asarray(x) / width, -1.0, 1.0))
+    turn: FloatArray = np.arcsin(np.clip(np.asarray(x) / width, -1.0, 1.0))
     return turn
 
 
 @lru_cache(maxsize=1)
-def _fine_profile() -> tuple[Array, Array]:
+def _fine_profile() -> tuple[FloatArray, FloatArray]:
     """Return the profile at every millimetre, its corners rounded."""
     y = np.arange(BOTTOM_MM, TOP_MM + 0.5, 1.0)
     table = np.stack([np.interp(y, _PROFILE[:, 0], column) for column in _PROFILE[:, 1:].T], axis=1)
@@ -174,17 +173,17 @@ def _grid_places() -> Places:
     return _places(TURN[None, :], HEIGHT[:, None])
 
 
-def _person_at(places: Places, shape: Shape, expression: Expression) -> Array:
+def _person_at(places: Places, shape: Shape, expression: Expression) -> FloatArray:
     """Return where (..., 3) a person has places of the mean head."""
     z = places.z + _relief(places, shape, expression) * places.relief
     return _deformed(places.x, np.broadcast_to(places.y, places.x.shape), z, shape, expression)
 
 
-def _relief(places: Places, shape: Shape, expression: Expression) -> Array:
+def _relief(places: Places, shape: Shape, expression: Expression) -> FloatArray:
     """Return how far nose, lips and eye sockets stand out (mm) at points of the front."""
     x, y, across = places.x, places.y, np.abs(places.x)
     breadth = places.breadth * shape.nose_width
-    total: Array = places.ridge * shape.nose * np.exp(-((across / breadth) ** 2.4))
+    total: FloatArray = places.ridge * shape.nose * np.exp(-((across / breadth) ** 2.4))
     wing = ((across - 12.5 * shape.nose_width) / 5.0) ** 2 + ((y + 8.5) / 5.5) ** 2
     total += 8.5 * shape.nose * np.exp(-wing)
     gains = np.array([shape.ridge, 1, 1, 1, 1, shape.cheek, shape.cheek, 1, 1, shape.chin_relief, 1, 1])
@@ -197,7 +196,7 @@ def _relief(places: Places, shape: Shape, expression: Expression) -> Array:
     return total + 3.5 * (expression.smile * places.cheek)
 
 
-def _deformed(x: Array, y: Array, z: Array, shape: Shape, expression: Expression) -> Array:
+def _deformed(x: FloatArray, y: FloatArray, z: FloatArray, shape: Shape, expression: Expression) -> FloatArray:
     """Return points (..., 3) of the mean head moved to where the person has them and the jaw carries them."""
     low = _step((-5.0 - y) / 45.0)
     x = x * (1.0 + shape.jaw * low)
@@ -210,10 +209,10 @@ def _deformed(x: Array, y: Array, z: Array, shape: Shape, expression: Expression
     return np.stack([x, y, z], axis=-1) * shape.stretch
 
 
-def _step(v: Array) -> Array:
+def _step(v: FloatArray) -> FloatArray:
     """Return 0 below 0, 1 above 1 and a smooth way between."""
     t = np.clip(v, 0.0, 1.0)
-    smooth: Array = t * t * (3.0 - 2.0 * t)
+    smooth: FloatArray = t * t * (3.0 - 2.0 * t)
     return smooth
 
 
@@ -240,9 +239,9 @@ EYE_XY = (32.0, 34.0)  # of the middle of the image-right eye
 class Mesh(NamedTuple):
     """A closed surface of ROWS x COLUMNS points, row by row from the chin upward."""
 
-    points_mm: Array  # (n, 3)
-    normals: Array  # (n, 3)
-    triangles: npt.NDArray[np.int64]  # (m, 3) indices, counter-clockwise seen from outside
+    points_mm: FloatArray  # (n, 3)
+    normals: FloatArray  # (n, 3)
+    triangles: IntArray  # (m, 3) indices, counter-clockwise seen from outside
 
 
 def head_mesh(subject: int = 0) -> Mesh:
@@ -252,7 +251,7 @@ def head_mesh(subject: int = 0) -> Mesh:
     return Mesh(points.reshape(-1, 3), normals.reshape(-1, 3), grid_triangles(ROWS, COLUMNS))
 
 
-def front_xy(shape: Shape, expression: Expression = NEUTRAL) -> Array:
+def front_xy(shape: Shape, expression: Expression = NEUTRAL) -> FloatArray:
     """Return where on the mean head's front the 68 landmarks (68, 2) of a person lie, x and y in millimetres."""
     ridge = np.stack([np.zeros(4), np.linspace(36, -1, 4)], axis=1)
     nostrils = np.stack([np.linspace(-14, 14, 5), [-11, -13.5, -14.5, -13.5, -11]], axis=1)
@@ -264,7 +263,7 @@ def front_xy(shape: Shape, expression: Expression = NEUTRAL) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def landmarks68(subject: int = 0, expression: Expression = NEUTRAL) -> Array:
+def landmarks68(subject: int = 0, expression: Expression = NEUTRAL) -> FloatArray:
     """Return the 68 landmarks (68, 3) of a subject in millimetres, iBUG order; subject 0 is the mean person."""
     shape = shape_of(subject)
     x, y = front_xy(shape, expression).T
@@ -272,7 +271,7 @@ def landmarks68(subject: int = 0, expression: Expression = NEUTRAL) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def landmarks21(subject: int = 0, expression: Expression = NEUTRAL) -> Array:
+def landmarks21(subject: int = 0, expression: Expression = NEUTRAL) -> FloatArray:
     """Return the 21 landmarks (21, 3) of AFLW in millimetres, order of CODES_21."""
     p = landmarks68(subject, expression)
     nose = p[30] - (0.0, 6.0, 2.0)
@@ -284,45 +283,45 @@ def landmarks21(subject: int = 0, expression: Expression = NEUTRAL) -> Array:
 
 
 @lru_cache(maxsize=4096)
-def landmarks54(subject: int = 0, expression: Expression = NEUTRAL) -> Array:
+def landmarks54(subject: int = 0, expression: Expression = NEUTRAL) -> FloatArray:
     """Return 54 landmarks (54, 3) in millimetres: the 68 without inner lips and six points of the jaw."""
     kept = [i for i in range(60) if i not in (1, 3, 5, 11, 13, 15)]
     return _read_only(landmarks68(subject, expression)[kept])
 
 
-def ear_lobes(subject: int) -> Array:
+def ear_lobes(subject: int) -> FloatArray:
     """Return the lower ends (2, 3) of the ears in millimetres, image-left first."""
     lobe = surface(np.array([-1.62, 1.62]), np.array([4.0, 4.0]), shape_of(subject))
     lobe[:, 0] *= 1.06
     return lobe
 
 
-def visible21(rotation: npt.ArrayLike, subject: int = 0) -> npt.NDArray[np.bool_]:
+def visible21(rotation: npt.ArrayLike, subject: int = 0) -> BoolArray:
     """Return which of the 21 landmarks (21,) a viewer in front sees at a rotation (3, 3) in frame C."""
     p = landmarks21(subject)
     _, centre, front, _ = half_widths(p[:, 1])
     outward = np.column_stack([p[:, 0] / 74.0, 0.002 * p[:, 1], (p[:, 2] - centre) / front])
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
-    visible: npt.NDArray[np.bool_] = (outward @ np.asarray(rotation)[2]) > 0.02
+    visible: BoolArray = (outward @ np.asarray(rotation)[2]) > 0.02
     return visible
 
 
 @lru_cache(maxsize=1)
-def _jaw() -> Array:
+def _jaw() -> FloatArray:
     turn = np.linspace(-1.0, 1.0, 17) * np.pi / 2
     y = 30.0 - 111.0 * np.cos(turn) ** 0.8
     x = 0.97 * np.sign(np.sin(turn)) * half_widths(y)[0] * (np.abs(np.sin(turn)) > 1e-9)
     return np.stack([x, y], axis=1)
 
 
-def _brow(shape: Shape, expression: Expression) -> Array:
+def _brow(shape: Shape, expression: Expression) -> FloatArray:
     t = np.linspace(0.0, 1.0, 5)
     arch = shape.brow_arch * np.sin(np.pi * (0.15 + 0.75 * t))
     raised = 5.0 * expression.brow_raise * (0.7 + 0.3 * np.sin(np.pi * t))
     return np.stack([(-56 + 43 * t) * shape.eye_gap, 51.0 + shape.brow_height + arch + raised], axis=1)
 
 
-def _eye(shape: Shape, expression: Expression) -> Array:
+def _eye(shape: Shape, expression: Expression) -> FloatArray:
     """Return the six points of the image-left eye: outer corner, upper lid, inner corner, lower lid."""
     turn = np.radians([180, 125, 55, 0, -55, -125])
     height = 5.8 * shape.eye_open * np.sin(turn)
@@ -332,7 +331,7 @@ def _eye(shape: Shape, expression: Expression) -> Array:
     return np.stack([-EYE_XY[0] * shape.eye_gap + 14.5 * np.cos(turn), EYE_XY[1] + height + tilt], axis=1)
 
 
-def _mouth(shape: Shape, expression: Expression) -> Array:
+def _mouth(shape: Shape, expression: Expression) -> FloatArray:
     opened, smile = expression.mouth_open, expression.smile
     broad = shape.mouth * (1.0 + 0.17 * smile - 0.10 * opened)
     upper_y = np.array([-37.0, -32.6, -29.6, -31.0, -29.6, -32.6, -37.0])
@@ -348,6 +347,6 @@ def _mouth(shape: Shape, expression: Expression) -> Array:
     return points * (broad, 1.0)
 
 
-def _read_only(array: Array) -> Array:
+def _read_only(array: FloatArray) -> FloatArray:
     array.setflags(write=False)
     return array

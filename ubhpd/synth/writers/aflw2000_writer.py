@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, View, heads_from
+from ubhpd.core.typing import FloatArray
+from ubhpd.synth.rendered_heads import Head, Pose, Truth, View, heads_from
 from ubhpd.synth.renderer.shape import landmarks21, landmarks68, visible21
 from ubhpd.synth.writers.writer_files import (
     FACE_SIDE_PX,
@@ -122,7 +123,7 @@ def _variables(
     }
 
 
-def _points21(head: Head, view: View, side_px: int) -> Array:
+def _points21(head: Head, view: View, side_px: int) -> FloatArray:
     """Return pt2d (2, 21) in pixels; (-1, side + 2) where the head hides the point."""
     points = view.project(landmarks21(head.subject, head.expression))[:, :2].T
     hidden = np.array([[-1.0], [side_px + 2.0]])

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import camera_to_canonical
-from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, draw_track, pinhole_view
+from ubhpd.core.typing import FloatArray
+from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_track, pinhole_view
 from ubhpd.synth.renderer.render import depth_image
 from ubhpd.synth.renderer.shape import head_mesh
 from ubhpd.synth.writers.writer_files import Images, Work, draw_image, png_bytes, write_bytes
@@ -33,9 +34,9 @@ SIZE_PX = (640, 480)
 class Camera(NamedTuple):
     """A calibration: intrinsics, and the way from the depth camera's frame to this camera's, X' = R X + T."""
 
-    matrix: Array
-    rotation: Array
-    translation_mm: Array
+    matrix: FloatArray
+    rotation: FloatArray
+    translation_mm: FloatArray
 
 
 _FIRST_SETUP = frozenset((*range(1, 6), *range(7, 15)))  # frames count from 3, others from 0

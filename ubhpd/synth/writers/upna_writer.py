@@ -16,7 +16,8 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
-from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, draw_track, pinhole_view
+from ubhpd.core.typing import FloatArray
+from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_track, pinhole_view
 from ubhpd.synth.renderer.shape import landmarks54
 from ubhpd.synth.writers.writer_files import Images, Work, draw_image, mat_bytes, write_bytes
 
@@ -113,7 +114,7 @@ def truth(
     return found
 
 
-def camera_matrix() -> Array:
+def camera_matrix() -> FloatArray:
     """Return the intrinsics (3, 3) of the videos."""
     (fx, fy), (cx, cy) = _FOCAL_LENGTH, _PRINCIPAL_POINT
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, _RESCALE]]) / _RESCALE
@@ -131,17 +132,17 @@ def _recording(
     return _Recording(heads, _poses(raw), _poses(zeroed))
 
 
-def _poses(rotations: Array) -> list[Pose]:
+def _poses(rotations: FloatArray) -> list[Pose]:
     return [(float(y), float(p), float(r)) for y, p, r in euler_from_matrix(rotations)]
 
 
-def _row(head: Head, pose: Pose) -> Array:
+def _row(head: Head, pose: Pose) -> FloatArray:
     """Return Tx Ty Tz Roll Yaw Pitch in mm and degrees; the pitch of UPNA points the other way."""
     yaw, pitch, roll = pose
     return np.array([*head.centre_mm, roll, yaw, -pitch])
 
 
-def _table(rows: Sequence[Array], decimals: int) -> bytes:
+def _table(rows: Sequence[FloatArray], decimals: int) -> bytes:
     return "".join("".join(f"{v + 0.0:.{decimals}f}\t" for v in row) + "\r\n" for row in rows).encode()
 
 

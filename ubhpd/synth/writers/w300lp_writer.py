@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.synth.rendered_heads import Array, Head, Pose, Truth, heads_from
+from ubhpd.core.typing import FloatArray
+from ubhpd.synth.rendered_heads import Head, Pose, Truth, heads_from
 from ubhpd.synth.renderer.shape import MIRROR_68, landmarks68
 from ubhpd.synth.writers.writer_files import (
     FACE_SIDE_PX,
@@ -161,7 +162,7 @@ def _drawn(shot: _Shot, flips: bool, side_px: int, rng: np.random.Generator) -> 
 def _label(shot: _Shot, pose: Pose, side_px: int, rng: np.random.Generator, *, mirror: bool) -> bytes:
     view = face_view(shot.head, side_px)
     photo = shot.photo
-    points: Array = face_view(photo, side_px).project(landmarks68(photo.subject, photo.expression))[:, :2].T
+    points: FloatArray = face_view(photo, side_px).project(landmarks68(photo.subject, photo.expression))[:, :2].T
     parameters = pose_para(pose, view, side_px)
     if mirror:
         points = points[:, MIRROR_68]

@@ -25,6 +25,7 @@ import scipy.io
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.synth.rendered_heads import Head, Pose, View, weak_view
 from ubhpd.synth.renderer.render import draw_light, paint_head
 
@@ -156,9 +157,6 @@ def _write_all(drawings: list[_Drawing]) -> int:
     return len(drawings)
 
 
-Array = npt.NDArray[np.float64]
-Image = npt.NDArray[Any]  # of uint8
-
 FACE_SIDE_PX = 450  # of the images of 300W-LP and AFLW2000
 
 _TILE_MARGIN_PX = 64
@@ -199,7 +197,7 @@ def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float)
     width, height = size
     small = (max(width // 4, 8), max(height // 4, 8))
     grey = rng.uniform(50, 200) + rng.normal(0, 34, (4, 5, 1)) + rng.normal(0, 9, 3) + rng.normal(0, 5, (4, 5, 3))
-    canvas: Image = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), small, interpolation=cv2.INTER_CUBIC)
+    canvas: AnyArray = cv2.resize(np.clip(grey, 0, 255).astype(np.uint8), small, interpolation=cv2.INTER_CUBIC)
     for _ in range(round(9 * clutter)):
         x, y = int(rng.integers(small[0])), int(rng.integers(small[1]))
         dx, dy = int(rng.integers(2, 2 + small[0] // 3)), int(rng.integers(2, 2 + small[1] // 2))
@@ -213,15 +211,14 @@ def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float)
             cv2.line(canvas, (x, y), (x + dx - small[0] // 6, y + dy), colour, int(rng.integers(1, 5)), cv2.LINE_AA)
     canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.6, 3.0)))
     canvas = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_LINEAR)
-    return _add_noise(canvas, "texture", 4.0 * clutter, rng)
+    return _add_noise(np.asarray(canvas, np.uint8), "texture", 4.0 * clutter, rng)
 
 
 def _add_noise(canvas: Image, kind: str, amplitude: float, rng: np.random.Generator) -> Image:
     height, width = canvas.shape[:2]
     tile = _noise_tile(kind, width, height, round(10 * amplitude))
     x, y = rng.integers(0, _TILE_MARGIN_PX, 2)
-    noisy: Image = cv2.add(canvas, tile[y : y + height, x : x + width], dtype=cv2.CV_8U)
-    return noisy
+    return np.asarray(cv2.add(canvas, tile[y : y + height, x : x + width], dtype=cv2.CV_8U), np.uint8)
 
 
 @lru_cache(maxsize=16)
@@ -277,7 +274,7 @@ def appearance_variables(rng: np.random.Generator) -> dict[str, npt.NDArray[np.g
     }
 
 
-def pose_para(pose: Pose, view: View, height_px: int) -> Array:
+def pose_para(pose: Pose, view: View, height_px: int) -> FloatArray:
     """Return Pose_Para (1, 7): pitch, yaw, roll in radians, t3d in pixels with y upward, and the scale."""
     yaw, pitch, roll = np.radians(pose)
     x, y, _ = view.project(np.zeros((1, 3)))[0]
@@ -285,7 +282,7 @@ def pose_para(pose: Pose, view: View, height_px: int) -> Array:
     return np.array([[pitch, yaw, roll, x, height_px + 1 - y, -60.0, scale]])
 
 
-def crop_box(points_px: Array, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+def crop_box(points_px: FloatArray, rng: np.random.Generator) -> npt.NDArray[np.int16]:
     """Return roi (1, 4): where the image was cut from a larger photo, which it may leave."""
     side = int(rng.integers(300, 900))
     x, y = (points_px[:2].mean(axis=1) * rng.uniform(-0.8, 1.5, 2)).astype(int)
