@@ -3,8 +3,10 @@
 import ast
 import graphlib
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from wheel_check import REPOSITORY, ROOMS, code_files
@@ -13,13 +15,8 @@ from ubhpd.core.records import DROP_REASONS
 from ubhpd.manifest.schema import COLUMNS
 from ubhpd.pool import sources
 
-# What a room may import of ubhpd, besides the file itself.
-MAY_IMPORT = {
-    "builders": {"core", "raw"},
-    "metrics": {"core"},
-    "baselines": {"core", "nn"},
-}
 DATA = {".csv", ".html", ".css", ".js"}  # what a folder of the package can hold besides code
+MOST_PACKAGES, MOST_LAYERS, MOST_EDGES, MOST_CODE_FILES = 30, 13, 130, 228
 MAY_IMPORT_TORCH = (
     "ubhpd/nn/",
     "ubhpd/models/",
@@ -31,39 +28,27 @@ MAY_IMPORT_TORCH = (
 )
 
 
-def imports(path, at_start=False):
-    """The dotted names that a file imports, type checking aside; `at_start`: without those inside functions."""
-    found = set()
+def imports(path):
+    """The dotted names that a file imports, those inside functions included and those for type checking left out.
+
+    `from a import b` gives a.b, which is a module or a name in one.
+    """
+    names = set()
     waiting = [ast.parse(path.read_text())]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             continue
-        if at_start and isinstance(node, ast.FunctionDef):
-            continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
         waiting += ast.iter_child_nodes(node)
-    return found
-
-
-def own(names):
-    return {name.split(".")[1] for name in names if name.startswith("ubhpd.")}
+    return names
 
 
 def python_files(folder):
     return sorted((REPOSITORY / folder).rglob("*.py"))
-
-
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_what_it_may(room):
-    for path in python_files(room):
-        assert own(imports(path)) <= MAY_IMPORT[room] | {room}, path
-        others = {f"ubhpd.{room}.{p.stem}" for p in python_files(room) if p != path}
-        if room != "metrics":
-            assert not any(name.startswith(tuple(others)) for name in imports(path)), path
 
 
 def test_torch_is_imported_only_where_it_may_be():
@@ -73,26 +58,98 @@ def test_torch_is_imported_only_where_it_may_be():
             assert not is_torch or path.relative_to(REPOSITORY).as_posix().startswith(MAY_IMPORT_TORCH), path
 
 
-def test_the_spine_names_no_builder_and_no_baseline():
-    """They are found by scanning; the writers of raw data are named after the builders."""
+def test_no_package_names_a_builder_or_a_baseline():
+    """They are found by scanning their folders."""
     for path in python_files("ubhpd"):
-        names = {n for n in imports(path) if n.startswith(tuple(f"ubhpd.{room}." for room in ROOMS))}
-        rooms = {n for n in names if n.split(".")[1] in ("builders", "baselines")}
-        assert not rooms, path
+        assert not [n for n in imports(path) if n.startswith(("ubhpd.builders.", "ubhpd.baselines."))], path
 
 
-def test_modules_import_each_other_in_one_direction():
-    paths = {p.relative_to(REPOSITORY).with_suffix("").as_posix().replace("/", "."): p for p in python_files("ubhpd")}
+def module_graph():
+    """Which modules each module imports, under the names of an installation; a package is named by its __init__."""
+    names = {}
+    for file in code_files():
+        path = REPOSITORY / file if file.split("/")[1] not in ROOMS else REPOSITORY / file.partition("/")[2]
+        names[file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")] = path
     graph = {}
-    for name, path in paths.items():
-        imported = imports(path, at_start=True)
-        graph[name] = {other for other in paths if other != name and {other, *_within(other, imported)} & imported}
-    assert list(graphlib.TopologicalSorter(graph).static_order())
+    for name, path in names.items():
+        imported = imports(path)
+        graph[name] = ({n if n in names else n.rpartition(".")[0] for n in imported} & set(names)) - {name}
+    return graph
 
 
-def _within(module, names):
-    """Those names that are taken out of the module itself, not out of a module below it."""
-    return {n for n in names if n.rpartition(".")[0] == module}
+def package_graph(modules):
+    """Which packages and loose modules of ubhpd each of them imports."""
+    packages = {".".join(name.split(".")[:2]): set() for name in modules if name != "ubhpd"}
+    for name, imported in modules.items():
+        if name != "ubhpd":
+            own = ".".join(name.split(".")[:2])
+            packages[own] |= {".".join(n.split(".")[:2]) for n in imported if n != "ubhpd"} - {own}
+    return packages
+
+
+def cycle_in(graph):
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        return " -> ".join(error.args[1])
+    return None
+
+
+def layers_of(graph):
+    """How many nodes the longest chain of imports has."""
+    depth = {}
+    for node in graphlib.TopologicalSorter(graph).static_order():
+        depth[node] = 1 + max((depth[n] for n in graph[node]), default=0)
+    return max(depth.values())
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = module_graph()
+    assert cycle_in(modules) is None
+    assert cycle_in(package_graph(modules)) is None
+
+
+def test_a_cycle_and_the_layers_are_seen():
+    assert cycle_in({"a": {"b"}, "b": {"c"}, "c": {"a"}})
+    assert layers_of({"a": {"b", "c"}, "b": {"c"}, "c": set(), "d": set()}) == 3
+
+
+def test_packages_layers_edges_and_files_stay_within_their_limits():
+    packages = package_graph(module_graph())
+    assert len(packages) <= MOST_PACKAGES
+    assert layers_of(packages) <= MOST_LAYERS
+    assert sum(map(len, packages.values())) <= MOST_EDGES
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY, capture_output=True, text=True).stdout.split()
+    code = [n for n in tracked if not n.startswith(("tests/", "benchmarks/")) and (REPOSITORY / n).exists()]
+    assert len(code) <= MOST_CODE_FILES
+
+
+def test_no_module_name_stands_twice():
+    """A command or an export format has the name that users type, which may also be that of what it deals with."""
+    files = [n for n in code_files() if not n.startswith(("ubhpd/commands/", "ubhpd/exports/"))]
+    names = [Path(n).stem for n in files]
+    assert sorted(n for n in set(names) if names.count(n) > 1) == ["__init__"]
+
+
+def test_import_linter_finds_the_layers_kept(tmp_path):
+    pytest.importorskip("importlinter")
+    for file in code_files():
+        source = REPOSITORY / file if file.split("/")[1] not in ROOMS else REPOSITORY / file.partition("/")[2]
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, tmp_path / file)
+    script = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    run = [sys.executable, "-c", script, str(REPOSITORY / "pyproject.toml"), "--no-cache"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_design_page_shows_the_layers_that_import_linter_checks():
+    text = (REPOSITORY / "pyproject.toml").read_text()
+    layers = re.search(r"^layers = \[(.*?)^\]", text, re.M | re.S)[1]
+    checked = [set(line.split(" | ")) for line in re.findall(r'"([^"]+)"', layers)]
+    rows = re.findall(r"^\| (\d+) \| `(\w+)` \|", (REPOSITORY / "docs" / "design.md").read_text(), re.M)
+    shown = [{name for number, name in rows if int(number) == n} for n in range(len(checked) - 1, -1, -1)]
+    assert shown == checked and len(rows) == sum(map(len, checked))
 
 
 def test_the_package_map_holds_every_folder_of_code_and_of_data():

@@ -52,7 +52,7 @@ def command(
         with replacing(Path(json_out)) as part:
             part.write_text(as_json + "\n", encoding="utf-8")
     if html_out or figures or images:
-        from ubhpd.evaluation.figures import score_figures
+        from ubhpd.evaluation.score_figures import score_figures
 
         drawn = score_figures(evaluation, options.score, manifest, images)
         if figures:
