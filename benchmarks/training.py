@@ -160,9 +160,19 @@ def timed(name: str, data: Data, rounds: int, seconds: float, device: torch.devi
     path = data.built / "pool.parquet"
     table, mark = manifest.read(path), manifest.header(path).fingerprint
     team = Team(0, 1, device)
-    found = assembled(table, mark, model.kind, model.recipe, recipe.max_angle_deg, build=data.built,
-                      cache=data.built / "crops", seed=0, threads=0, team=team, progress=Progress(show=False),
-                      say=print)  # fmt: skip
+    found = assembled(
+        table,
+        mark,
+        model.kind,
+        model.recipe,
+        recipe.max_angle_deg,
+        build=data.built,
+        cache=data.built / "crops",
+        seed=0,
+        threads=0,
+        team=team,
+        progress=Progress(show=False),
+    )
     order = Order(found.usable, recipe.batch_size, 0)
     pinned = device.type == "cuda"
     feeds = [Feed(found.heads, model.recipe, names, 0, 0, pinned) for names in (recipe.augmentations, ())]

@@ -2,6 +2,7 @@
 networks."""
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from ubhpd.bench import benchmark, protocol_data
 from ubhpd.bench.benchmark import bench
 from ubhpd.bench.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.progress import Progress
+from ubhpd.core.progress import Progress, log_level
 from ubhpd.evaluation.scoring import score_arrays
 from ubhpd.leaderboard.result import read
 from ubhpd.pool.build import BuildConfig, build
@@ -38,9 +39,18 @@ def data(tmp_path_factory):
 
 
 def done(data, out, models=("mean_pose",), protocols=("biwi_70_30_subjects",), **rest):
-    said = []
-    report = bench(BenchRequest(models, protocols, data, out, **rest), QUIET, said.append)
-    return report, said
+    """Return the report and the lines logged."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger("ubhpd")
+    logger.addHandler(handler)
+    try:
+        with log_level(logging.INFO):
+            report = bench(BenchRequest(models, protocols, data, out, **rest), QUIET)
+    finally:
+        logger.removeHandler(handler)
+    return report, lines
 
 
 def truth(data, ids):
@@ -166,7 +176,7 @@ def test_a_geometric_method_has_one_run_and_a_network_one_per_seed(data, tmp_pat
 def test_a_wrong_request_is_refused_before_anything_runs(data, tmp_path, change, said):
     request = replace(BenchRequest(("mean_pose",), ("1",), data, tmp_path / "o"), **change)
     with pytest.raises(UbhpdError, match=said):
-        bench(request, QUIET, print)
+        bench(request, QUIET)
     assert not (tmp_path / "o").exists()
 
 
@@ -179,7 +189,7 @@ class Trainer:
     def __init__(self, fails_on=None):
         self.asked, self.fails_on = [], fails_on
 
-    def __call__(self, request, progress, say):
+    def __call__(self, request, progress):
         from ubhpd.models.model import Model
         from ubhpd.training.request import WEIGHTS, TrainReport
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ubhpd import cli
+from ubhpd.core.progress import log_shown
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 
@@ -195,3 +197,14 @@ def test_a_fault_of_the_program_is_no_sentence(ubhpd, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_text", gone)
     with pytest.raises(FileNotFoundError):
         ubhpd("synth", "--sources", "biwi", "--heads", "4", "--out", tmp_path / "o")
+
+
+def test_the_log_is_printed_line_by_line_on_the_chosen_stream_or_not_at_all(capsys):
+    logger = logging.getLogger("ubhpd.training.run")
+    for options, streams in (({}, ("a\nb\n", "")), ({"err": True}, ("", "a\nb\n")), ({"show": False}, ("", ""))):
+        with log_shown(**options):
+            logger.info("a")
+            logger.debug("hidden")
+            logger.warning("b")
+        logger.info("outside")
+        assert capsys.readouterr() == streams

@@ -210,11 +210,12 @@ def test_too_little_room(built, tmp_path, monkeypatch):
     assert not (tmp_path / "o").exists()
 
 
-def test_the_expected_size_is_said(built, rows, tmp_path):
-    said = []
-    _runner.export(ExportConfig(built, "h5", size=64, out=tmp_path / "o"), say=said.append)
+def test_the_expected_size_is_logged(built, rows, tmp_path, caplog):
+    caplog.set_level("INFO", "ubhpd")
+    _runner.export(ExportConfig(built, "h5", size=64, out=tmp_path / "o"))
     size = (tmp_path / "o" / "crops.h5").stat().st_size
-    assert said[0].startswith("Takes about ") and f"{len(rows) * 64 * 64 * 3 / 1e3:,.0f} kB" in said[0]
+    (line,) = caplog.messages
+    assert line.startswith("Takes about ") and f"{len(rows) * 64 * 64 * 3 / 1e3:,.0f} kB" in line
     assert len(rows) * 64 * 64 * 3 <= size < 1.1 * len(rows) * 64 * 64 * 3 + 20_000
 
 

@@ -57,7 +57,7 @@ def whole(built, tmp_path_factory):
 
 
 def run(request):
-    return train(request, QUIET, lambda text: None)
+    return train(request, QUIET)
 
 
 def rows(out):

@@ -112,7 +112,7 @@ def main():
     for name in ("data", "out"):
         given[name] = Path(given[name])
     with trial_room(Path(sys.argv[1])):
-        report = train(TrainRequest(**given), QUIET, lambda text: None)
+        report = train(TrainRequest(**given), QUIET)
     print(json.dumps(report.as_dict()))
 
 

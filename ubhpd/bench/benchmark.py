@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -46,6 +46,8 @@ from ubhpd.models.catalogue import card
 from ubhpd.protocols.resolve import protocol
 from ubhpd.training.training_heads import check_build
 
+_LOG = logging.getLogger(__name__)
+
 INTERVALS = BootstrapOptions()
 
 
@@ -82,9 +84,7 @@ def finished(run: Run, inputs: str, out: Path) -> bool:
         return False
 
 
-def result_of(
-    run: Run, sides: Sides, test_manifest: Path, request: BenchRequest, progress: Progress, say: entries.Say
-) -> Result:
+def result_of(run: Run, sides: Sides, test_manifest: Path, request: BenchRequest, progress: Progress) -> Result:
     """Make the weights of a run, predict and score, and return its result.
 
     Args:
@@ -93,13 +93,12 @@ def result_of(
         test_manifest: the test side, see `write_test_manifest`.
         request: of the whole bench.
         progress: shows how far training and prediction are.
-        say: told what training has to say.
 
     Raises:
         UbhpdError: whatever is wrong on the way.
     """
     paths = Paths.of(run, request.out)
-    found = entries.weights_of(run, sides, request, progress, say)
+    found = entries.weights_of(run, sides, request, progress)
     predicted = predict_request(
         Request(
             found.path, paths.predictions, run.model, test_manifest, device=request.device, threads=request.workers
@@ -194,9 +193,6 @@ def _finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-Say = Callable[[str], None]
-
-
 @dataclass(frozen=True)
 class BenchReport:
     """Result files written now, those kept from before, and (what, why) of every run or protocol that failed."""
@@ -206,31 +202,30 @@ class BenchReport:
     failed: tuple[tuple[str, str], ...]
 
 
-def bench(request: BenchRequest, progress: Progress, say: Say) -> BenchReport:
+def bench(request: BenchRequest, progress: Progress) -> BenchReport:
     """Do all runs of a request that are not done, write a result for each, and return what came of it.
 
-    A run that fails is told and does not keep the others from running. A protocol that the data has no heads for
-    fails if it was asked for by its id; out of a short name it is told and passed over, unless no other is left.
+    A run that fails is logged and does not keep the others from running. A protocol that the data has no heads for
+    fails if it was asked for by its id; out of a short name it is logged and passed over, unless no other is left.
 
     Raises:
         UbhpdError: the request itself is wrong: see `runs_of`; no build, or no weights, where they should be.
     """
     waiting = runs_of(request)
     _check_files(request)
-    sides, failed = _resolved(request, say)
+    sides, failed = _resolved(request)
     written: list[Path] = []
     kept: list[Path] = []
     with progress.bar("Runs", len(waiting)) as advance:
         for run in waiting:
             if run.protocol_id in sides:
-                _one(run, sides[run.protocol_id], request, say, written, kept, failed)
+                _one(run, sides[run.protocol_id], request, written, kept, failed)
             advance(1)
     return BenchReport(tuple(written), tuple(kept), tuple(failed))
 
 
 def _one(
-    run: Run, sides: Sides, request: BenchRequest, say: Say, written: list[Path], kept: list[Path],
-    failed: list[tuple[str, str]],
+    run: Run, sides: Sides, request: BenchRequest, written: list[Path], kept: list[Path], failed: list[tuple[str, str]],
 ) -> None:  # fmt: skip
     """Do one run, and note what came of it."""
     path = Paths.of(run, request.out).result
@@ -239,22 +234,22 @@ def _one(
         if finished(run, inputs_of(run, sides, request), request.out):
             kept.append(path)
             return
-        say(f"{name} ...")
+        _LOG.info(f"{name} ...")
         test = write_test_manifest(sides, request.data, request.out / run.protocol_id / "test")
         # Bars inside bars are not to be read: what a run is doing is told line by line.
-        found = result_of(run, sides, test, request, Progress(show=False), say)
+        found = result_of(run, sides, test, request, Progress(show=False))
         result.write(found, path)
     except Exception as error:  # a night's other runs are worth more than one traceback
         sentence = str(error) if isinstance(error, UbhpdError) else disk_fault(error)
         reason = sentence or f"{type(error).__name__}: {error}"
         failed.append((name, reason))
-        say(f"{name} failed: {reason}")
+        _LOG.error(f"{name} failed: {reason}")
         return
     written.append(path)
     mae = found.scores["mae"].value
     wanted, judged = found.test.heads, round(found.coverage * found.test.heads)
     of = "" if judged == wanted else f"{judged:,} of "
-    say(f"{name}: MAE {mae:.3f} degrees on {of}{wanted:,} heads" if mae is not None else f"{name}: no score")
+    _LOG.info(f"{name}: MAE {mae:.3f} degrees on {of}{wanted:,} heads" if mae is not None else f"{name}: no score")
 
 
 def _check_files(request: BenchRequest) -> None:
@@ -266,7 +261,7 @@ def _check_files(request: BenchRequest) -> None:
             raise UbhpdError(f"There is no file {path}: check the path.")
 
 
-def _resolved(request: BenchRequest, say: Say) -> tuple[dict[str, Sides], list[tuple[str, str]]]:
+def _resolved(request: BenchRequest) -> tuple[dict[str, Sides], list[tuple[str, str]]]:
     """Return both sides of every protocol there are heads for, and the protocols that failed."""
     found: dict[str, Sides] = {}
     failed: list[tuple[str, str]] = []
@@ -277,5 +272,5 @@ def _resolved(request: BenchRequest, say: Say) -> tuple[dict[str, Sides], list[t
             found[protocol_id] = sides_of(protocol_id, request.data, frames, request.protocol_seed)
         except UbhpdError as error:
             (failed if is_named else passed_over).append((protocol_id, str(error)))
-            say(f"{protocol_id} {'failed' if is_named else 'is passed over'}: {error}")
+            _LOG.warning(f"{protocol_id} {'failed' if is_named else 'is passed over'}: {error}")
     return found, failed if found else failed + passed_over

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +16,6 @@ from ubhpd.core.progress import Progress
 from ubhpd.leaderboard.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash, typed
 from ubhpd.models import checkpoint
 from ubhpd.training.request import WEIGHTS
-
-Say = Callable[[str], None]
 
 _RECORD = "training.json"
 
@@ -42,7 +40,7 @@ def made_from(run: Run, sides: Sides, request: BenchRequest) -> dict[str, Any]:
     return {**own, **recipe, "train": [sides.train.names_sha256, sides.train.fingerprint]}
 
 
-def weights_of(run: Run, sides: Sides, request: BenchRequest, progress: Progress, say: Say) -> Weights:
+def weights_of(run: Run, sides: Sides, request: BenchRequest, progress: Progress) -> Weights:
     """Return the weights of a run: those of an earlier run if they were made from the same, else made now.
 
     Raises:
@@ -58,7 +56,7 @@ def weights_of(run: Run, sides: Sides, request: BenchRequest, progress: Progress
     elif run.how == IMPORTED:
         training = _imported(run, request.weights[run.model], path)
     else:
-        training = _trained(run, sides, request, path, progress, say)
+        training = _trained(run, sides, request, path, progress)
     write_json(asdict(training), record)
     return Weights(path, training)
 
@@ -102,7 +100,7 @@ def _is_own(files: Sequence[Path]) -> bool:
     return len(files) == 1
 
 
-def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress: Progress, say: Say) -> Training:
+def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress: Progress) -> Training:
     from ubhpd.training import run as training
 
     frames = request.frames if sides.resolution.protocol.needs_frames else None
@@ -111,7 +109,7 @@ def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress
         device=request.device, workers=request.workers, frame_list=frames, protocol_seed=request.protocol_seed,
         cache=request.cache,
     )  # fmt: skip
-    report = training.train(wanted, progress, say)
+    report = training.train(wanted, progress)
     recipe, backbone = report.recipe, report.origin.get("backbone")
     return Training(
         TRAINED, report.weights_sha256, f"{backbone['name']} {backbone['sha256'][:16]}" if backbone else "from scratch",

@@ -62,7 +62,7 @@ def command(
     """
     from ubhpd.bench.benchmark import bench
     from ubhpd.bench.plan import BenchRequest, HowToTrain
-    from ubhpd.core.progress import Progress
+    from ubhpd.core.progress import Progress, log_shown
 
     request = BenchRequest(
         _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),
@@ -71,7 +71,8 @@ def command(
         ),
         frames, protocol_seed, device, workers, speed, cache,
     )  # fmt: skip
-    report = bench(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)
+    with log_shown(not quiet):
+        report = bench(request, Progress(show=not quiet))
     for name, reason in report.failed if quiet else ():
         click.echo(f"{name} failed: {reason}", err=True)
     if not quiet:

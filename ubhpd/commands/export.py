@@ -50,7 +50,7 @@ def command(
     """
     from ubhpd.core.errors import UbhpdError
     from ubhpd.core.parallel import Engine
-    from ubhpd.core.progress import Progress
+    from ubhpd.core.progress import Progress, log_shown
     from ubhpd.exports._runner import ExportConfig, export, export_text, list_content, list_text
 
     if lists:
@@ -60,8 +60,8 @@ def command(
         raise UbhpdError("Name the folder to export and a format, as ubhpd export OUT --format h5; see --list.")
     talks = not quiet and not as_json
     config = ExportConfig(out, form, recipe, size, split, to, image_format, seed, skip_unreadable)
-    say = (lambda text: click.echo(text, err=True)) if talks else (lambda text: None)
-    report = export(config, Engine(jobs, backend), Progress(show=talks), say)
+    with log_shown(talks, err=True):
+        report = export(config, Engine(jobs, backend), Progress(show=talks))
     if as_json:
         click.echo(json.dumps({**report.as_dict(), "out": report.out}, indent=2, ensure_ascii=False))
     elif not quiet:

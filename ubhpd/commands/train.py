@@ -64,7 +64,7 @@ def command(
     from ubhpd.models.catalogue import card, module_of, pairs
 
     module_of(card(model))  # says so before any import of torch if it is not there
-    from ubhpd.core.progress import Progress
+    from ubhpd.core.progress import Progress, log_shown
     from ubhpd.training.request import TrainRequest
     from ubhpd.training.run import train
 
@@ -73,4 +73,5 @@ def command(
         precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
         protocol_seed, save_seconds,
     )  # fmt: skip
-    train(request, Progress(show=not quiet), (lambda text: None) if quiet else click.echo)
+    with log_shown(not quiet):
+        train(request, Progress(show=not quiet))

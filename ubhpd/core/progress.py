@@ -1,7 +1,8 @@
-"""Progress bars with rate and time left, on stderr, where a person is watching."""
+"""What a person who waits sees: progress bars with rate and time left on stderr, and the lines of the log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,3 +52,48 @@ class Progress:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             task = shown.add_task(name, total=None)
             yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+class _EchoHandler(logging.Handler):
+    """Prints each record as one line without decoration."""
+
+    def __init__(self, err: bool) -> None:
+        super().__init__()
+        self._err = err
+
+    def emit(self, record: logging.LogRecord) -> None:
+        import click
+
+        click.echo(self.format(record), err=self._err)
+
+
+@contextmanager
+def log_shown(show: bool = True, err: bool = False) -> Iterator[None]:
+    """Print what the package logs from level INFO on while the context is open; print nothing if not `show`.
+
+    Args:
+        show: whether to print.
+        err: print on stderr instead of stdout.
+    """
+    if not show:
+        yield
+        return
+    logger, handler = logging.getLogger("ubhpd"), _EchoHandler(err)
+    logger.addHandler(handler)
+    try:
+        with log_level(logging.INFO):
+            yield
+    finally:
+        logger.removeHandler(handler)
+
+
+@contextmanager
+def log_level(level: int) -> Iterator[None]:
+    """Log only records of this level or above while the context is open."""
+    logger = logging.getLogger("ubhpd")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

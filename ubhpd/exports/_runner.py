@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import logging
 import pkgutil
 import shutil
 import uuid
@@ -38,6 +39,8 @@ from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Forma
 from ubhpd.images.crops import recipe_named
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
+
+_LOG = logging.getLogger(__name__)
 
 WORK = "work"  # folder in the export with the parts of one that is not finished
 MARK = "export.json"
@@ -198,15 +201,13 @@ def formats() -> dict[str, Format]:
     return {m.CARD.name: m for m in sorted(modules, key=lambda m: m.CARD.name)}
 
 
-def export(config: ExportConfig, engine: Engine | None = None, progress: Progress | None = None,
-           say: Callable[[str], None] = lambda text: None) -> ExportReport:  # fmt: skip
-    """Write an export and return what it holds.
+def export(config: ExportConfig, engine: Engine | None = None, progress: Progress | None = None) -> ExportReport:
+    """Write an export and return what it holds; the expected size is logged before the work begins.
 
     Args:
         config: what to export.
         engine: where the units run; one process by default.
         progress: what to tell about it; nothing by default.
-        say: is told the expected size before the work begins.
 
     Raises:
         UbhpdError: no such format, recipe or split; no head with a box; a folder with something else in it; too little
@@ -228,7 +229,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     )  # fmt: skip
     out = Path(report.out)
     names = file_names(card, config, copies(card, recipe, size), heads)
-    say(room(expected_bytes(card, config, recipe, size, heads, build), out))
+    _LOG.info(room(expected_bytes(card, config, recipe, size, heads, build), out))
     claim(out, report)
     job = Job(recipe, size, colour(card, recipe), heads, out, out / WORK, names, report.fingerprint)
     canvas = None

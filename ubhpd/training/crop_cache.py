@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ from ubhpd.core.typing import BoolArray, Image
 from ubhpd.images.crops import recipe_named
 from ubhpd.inference.manifest_source import ManifestSource, Plan
 from ubhpd.nn.contract import InputRecipe
+
+_LOG = logging.getLogger(__name__)
 
 VERSION = 1  # of what this file writes for equal input
 
@@ -47,8 +49,8 @@ class Crops(NamedTuple):
     problems: list[tuple[str, str]]
 
 
-def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progress: Progress, threads: int = 0,
-             say: Callable[[str], None] = lambda text: None) -> Crops:  # fmt: skip
+def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progress: Progress,
+             threads: int = 0) -> Crops:  # fmt: skip
     """Return the crops of all heads of a plan, cut now unless they lie in `folder` already.
 
     Args:
@@ -58,7 +60,6 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
         folder: where the file is, or will be.
         progress: shows how far the cutting is.
         threads: for cutting, 0 for one per core.
-        say: told where the file is and how large, before it is made.
 
     Raises:
         UbhpdError: too little room, a folder that cannot be written, or no image can be read.
@@ -68,7 +69,7 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
     try:
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
-            _cut(path, plan, recipe, build, progress, threads, say)
+            _cut(path, plan, recipe, build, progress, threads)
         return _whole(path, plan)
     except BlockingIOError:
         raise UbhpdError(
@@ -102,12 +103,12 @@ class _Growing(NamedTuple):
     problems: list[tuple[str, str]]
 
 
-def _cut(path: Path, plan: Plan, recipe: InputRecipe, build: Path, progress: Progress, threads: int,
-         say: Callable[[str], None]) -> None:  # fmt: skip
+def _cut(path: Path, plan: Plan, recipe: InputRecipe, build: Path, progress: Progress,
+         threads: int) -> None:  # fmt: skip
     """Write the file."""
     shape = (len(plan), recipe.size, recipe.size, 3)
     growing = _begun(path, plan, shape)
-    say(f"Cutting {len(plan):,} crops into {path}, {np.prod(shape) / 1e9:.2f} GB")
+    _LOG.info(f"Cutting {len(plan):,} crops into {path}, {np.prod(shape) / 1e9:.2f} GB")
     done, problems = growing.rows, list(growing.problems)
     place = {s: i for i, s in enumerate(plan.texts["sample_id"])}
     source = ManifestSource(plan, build, recipe, "crops", threads)

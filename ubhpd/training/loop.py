@@ -7,6 +7,7 @@ The loop that trains any network: step after step, with what is kept and told on
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -44,6 +45,8 @@ from ubhpd.training.optimisation import (
 )
 from ubhpd.training.request import TrainRequest
 from ubhpd.training.state import Position, State, Tensors
+
+_LOG = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -108,8 +111,6 @@ def _pieces(rows: IntArray, size: int) -> Iterator[IntArray]:
 NAN_FILE = "nan_batch.json"
 _LOG_EVERY = 50  # steps
 _SAVING_SHARE = 0.05  # of the time, that the saving at the end of epochs may take at most
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class Loop:
         self._steps_summed = 0
         self._bad = torch.full((), float("inf"), device=device)
 
-    def run(self, progress: Progress, say: Say) -> None:
+    def run(self, progress: Progress) -> None:
         """Train to the end.
 
         Raises:
@@ -195,7 +196,7 @@ class Loop:
             KeyboardInterrupt: asked to stop; the state is saved.
         """
         try:
-            self._run(progress, say)
+            self._run(progress)
         except OSError as error:
             raise UbhpdError(
                 f"Cannot write {error.filename or self._work.out} ({error.strerror}): make room; the state saved "
@@ -210,7 +211,7 @@ class Loop:
             if self._log is not None:
                 self._log.close()
 
-    def _run(self, progress: Progress, say: Say) -> None:
+    def _run(self, progress: Progress) -> None:
         work = self._work
         if work.team.leads:
             self._log = logs.Log(work.out, self.position.log_bytes)
@@ -233,7 +234,7 @@ class Loop:
                 asked = stopping.asked and work.team.size == 1
                 if is_end or self.position.step % _LOG_EVERY == 0 or asked or (work.team.size == 1 and saved.is_due()):
                     stops = bool(work.team.sums(torch.tensor(float(stopping.asked), device=work.team.device)))
-                    self._tell(waits, is_end, say)
+                    self._tell(waits, is_end)
                     if stops or saved.is_due() or (is_end and saved.is_cheap()):
                         saved.by(self._save)
                     if stops:
@@ -286,7 +287,7 @@ class Loop:
         step = self.position.step
         return step % self._work.order.steps == 0 or step == self._work.steps
 
-    def _tell(self, waits: logs.Waits, is_end: bool, say: Say) -> None:
+    def _tell(self, waits: logs.Waits, is_end: bool) -> None:
         """Check and write down what the last steps came to; at the end of an epoch validate."""
         work, step = self._work, self.position.step
         self._check_finite()
@@ -307,7 +308,7 @@ class Loop:
         waits.read()  # validation is no part of the next interval
         if is_end and work.team.leads:
             judged = "" if error is None else f", validation {error:.3f} degrees"
-            say(
+            _LOG.info(
                 f"epoch {epoch} of {epochs}: loss {loss:.4g}{judged}, lr {lr:.3g}, {speed:,.0f} heads/s, "
                 f"waiting for data {wait_share:.0%}"
             )

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import clear_parts, write_json
-from ubhpd.core.progress import Progress
+from ubhpd.core.progress import Progress, log_level
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.images.crops import placed, recipe_named
 from ubhpd.inference.manifest_source import Plan, plan_of
@@ -48,6 +49,8 @@ from ubhpd.training.training_heads import (
     training_side,
 )
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Assembled:
@@ -58,9 +61,20 @@ class Assembled:
     warnings: tuple[str, ...]
 
 
-def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe, max_angle_deg: float, *,
-              build: Path, cache: Path, seed: int, threads: int, team: Team, progress: Progress,
-              say: Callable[[str], None]) -> Assembled:  # fmt: skip
+def assembled(
+    table: pa.Table,
+    fingerprint: str,
+    kind: str,
+    recipe: InputRecipe,
+    max_angle_deg: float,
+    *,
+    build: Path,
+    cache: Path,
+    seed: int,
+    threads: int,
+    team: Team,
+    progress: Progress,
+) -> Assembled:
     """Return the rows of a manifest as heads for a network.
 
     Args:
@@ -75,7 +89,6 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
         threads: for cutting.
         team: its first process cuts, the others wait.
         progress: shows how far the cutting is.
-        say: told what is cut.
 
     Raises:
         UbhpdError: no head is usable, or crops cannot be kept.
@@ -93,7 +106,7 @@ def assembled(table: pa.Table, fingerprint: str, kind: str, recipe: InputRecipe,
     else:
         window = plan.before(recipe.frames) if kind == "sequence" else None
         if team.leads:
-            crops_of(plan, recipe, build, cache, progress, threads, say)
+            crops_of(plan, recipe, build, cache, progress, threads)
         team.wait()
         crops = crops_of(plan, recipe, build, cache, progress, threads)
         is_whole = crops.is_cut if window is None else crops.is_cut[window].all(axis=1)
@@ -132,19 +145,16 @@ def _said(rows: IntArray, plan: Plan, why: str) -> tuple[str, ...]:
 
 __all__ = ["TrainReport", "TrainRequest", "train"]
 
-Say = Callable[[str], None]
 
-
-def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
+def train(request: TrainRequest, progress: Progress) -> TrainReport:
     """Train a network, or fit a geometric method, and return what came of it; a run that was interrupted goes on.
 
     The folder `request.out` gets weights.safetensors with its JSON, log.csv and train.json. A run that is finished is
-    not done again.
+    not done again. A line per epoch, and what is left out, is logged.
 
     Args:
         request: what to train.
         progress: shows how far it is.
-        say: told a line per epoch, and what is left out.
 
     Raises:
         UbhpdError: wrong input; a folder that holds another run; a loss that is not finite; no room.
@@ -155,14 +165,14 @@ def train(request: TrainRequest, progress: Progress, say: Say) -> TrainReport:
         request.out.mkdir(parents=True, exist_ok=True)
         if card(request.model).kind == "geometric":
             report = _fitted(request, side)
-            say(_summary(report))
+            _LOG.info(_summary(report))
             return report
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices), team(request.device) as members:
-            if not members.leads:
-                progress, say = Progress(show=False), lambda text: None
-            report = _trained(request, side, members, progress, say)
-            say(_summary(report))
+            # Of several processes only the first shows anything.
+            with nullcontext() if members.leads else log_level(logging.CRITICAL):
+                report = _trained(request, side, members, progress if members.leads else Progress(show=False))
+                _LOG.info(_summary(report))
             return report
     except OSError as error:
         raise UbhpdError(
@@ -179,9 +189,9 @@ def _fitted(request: TrainRequest, side: TrainingSide) -> TrainReport:
     ))  # fmt: skip
 
 
-def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress: Progress, say: Say) -> TrainReport:
+def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress: Progress) -> TrainReport:
     for warning in side.warnings:
-        say(warning)
+        _LOG.warning(warning)
     model = Model.untrained(request.model, request.options, request.seed)
     if request.backbone is not None:
         model = with_backbone(model, request.backbone)
@@ -190,10 +200,10 @@ def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress:
     found = assembled(
         side.table, side.origin["manifest_fingerprint"], model.kind, model.recipe, recipe.max_angle_deg,
         build=request.data, cache=request.cache or request.data / "work" / "crops", seed=request.seed,
-        threads=request.workers, team=members, progress=progress, say=say,
+        threads=request.workers, team=members, progress=progress,
     )  # fmt: skip
     for warning in found.warnings:
-        say(warning)
+        _LOG.warning(warning)
     held = held_out(side.table.take(found.usable), request.validation)
     held = held._replace(train=found.usable[held.train], validation=found.usable[held.validation])
     angles = found.heads.angles_deg[held.train]
@@ -212,7 +222,7 @@ def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress:
         members, request, identity,
     )  # fmt: skip
     loop = Loop(work)
-    loop.run(progress, say)
+    loop.run(progress)
     if members.leads:
         _save(work, loop, side, held, found.warnings)
     members.wait()
