@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from ubhpd.core.bins import ANGLES, CENTRES_DEG
-from ubhpd.leaderboard.result import (
+from ubhpd.leaderboards.result import (
     Floor,
     Input,
     PerBin,

@@ -13,13 +13,13 @@ import pyarrow as pa
 import pytest
 
 from ubhpd import manifest
-from ubhpd.bench import benchmark, protocol_data
-from ubhpd.bench.benchmark import bench
-from ubhpd.bench.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress, log_level
 from ubhpd.evaluation.scoring import score_arrays
-from ubhpd.leaderboard.result import read
+from ubhpd.experiments import benchmark, protocol_data
+from ubhpd.experiments.benchmark import bench
+from ubhpd.experiments.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
+from ubhpd.leaderboards.result import read
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.protocols.resolve import PROTOCOLS, resolve
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer, w300lp_writer
@@ -245,7 +245,7 @@ def test_a_full_disk_is_told_as_such(data, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "Error writing bytes to file. Detail: [errno 28] No space left on device")
 
-    monkeypatch.setattr("ubhpd.bench.benchmark.write_test_manifest", full)
+    monkeypatch.setattr("ubhpd.experiments.benchmark.write_test_manifest", full)
     ((_, why),) = done(data, tmp_path)[0].failed
     assert why.startswith("Cannot open or write (No space left on device): make room")
 

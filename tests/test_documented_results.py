@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ubhpd.leaderboard import result
+from ubhpd.leaderboards import result
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks"
 _ESTIMATE = re.compile(r"(\d+\.\d\d) \((\d+\.\d\d) to (\d+\.\d\d)\)")

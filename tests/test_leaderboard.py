@@ -14,11 +14,11 @@ from score_data import heads, write_csv, write_manifest
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.leaderboard import page, standings
-from ubhpd.leaderboard import tables as texts
-from ubhpd.leaderboard.columns import COLUMNS, method_cells
-from ubhpd.leaderboard.page import publish
-from ubhpd.leaderboard.result import Found, Training, canonical_hash, read, read_all, write
+from ubhpd.leaderboards import page, standings
+from ubhpd.leaderboards import tables as texts
+from ubhpd.leaderboards.columns import COLUMNS, method_cells
+from ubhpd.leaderboards.page import publish
+from ubhpd.leaderboards.result import Found, Training, canonical_hash, read, read_all, write
 from ubhpd.models.checkpoint import file_origin
 
 EVIL = "<img src=x onerror=alert(1)>\"'&_$%#|\\"

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from leaderboard_data import result
 
-from ubhpd.leaderboard.page import publish
-from ubhpd.leaderboard.result import write
+from ubhpd.leaderboards.page import publish
+from ubhpd.leaderboards.result import write
 
 pytest.importorskip("selenium", reason="needs selenium: pip install selenium")
 

@@ -60,9 +60,9 @@ def command(
     A run that is done and whose inputs have not changed is kept; the same command goes on after an interruption. A
     run that fails is told, and the others go on. Exit code 0 good, 1 if a run failed, 2 wrong input.
     """
-    from ubhpd.bench.benchmark import bench
-    from ubhpd.bench.plan import BenchRequest, HowToTrain
     from ubhpd.core.progress import Progress, log_shown
+    from ubhpd.experiments.benchmark import bench
+    from ubhpd.experiments.plan import BenchRequest, HowToTrain
 
     request = BenchRequest(
         _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),

@@ -24,9 +24,9 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
     """
     from ubhpd.core.text import table
-    from ubhpd.leaderboard.columns import method_cells
-    from ubhpd.leaderboard.page import publish
-    from ubhpd.leaderboard.standings import one_line
+    from ubhpd.leaderboards.columns import method_cells
+    from ubhpd.leaderboards.page import publish
+    from ubhpd.leaderboards.standings import one_line
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
     wanted = [f.strip() for f in formats.split(",") if f.strip()]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ubhpd.core.bins import ANGLES
-from ubhpd.leaderboard.reported import Reported
-from ubhpd.leaderboard.result import FITTED, Floor, Result, Training
-from ubhpd.leaderboard.standings import TIED, WINNER, Method, Value
+from ubhpd.leaderboards.reported import Reported
+from ubhpd.leaderboards.result import FITTED, Floor, Result, Training
+from ubhpd.leaderboards.standings import TIED, WINNER, Method, Value
 
 UNKNOWN = "–"
 

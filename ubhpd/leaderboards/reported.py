@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from ubhpd.core.bins import ANGLES
 from ubhpd.evaluation.printed_results import Printed, lint, printed_pairs, results
-from ubhpd.leaderboard.result import Result
+from ubhpd.leaderboards.result import Result
 from ubhpd.models.catalogue import catalogue
 from ubhpd.protocols.resolve import PROTOCOLS
 

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ubhpd.bench.plan import BenchRequest, Run
-from ubhpd.bench.protocol_data import Sides
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
-from ubhpd.leaderboard.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash, typed
+from ubhpd.experiments.plan import BenchRequest, Run
+from ubhpd.experiments.protocol_data import Sides
+from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash, typed
 from ubhpd.models import checkpoint
 from ubhpd.training.request import WEIGHTS
 

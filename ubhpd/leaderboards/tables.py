@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from ubhpd.leaderboard.columns import (
+from ubhpd.leaderboards.columns import (
     COLUMNS,
     SCORES,
     Cell,
@@ -20,9 +20,9 @@ from ubhpd.leaderboard.columns import (
     method_cells,
     reported_cells,
 )
-from ubhpd.leaderboard.reported import COUNTERPARTS, Reported
-from ubhpd.leaderboard.result import Side
-from ubhpd.leaderboard.standings import BY_INTERVAL, PAIRED, TIED, Standing, one_line
+from ubhpd.leaderboards.reported import COUNTERPARTS, Reported
+from ubhpd.leaderboards.result import Side
+from ubhpd.leaderboards.standings import BY_INTERVAL, PAIRED, TIED, Standing, one_line
 from ubhpd.protocols.resolve import PROTOCOLS
 
 

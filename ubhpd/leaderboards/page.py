@@ -27,10 +27,10 @@ from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
-from ubhpd.leaderboard.columns import COLUMNS, Cell, Column, floor_cells, method_cells, reported_cells
-from ubhpd.leaderboard.result import Side, read_all
-from ubhpd.leaderboard.standings import TIED, WINNER, Method, Standing, standings
-from ubhpd.leaderboard.tables import FORMATS, HOW_RANKED, Footnotes, facts, head_line, warnings
+from ubhpd.leaderboards.columns import COLUMNS, Cell, Column, floor_cells, method_cells, reported_cells
+from ubhpd.leaderboards.result import Side, read_all
+from ubhpd.leaderboards.standings import TIED, WINNER, Method, Standing, standings
+from ubhpd.leaderboards.tables import FORMATS, HOW_RANKED, Footnotes, facts, head_line, warnings
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, 8, 12, 38
@@ -331,7 +331,7 @@ def _hash(text: str) -> str:
 
 @lru_cache(maxsize=2)
 def _part(name: str) -> str:
-    return (files("ubhpd.leaderboard") / "leaderboard_page" / name).read_text(encoding="utf-8")
+    return (files("ubhpd.leaderboards") / "leaderboard_page" / name).read_text(encoding="utf-8")
 
 
 HTML = "html"

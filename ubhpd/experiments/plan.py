@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.leaderboard.result import FITTED, IMPORTED, TRAINED, canonical_hash
+from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, canonical_hash
 from ubhpd.models.catalogue import card, configured
 from ubhpd.protocols.resolve import in_series, protocol
 from ubhpd.training.request import TrainRequest

@@ -14,9 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ubhpd import __version__
-from ubhpd.bench import entries
-from ubhpd.bench.plan import BenchRequest, Run, protocol_ids, runs_of
-from ubhpd.bench.protocol_data import Sides, resampled, sides_of, write_test_manifest
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError, disk_fault
 from ubhpd.core.progress import Progress
@@ -24,10 +21,13 @@ from ubhpd.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from ubhpd.evaluation.intervals import BootstrapOptions
 from ubhpd.evaluation.pairing import angles
 from ubhpd.evaluation.scoring import Pairs, bin_table, score
+from ubhpd.experiments import entries
+from ubhpd.experiments.plan import BenchRequest, Run, protocol_ids, runs_of
+from ubhpd.experiments.protocol_data import Sides, resampled, sides_of, write_test_manifest
 from ubhpd.inference.predicting import Request, predict_request
-from ubhpd.leaderboard import result
-from ubhpd.leaderboard.reported import printed_pair
-from ubhpd.leaderboard.result import (
+from ubhpd.leaderboards import result
+from ubhpd.leaderboards.reported import printed_pair
+from ubhpd.leaderboards.result import (
     FITTED,
     FORMAT,
     Floor,

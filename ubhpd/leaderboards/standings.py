@@ -16,8 +16,8 @@ from statistics import mean, stdev
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.leaderboard.reported import Reported, reported, reported_mae, why_not_shown
-from ubhpd.leaderboard.result import IMPORTED, Floor, Found, Result, canonical_hash
+from ubhpd.leaderboards.reported import Reported, reported, reported_mae, why_not_shown
+from ubhpd.leaderboards.result import IMPORTED, Floor, Found, Result, canonical_hash
 from ubhpd.models.checkpoint import file_origin
 
 PAIRED, BY_INTERVAL = "paired", "interval"

@@ -15,7 +15,7 @@ from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.evaluation.pairing import angles
-from ubhpd.leaderboard.result import Side
+from ubhpd.leaderboards.result import Side
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
 from ubhpd.protocols.resolve import Resolution, ids_hash, resolve
 
