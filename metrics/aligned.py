@@ -1,17 +1,25 @@
 """Aligned geodesic error: the geodesic error after the mean rotation between prediction and truth is removed.
 
+    O = the rotation nearest to  sum_n R_predicted^T R_true
+    e = angle((R_predicted O)^T R_true)
+
 Two datasets seldom agree on which head is frontal, so a model trained on one is off by a constant rotation on the
-other. Cobo et al. (On the representation and methodology for wide and short range head pose estimation, Pattern
-Recognition 2024) measure what is left:
+other. This error is what remains when that rotation is removed (Cobo et al., On the representation and methodology for
+wide and short range head pose estimation, Pattern Recognition 2024). The rotation O is in the JSON under `alignment`.
 
-    O = mean of R_predicted^T R_true,    error = angle((R_predicted O)^T R_true)
+* O is the chordal mean over all heads, by singular value decomposition. The authors' code iterates to the intrinsic
+  mean over heads with an error below 90 degrees; for errors of some degrees the two agree.
+* `aligned(..., frame="camera")` puts the constant on the other side, O R_predicted. The default, "head", is that of
+  the authors' code.
+* In confidence intervals the alignment of the whole set is kept.
+* It uses the truth to correct the prediction: report it beside the plain error, not instead of it.
 
-Here O is the chordal mean, the rotation nearest to the mean matrix, over all samples; the authors iterate to the
-intrinsic mean over samples within 90 degrees. `frame` says on which side the constant stands: "head" (default, as
-in the authors' code: R_predicted O) or "camera" (O R_predicted). In resamples the alignment of the whole set is
-kept.
+Units: rotation matrices in, degrees out. Bins play no part. No sample: NaN and n = 0, alignment I.
 
-Units: rotation matrices in, degrees out. Bins play no part. Nothing to average: NaN and n = 0, alignment I.
+```python
+from ubhpd.metrics.aligned import aligned
+aligned(predicted, true)            # rotations (n, 3, 3); Aligned(mean, alignment, alignment_deg, n)
+```
 """
 
 from __future__ import annotations
@@ -32,6 +40,7 @@ NAME = "aligned"
 TITLE = "Aligned geodesic error"
 UNIT = "degrees"
 PAPER = "Cobo et al., Pattern Recognition 2024"
+BETTER = "lower"
 INPUT = "aligned"
 COLUMNS = ("aligned",)
 SCORES = {"geodesic_aligned": "geodesic error after the mean rotation between prediction and truth is removed"}
@@ -99,5 +108,7 @@ def per_sample(relative: FloatArray, alignment: FloatArray) -> dict[str, FloatAr
 
 
 def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:
-    """Return `SCORES` from n (...) and aligned (...)."""
+    """Return `SCORES` from n (...) and aligned (...); none without the latter."""
+    if "aligned" not in statistics:
+        return {}
     return {"geodesic_aligned": divide(statistics["aligned"], statistics["n"])}

@@ -1,17 +1,28 @@
-"""Errors that give rare poses a say: balanced MAE, BMAE, many / median / few shots, the worst bin.
+"""Errors in which rare poses count as much as common ones: balanced MAE, BMAE, many / median / few shots, worst bin.
 
-* `balanced_mae`: mean of the per-bin MAE over the non-empty bins, first per angle, then over the angles (bMAE of
-  Ren et al., Balanced MSE for Imbalanced Visual Regression, CVPR 2022). With d = s and no empty bin it equals UBMAE.
-* `bmae`: the Balanced Mean Angular Error of DriveAHead (Schwarz et al., CVPRW 2017; DD-Pose, IV 2019):
-  geodesic error in 15 rings of 5 degrees of the true head's angle from frontal, 0 to 75, mean of the
-  per-ring means over the non-empty rings. Heads turned further than 75 degrees are in no ring.
-* `mae_many`, `mae_median`, `mae_few`: MAE over the angles in bins that the training set fills with more than 100,
-  with 20 to 100, and with fewer than 20 heads (Yang et al., Delving into Deep Imbalanced Regression, ICML 2021),
-  yaw, pitch and roll pooled. A bin with none at all is few-shot.
+Most heads of a test set are nearly frontal, and a plain mean is mostly about them.
+
+    balanced_mae = 1/3 * sum_j  1/|{i: n_ij > 0}| * sum_{i: n_ij > 0} E_ij
+    bmae         = 1/|{k: n_k > 0}| * sum_{k: n_k > 0} mean geodesic error in ring k
+
+* `balanced_mae`: mean of the per-bin MAE over the non-empty bins of 12 degrees, first per angle, then over the angles
+  (bMAE of Ren et al., Balanced MSE for Imbalanced Visual Regression, CVPR 2022). With d = s and no empty bin it equals
+  [UBMAE](ubmae.md).
+* `bmae`: the Balanced Mean Angular Error of DriveAHead (Schwarz et al., CVPRW 2017; DD-Pose, IV 2019): geodesic error
+  in 15 rings of 5 degrees of the true head's angle from frontal, 0 to 75, mean of the means over the non-empty rings.
+  Heads turned further than 75 degrees are in no ring.
+* `mae_many`, `mae_median`, `mae_few`: MAE over the angles in bins that the training set fills with more than 100, with
+  20 to 100, and with fewer than 20 heads (Yang et al., Delving into Deep Imbalanced Regression, ICML 2021), yaw, pitch
+  and roll pooled. A bin without a training head is few-shot. They need `--source`.
 * `worst_bin`: the largest per-bin MAE among bins of at least `min_count` samples.
 
 Units: degrees. Bins are those of `ubhpd.core.bins`; empty ones are left out of every mean; a truth outside [-90, 90]
-is in no bin. Nothing to average: NaN.
+is in no bin. An angle without any head inside the bins: no balanced MAE (NaN). Read the scores with the counts per
+bin (`--bins`).
+
+```python
+from ubhpd.metrics.balanced import balanced_mae, bmae, shots, worst_bin
+```
 """
 
 from __future__ import annotations
@@ -30,10 +41,11 @@ from ubhpd.metrics._arrays import Statistics, bin_tables, binned, divide, mean_w
 NAME = "balanced"
 TITLE = "Balanced errors"
 UNIT = "degrees"
-PAPER = (
-    "Ren et al., CVPR 2022; Schwarz et al. (DriveAHead), CVPRW 2017; Roth and Gavrila (DD-Pose), IV 2019; "
-    "Yang et al., ICML 2021"
-)
+PAPER = "Ren et al., CVPR 2022; Schwarz et al. (DriveAHead), CVPRW 2017; Roth and Gavrila (DD-Pose), IV 2019; " \
+    "Yang et al., ICML 2021"  # fmt: skip
+BETTER = "lower"
+PER_BIN = ("abs_error",)
+PER_RING = ("geodesic",)
 SCORES = {
     "balanced_mae": "mean of the per-bin MAE over non-empty bins",
     "bmae": "mean geodesic error over rings of 5 degrees from frontal, up to 75",

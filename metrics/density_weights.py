@@ -1,14 +1,28 @@
-"""Density weights: how much more often the test set shows a bin than the training set did.
+"""Density weights: how much more often the test set shows a bin than the training set does.
 
-    w_ij = d_ij / s_ij
+    w_ij = d_ij / s_ij        i = bin of 12 degrees from -90 to 90, j = yaw, pitch, roll
 
-d is the density of the target (test) set and s that of the source (training) set over the 15 bins i of angle j
-(OsGG-Net, ACM MM 2021, eq. 14). Densities are shares of the heads inside the bins: an angle outside [-90, 90] is
-in no bin and in no density.
+d is the density of the target (test) set and s that of the source (training) set (OsGG-Net, ACM MM 2021, eq. 14).
+Densities are shares of the heads inside the bins: an angle outside [-90, 90] is in no bin and in no density.
 
-Rules. d_ij = 0 gives w_ij = 0, also where s_ij = 0. s_ij = 0 with d_ij > 0 is a bin the source never saw; `unseen`
-says what then: "drop" (default) gives weight 0, and the share of target mass dropped is returned; "smooth" adds
-`alpha` to every count of both sets and renormalises; "raise" is an error that names the bin. Weights have no unit.
+A bin without a test head has weight 0. A bin with test heads and without a training head has no defined weight; the
+option `ubmae.unseen` chooses a rule:
+
+| rule | what it does |
+|---|---|
+| `drop` (default) | weight 0; the share of test heads concerned is reported as `dropped_mass` |
+| `smooth` | adds `ubmae.alpha` (1) to every count of both sets, then renormalises; needs counts, not densities |
+| `raise` | an error that names the bin |
+
+`dropped_mass` is the mean over the three angles; the JSON has it per angle. `--source` names the training set:
+300W-LP, AFLW2000 or BIWI (their label counts are part of the package), a manifest, or a CSV table
+`low_deg,high_deg,yaw,pitch,roll` of heads per bin, in bins of 12 degrees or finer ones that nest in them. Weights have
+no unit.
+
+```python
+from ubhpd.metrics.density_weights import sample_weights, weights
+weights(target_counts, source_counts, unseen="drop")    # Weights(target, source, weight, dropped)
+```
 """
 
 from __future__ import annotations
@@ -28,7 +42,8 @@ NAME = "density_weights"
 TITLE = "Density weights"
 UNIT = "share"
 PAPER = "OsGG-Net, ACM MM 2021, eq. 14"
-SCORES = {"dropped_mass": "share of the test heads in bins that the training set never saw, mean of the three angles"}
+BETTER = "neither"
+SCORES = {"dropped_mass": "share of the test heads in bins without a training head, mean of the three angles"}
 RULES = ("drop", "smooth", "raise")
 
 
@@ -55,12 +70,12 @@ def weights(
 
     Raises:
         UbhpdError: an unknown rule, a bad table, an angle for which the source has no head, "smooth" with
-            densities instead of counts, or "raise" and a bin that the source never saw.
+            densities instead of counts, or "raise" and a bin without a source head.
     """
     target, _ = bin_tables(target_counts, target_counts)
     source, _ = bin_tables(source_counts, source_counts)
     if unseen not in RULES:
-        raise UbhpdError(f"Unknown rule {unseen!r} for bins the source never saw: choose from {', '.join(RULES)}.")
+        raise UbhpdError(f"Unknown rule {unseen!r} for bins without a source head: choose from {', '.join(RULES)}.")
     if not np.all(source.sum(axis=-1) > 0):
         angle = ANGLES[int(np.argmin(source.sum(axis=-1)))]
         raise UbhpdError(f"The source has no head inside the bins of {angle}: its density is not defined.")
@@ -75,7 +90,7 @@ def weights(
     if unseen == "raise" and unseen_mass.any():
         j, i = (int(k[0]) for k in np.nonzero(unseen_mass)[-2:])
         where = f"{ANGLES[j]} {EDGES_DEG[i]:.0f} to {EDGES_DEG[i + 1]:.0f} degrees"
-        raise UbhpdError(f"The source never saw {where}, the target did: use the rule drop or smooth.")
+        raise UbhpdError(f"The source has no head in {where} and the target has: use the rule drop or smooth.")
     weight = np.divide(d, s, out=np.zeros(np.broadcast_shapes(d.shape, s.shape)), where=(s > 0) & (d > 0))
     return Weights(d, s, weight, np.where(unseen_mass, d, 0.0).sum(axis=-1))
 
@@ -84,8 +99,8 @@ def sample_weights(true_deg: npt.ArrayLike, weight: npt.ArrayLike) -> FloatArray
     """Return the weight (n, 3) of each sample's bins, true angles (n, 3) in degrees; 0 outside the bins."""
     table, _ = bin_tables(weight, np.zeros((3, 15)))
     index = bin_index(true_deg)
-    found: FloatArray = np.where(index >= 0, table[np.arange(len(ANGLES)), np.maximum(index, 0)], 0.0)
-    return found
+    weight_of_sample: FloatArray = np.where(index >= 0, table[np.arange(len(ANGLES)), np.maximum(index, 0)], 0.0)
+    return weight_of_sample
 
 
 def score(statistics: Statistics, options: Options | None = None) -> dict[str, FloatArray]:

@@ -1,12 +1,20 @@
-"""Geodesic error: the angle of the rotation that takes the prediction to the truth.
+"""Geodesic error: the angle of the rotation between prediction and truth.
 
-    angle(R_predicted^T R_true), 0 to 180 degrees
+    e = angle(R_predicted^T R_true),  0 to 180 degrees
 
-(Huynh, Metrics for 3D Rotations, JMIV 2009, Phi_6; used for head pose by 6DRepNet, ICIP 2022, and by
-Cobo et al., Pattern Recognition 2024). It sees the head as a whole, needs no Euler order, and does not change
+(Huynh, Metrics for 3D Rotations, JMIV 2009, Phi_6; used for head pose by 6DRepNet, ICIP 2022, and by Cobo et al.,
+Pattern Recognition 2024). It covers the whole rotation, needs no Euler order, has no gimbal lock, and does not change
 when prediction and truth are both turned by the same rotation.
 
-Units: rotation matrices in, degrees out. Bins play no part. Nothing to average: NaN and n = 0.
+It is measured on the rotation matrix of the manifest where there is one, otherwise on the matrix of the triplet,
+R = Rx(-pitch) Ry(-yaw) Rz(-roll). It is computed by atan2 of sine and cosine, so it is exact near 0 and near 180.
+
+Units: rotation matrices in, degrees out. Bins play no part. No sample: NaN and n = 0.
+
+```python
+from ubhpd.metrics.geodesic import geodesic
+geodesic(predicted, true)           # rotations (n, 3, 3); Geodesic(mean, errors, n)
+```
 """
 
 from __future__ import annotations
@@ -25,6 +33,7 @@ NAME = "geodesic"
 TITLE = "Geodesic error"
 UNIT = "degrees"
 PAPER = "Huynh, JMIV 2009, Phi_6; 6DRepNet, ICIP 2022"
+BETTER = "lower"
 INPUT = "relative"
 COLUMNS = ("geodesic",)
 SCORES = {"geodesic": "mean angle of the rotation between prediction and truth"}

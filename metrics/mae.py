@@ -1,13 +1,27 @@
-"""Mean absolute error of yaw, pitch and roll, plain and wrapped.
+"""Mean absolute error of yaw, pitch and roll, plain and on the circle.
 
-`mae` is what the literature prints: the mean over samples of |predicted - true| on the triplets as they are, per
-angle, and the mean of the three (Ruiz et al., Fine-Grained Head Pose Estimation Without Keypoints, CVPRW 2018;
-OsGG-Net, ACM MM 2021). `mae_wrapped` measures the same difference on the circle,
-min(|e|, 360 - |e|) with |e| taken modulo 360 (Zhou and Gregson, WHENet, BMVC 2020), so that 179 and -179 are 2
-degrees apart. Neither folds by 180: a head turned round costs 180 degrees.
+    MAE_j = 1/N * sum_n |predicted_nj - true_nj|        j = yaw, pitch, roll
+    MAE   = (MAE_yaw + MAE_pitch + MAE_roll) / 3
 
-Units: degrees in, degrees out. Bins play no part, so a truth beyond [-90, 90] counts like any other. Nothing to
-average: NaN and n = 0.
+* `mae` is the number that the literature reports: the plain difference of the triplets as they are (Ruiz et al.,
+  Fine-Grained Head Pose Estimation Without Keypoints, CVPRW 2018; OsGG-Net, ACM MM 2021).
+* `mae_wrapped` measures the same difference on the circle, min(|e|, 360 - |e|) with |e| taken modulo 360 (Zhou and
+  Gregson, WHENet, BMVC 2020): 179 and -179 are 2 degrees apart. The two are equal as long as no prediction is more
+  than 180 degrees off.
+* Nothing is folded by 180 degrees: a head turned round costs 180. `ubhpd.evaluation.emulators` reproduces, by name,
+  published code that folds.
+
+Heads turned beyond 90 degrees of yaw have two triplets for one rotation, so an error of Euler angles says little
+about them: use the [geodesic error](geodesic.md) for models of the full range.
+
+Units: degrees in, degrees out. Bins play no part, so a truth beyond [-90, 90] counts like any other unless
+`--exclude-outside` or `--max-angle` leaves it out. No sample: NaN (null in JSON).
+
+```python
+from ubhpd.metrics.mae import mae, mae_wrapped, per_bin
+mae(predicted_deg, true_deg)        # (n, 3) each; Mae(yaw, pitch, roll, mean, n)
+per_bin(predicted_deg, true_deg)    # E_ij (3, 15), counts (3, 15), samples outside the bins (3,)
+```
 """
 
 from __future__ import annotations
@@ -20,20 +34,22 @@ import numpy.typing as npt
 
 from ubhpd.core.bins import ANGLES, N_BINS, bin_index
 from ubhpd.core.rotation import wrap_deg
-from ubhpd.core.typing import FloatArray, IntArray
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.metrics._arrays import Statistics, angle_pair, binned, divide
 
 NAME = "mae"
 TITLE = "Mean absolute error"
 UNIT = "degrees"
 PAPER = "Ruiz et al., CVPRW 2018; OsGG-Net, ACM MM 2021; wrapped: WHENet, BMVC 2020"
+BETTER = "lower"
 INPUT = "angles"
 COLUMNS = ("abs_error", "wrapped_error")
+PER_BIN = ("abs_error",)
 SCORES = {
     "mae_yaw": "mean |predicted - true| of yaw",
     "mae_pitch": "mean |predicted - true| of pitch",
     "mae_roll": "mean |predicted - true| of roll",
-    "mae": "mean of the three: the number the literature prints",
+    "mae": "mean of the three: the number that the literature reports",
     "mae_wrapped_yaw": "mean yaw error on the circle",
     "mae_wrapped_pitch": "mean pitch error on the circle",
     "mae_wrapped_roll": "mean roll error on the circle",
@@ -120,6 +136,12 @@ def score(statistics: Statistics, options: Options | None = None) -> dict[str, F
         scores |= {f"{name}_{angle}": per_angle[..., j] for j, angle in enumerate(ANGLES)}
         scores[name] = per_angle.mean(axis=-1)
     return scores
+
+
+def tables(statistics: Statistics, options: Options | None = None) -> dict[str, AnyArray]:
+    """Return samples n and mean absolute error, NaN in an empty bin, of each bin (..., 3, 15)."""
+    n = statistics["bin_n"]
+    return {"n": n, "error": divide(statistics["bin_abs_error"], n)}
 
 
 def _mean(errors: FloatArray) -> Mae:

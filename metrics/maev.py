@@ -1,11 +1,17 @@
 """MAEV: mean absolute error of vectors, the mean angle between the three axes of the head.
 
-    (1/3) sum over the columns k of R of the angle between column k of the prediction and of the truth
+    e = 1/3 * sum_k angle(column k of R_predicted, column k of R_true)
 
 (Cao et al., A Vector-based Representation to Enhance Head Pose Estimation (TriNet), WACV 2021). Like the
-geodesic error it needs no Euler order; it is at most that error.
+[geodesic error](geodesic.md) it needs no Euler order. A turn about one axis moves the other two, so for small turns it
+is about two thirds of the geodesic error, and it is never larger.
 
-Units: rotation matrices in, degrees out. Bins play no part. Nothing to average: NaN and n = 0.
+Units: rotation matrices in, degrees out. Bins play no part. No sample: NaN and n = 0.
+
+```python
+from ubhpd.metrics.maev import maev
+maev(predicted, true)               # rotations (n, 3, 3); Maev(mean, axes, n)
+```
 """
 
 from __future__ import annotations
@@ -23,6 +29,7 @@ NAME = "maev"
 TITLE = "Mean absolute error of vectors"
 UNIT = "degrees"
 PAPER = "Cao et al. (TriNet), WACV 2021"
+BETTER = "lower"
 INPUT = "relative"
 COLUMNS = ("axis_error",)
 SCORES = {"maev": "mean angle between the left, down and front axes of prediction and truth"}

@@ -63,7 +63,7 @@ def test_smooth_adds_to_both_and_raise_names_the_bin():
     d, s = (4 + 2) / (4 + 30), 2 / (6 + 30)
     assert w.weight[0, 0] == pytest.approx(d / s)
     assert w.dropped.tolist() == [0.0, 0.0, 0.0]
-    with pytest.raises(UbhpdError, match="never saw yaw -90 to -78"):
+    with pytest.raises(UbhpdError, match="no head in yaw -90 to -78"):
         density_weights.weights(target, source, "raise")
 
 

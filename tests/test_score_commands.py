@@ -146,7 +146,7 @@ def test_the_worst_heads_are_shown_where_images_are(files):
         (["{own}", "--max-angle", "0"], "raise --max-angle"),
         (["{own}", "--images", "{dir}"], "--images needs --manifest"),
         (["{own}", "-O", "ubmae.beta=1"], "no option 'beta'"),
-        (["{own}", "-O", "ubmae.unseen=raise", "--source", "{narrow}"], "never saw"),
+        (["{own}", "-O", "ubmae.unseen=raise", "--source", "{narrow}"], "no head in yaw"),
         (["{dir}/none.csv"], "Cannot open"),
         (["{own}", "--manifest", "{own}"], "not a readable|not a manifest"),
         (["{own}", "--rounds", "x"], "x"),

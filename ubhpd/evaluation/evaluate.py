@@ -14,10 +14,11 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, FloatArray
 from ubhpd.evaluation import pairing, predictions
 from ubhpd.evaluation.intervals import BootstrapOptions, Difference, intervals, paired, sign_test
-from ubhpd.evaluation.metric_cards import units
+from ubhpd.evaluation.metric_cards import better, error_columns, units
 from ubhpd.evaluation.pairing import Paired, TrainingSet, counted, pair, training_set, truth_table
 from ubhpd.evaluation.printed_results import printed_constants
 from ubhpd.evaluation.scoring import Scored, ScoreOptions, bin_table, score
+from ubhpd.metrics import error_auc
 
 if TYPE_CHECKING:
     from ubhpd.protocols.resolve import Resolution
@@ -125,7 +126,7 @@ def compare(
     groups = _groups(found[0], bootstrap.over)
     own = None if groups is None else groups[kept_a]
     differences = paired(a.errors, b.errors, a.statistics, options.score, bootstrap, own)
-    signs = {name: sign_test(_per_sample(a, name) - _per_sample(b, name), bootstrap, own) for name in a.errors.columns}
+    signs = {name: sign_test(_per_sample(a, name) - _per_sample(b, name), bootstrap, own) for name in error_columns()}
     result = {
         "ubhpd": __version__,
         "result_version": RESULT_VERSION,
@@ -245,11 +246,15 @@ def _per_sample(scored: Scored, name: str) -> FloatArray:
 
 
 def _compared(name: str, a: Scored, b: Scored, d: Difference) -> dict[str, Any]:
+    direction = better()[name]
+    certain = np.isfinite(d.low) and not d.low <= 0.0 <= d.high and direction != "neither"
+    first_is_better = (d.difference < 0.0) == (direction == "lower")
     return {
         "first": _number(a.scores[name]),
         "second": _number(b.scores[name]),
         "unit": units()[name],
         **{k: _number(v) for k, v in d._asdict().items()},
+        "better": ("first" if first_is_better else "second") if certain else None,
     }
 
 
@@ -288,8 +293,17 @@ def _result(
         "smallest_bin": int(filled.min()) if len(filled) else 0,
         "dropped_mass": dict(zip(ANGLES, _list(tables["dropped"]), strict=True)) if "dropped" in tables else None,
         "alignment": {k: v.tolist() for k, v in scored.errors.alignment.items()},
-        "percentiles": {name: _percentiles(_per_sample(scored, name)) for name in scored.errors.columns},
+        "percentiles": {name: _percentiles(_per_sample(scored, name)) for name in error_columns()},
+        "error_cdf": _error_cdf(scored),
     }
+
+
+def _error_cdf(scored: Scored) -> dict[str, list[Any]]:
+    """Return the share of heads with an error up to each whole degree of the AUC's range, per angle and rotation."""
+    columns = scored.errors.columns
+    at = np.arange(error_auc.LIMIT_DEG + 1.0)
+    errors = {a: columns["wrapped_error"][:, j] for j, a in enumerate(ANGLES)} | {"geodesic": columns["geodesic"]}
+    return {"degrees": at.tolist(), **{name: _list(error_auc.cdf(e, at)) for name, e in errors.items()}}
 
 
 def _percentiles(values: FloatArray) -> dict[str, float | None]:

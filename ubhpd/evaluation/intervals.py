@@ -1,9 +1,13 @@
 """Confidence intervals by bootstrap, and the paired test of two prediction files.
 
-Every score is a function of sums over samples, so a resample is a weighted sum of the groups' sums: the groups are
+Most scores are functions of sums over samples, so a resample is a weighted sum of the groups' sums: the groups are
 summed once, and all resamples are one matrix product (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13: percentile intervals). Groups are samples, subjects or sequences: frames of one recording are nearly
 copies of each other, so intervals over samples are too narrow wherever groups are known.
+
+A quantile of the errors is not a sum, but the number of samples with an error up to a given level is one. Each resample
+counts these at levels around the quantile of the whole set, as far apart as the resamples of a quantile scatter, and
+the quantile of the resample is interpolated between the levels.
 
 Up to 5,000 groups the weights are multinomial counts, which is resampling with replacement; beyond, independent
 Poisson(1) counts (Hanley and MacGibbon, 2006), which are the same in the limit and need no table of all groups.
@@ -19,11 +23,13 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, Float32Array, FloatArray, IntArray
-from ubhpd.evaluation.scoring import SampleErrors, ScoreOptions, scores, sums, with_context
+from ubhpd.evaluation.metric_cards import quantile_name, quantiles_needed
+from ubhpd.evaluation.scoring import CONTEXT, SampleErrors, ScoreOptions, scores, statistics_of, sums
 
 MULTINOMIAL_UP_TO = 5_000  # groups
 BLOCK = 8_192  # groups in one matrix product
-_KEPT = ("source_counts", "printed_k")
+# Levels around a quantile: up to 4.5 standard deviations of its rank to either side, fewer where groups are many.
+LEVELS_SPAN, LEVELS_FEW, LEVELS_MANY = 4.5, 10, 64
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ def intervals(
         groups: codes (n,) of subjects or sequences, 0 upwards; none to resample single samples.
     """
     drawn = resamples([errors], options, groups)[0]
-    values = scores(drawn | {k: statistics[k] for k in _KEPT if k in statistics}, score_options)
+    values = scores(drawn | {k: statistics[k] for k in CONTEXT if k in statistics}, score_options)
     return {name: Interval(*_ends(v, options.level)) for name, v in values.items()}
 
 
@@ -94,14 +100,14 @@ def paired(
     """
     if len(first) != len(second):
         raise UbhpdError(f"Cannot pair {len(first)} heads with {len(second)}: compare the same heads in one order.")
-    context = {k: statistics[k] for k in _KEPT if k in statistics}
+    context = {k: statistics[k] for k in CONTEXT if k in statistics}
     drawn = [scores(d | context, score_options) for d in resamples([first, second], options, groups)]
-    whole = [scores(with_context(sums(e)) | context, score_options) for e in (first, second)]
-    found = {}
+    whole = [scores(statistics_of(e) | context, score_options) for e in (first, second)]
+    differences = {}
     for name in whole[0]:
         delta = drawn[0][name] - drawn[1][name]
-        found[name] = Difference(float(whole[0][name] - whole[1][name]), *_ends(delta, options.level), _p(delta))
-    return found
+        differences[name] = Difference(float(whole[0][name] - whole[1][name]), *_ends(delta, options.level), _p(delta))
+    return differences
 
 
 def sign_test(delta: FloatArray, options: BootstrapOptions, groups: IntArray | None = None) -> float:
@@ -132,32 +138,107 @@ def resamples(
     n_groups = n if groups is None else int(groups.max()) + 1
     rng = np.random.default_rng(options.seed)
     exact = _multinomial(rng, options.rounds, n_groups) if n_groups <= MULTINOMIAL_UP_TO else None
-    grouped = [sums(e, groups, n_groups) for e in methods] if groups is not None else None
+    levels = [_levels(e, groups, n_groups) for e in methods]
+    grouped = None
+    if groups is not None:
+        grouped = [sums(e, groups, n_groups) | _below(e, own, groups) for e, own in zip(methods, levels, strict=True)]
     drawn: list[FloatArray | None] = [None for _ in methods]
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: list[dict[str, tuple[int, ...]]] = [{} for _ in methods]
     for start in range(0, n_groups, BLOCK):
         stop = min(start + BLOCK, n_groups)
         weights: AnyArray = _poisson(rng, options.rounds, stop - start) if exact is None else exact[:, start:stop]
         for k, errors in enumerate(methods):
             if grouped is None:
-                part = sums(errors.rows(start, stop), np.arange(stop - start), stop - start)
+                rows = errors.rows(start, stop)
+                part = sums(rows, np.arange(stop - start), stop - start) | _below(rows, levels[k])
             else:
                 part = {name: v[start:stop] for name, v in grouped[k].items()}
-            shapes = {name: v.shape[1:] for name, v in part.items()}
+            shapes[k] = {name: v.shape[1:] for name, v in part.items()}
             flat: AnyArray = np.concatenate([v.reshape(len(v), -1) for v in part.values()], axis=1, dtype=weights.dtype)
             product = (weights @ flat).astype(np.float64)
             before = drawn[k]
             drawn[k] = product if before is None else before + product
-    return [_unpacked(d, shapes) for d in drawn if d is not None]
+    unpacked = [_unpacked(d, own) for d, own in zip(drawn, shapes, strict=True) if d is not None]
+    return [_with_quantiles(statistics, own) for statistics, own in zip(unpacked, levels, strict=True)]
+
+
+class _Levels(NamedTuple):
+    """Ascending errors (k,) around a quantile, at which samples are counted; `dense` if no error lies between them."""
+
+    errors: FloatArray
+    dense: bool
+
+
+# By column, its angle (0 for a column of one value per sample), and the share that the quantile is of.
+LevelsByQuantile = dict[tuple[str, int, float], _Levels]
+
+
+def _levels(errors: SampleErrors, groups: IntArray | None, n_groups: int) -> LevelsByQuantile:
+    """Return the errors at which samples are counted, for every quantile that a metric needs."""
+    count = LEVELS_MANY if n_groups <= MULTINOMIAL_UP_TO else LEVELS_FEW
+    levels: LevelsByQuantile = {}
+    for column, shares in quantiles_needed().items():
+        for j, values in enumerate(np.atleast_2d(errors.columns[column].T)):
+            ordered = np.sort(values)
+            n = len(ordered)
+            for share in shares:
+                excess = (values <= np.quantile(ordered, share)) - share
+                per_group = excess if groups is None else np.bincount(groups, weights=excess, minlength=n_groups)
+                spread = max(float(np.sqrt((per_group**2).sum())), 1.0) * LEVELS_SPAN
+                ranks = np.unique(np.rint(share * (n - 1) + np.linspace(-spread, spread, count)))
+                ranks = np.unique(np.clip(ranks, 0, n - 1)).astype(np.int64)
+                dense = ranks[-1] - ranks[0] == len(ranks) - 1
+                levels[column, j, share] = _Levels(np.unique(ordered[ranks]), bool(dense))
+    return levels
+
+
+def _below(errors: SampleErrors, levels: LevelsByQuantile, groups: IntArray | None = None) -> dict[str, AnyArray]:
+    """Return how many samples of each group (of each sample alone without groups) have an error up to each level."""
+    below: dict[str, AnyArray] = {}
+    for (column, j, share), own in levels.items():
+        values = np.atleast_2d(errors.columns[column].T)[j]
+        name = f"below {column} {j} {share}"
+        if groups is None:
+            below[name] = values[:, None] <= own.errors
+            continue
+        width = len(own.errors) + 1
+        cell = np.searchsorted(own.errors, values)  # the first level that the error is up to
+        counts = np.bincount(groups * width + cell, minlength=(int(groups.max()) + 1) * width)
+        below[name] = counts.reshape(-1, width)[:, :-1].cumsum(axis=1)
+    return below
+
+
+def _with_quantiles(statistics: dict[str, AnyArray], levels: LevelsByQuantile) -> dict[str, AnyArray]:
+    """Return the statistics of resamples with the counts up to each level replaced by the quantiles."""
+    by_angle: dict[tuple[str, float], list[FloatArray]] = {}
+    for (column, j, share), own in levels.items():
+        below = statistics.pop(f"below {column} {j} {share}")
+        by_angle.setdefault((column, share), []).append(_quantile(below, statistics["n"], own, share))
+    for (column, share), columns in by_angle.items():
+        name = quantile_name(column, share)
+        statistics[name] = columns[0] if len(columns) == 1 else np.stack(columns, axis=1)
+    return statistics
+
+
+def _quantile(below: FloatArray, n: FloatArray, levels: _Levels, share: float) -> FloatArray:
+    """Return the quantile of each resample (rounds,) from its counts (rounds, k) up to each level."""
+    rank = share * (n - 1)  # as numpy's default: the first sample has rank 0
+    if not levels.dense:
+        return np.array([np.interp(r, row - 1.0, levels.errors) for r, row in zip(rank, below, strict=True)])
+    whole = np.floor(rank)
+    last = len(levels.errors) - 1
+    ends = [levels.errors[np.minimum((below <= (whole + k)[:, None]).sum(axis=1), last)] for k in (0, 1)]
+    value: FloatArray = ends[0] + (rank - whole) * (ends[1] - ends[0])
+    return value
 
 
 def _unpacked(flat: FloatArray, shapes: dict[str, tuple[int, ...]]) -> dict[str, AnyArray]:
-    found, at = {}, 0
+    unpacked, at = {}, 0
     for name, shape in shapes.items():
         width = int(np.prod(shape))
-        found[name] = flat[:, at : at + width].reshape(len(flat), *shape)
+        unpacked[name] = flat[:, at : at + width].reshape(len(flat), *shape)
         at += width
-    return found
+    return unpacked
 
 
 def _multinomial(rng: np.random.Generator, rounds: int, n_groups: int) -> FloatArray:

@@ -1,19 +1,26 @@
-"""Finds the metrics in their room and checks their cards, as `registry` does for the builders."""
+"""Finds the metrics in `ubhpd.metrics`, checks their cards, and writes their pages in the documentation.
+
+`python -m ubhpd.evaluation.metric_cards docs/metrics` writes one page for each metric from its docstring and card.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from ubhpd.core.errors import UbhpdError
 
-# What every file in metrics/ defines, and its type; the docstring of the room explains each.
-METRIC_CARD: dict[str, type] = {"NAME": str, "TITLE": str, "UNIT": str, "PAPER": str, "SCORES": dict}
-INPUTS = ("angles", "relative", "aligned")
+# What every file in metrics/ defines, and its type; the docstring of `ubhpd.metrics` explains each.
+METRIC_CARD: dict[str, type] = {"NAME": str, "TITLE": str, "UNIT": str, "PAPER": str, "BETTER": str, "SCORES": dict}
+INPUTS = ("angles", "relative", "columns", "aligned")
+BETTER = ("lower", "higher", "neither")
 
 
 class Metric(Protocol):
@@ -23,6 +30,7 @@ class Metric(Protocol):
     TITLE: str
     UNIT: str
     PAPER: str
+    BETTER: str  # "lower", "higher" or "neither"
     SCORES: dict[str, str]  # name of a score -> what it is
     Options: type[Any]  # frozen dataclass
 
@@ -35,25 +43,65 @@ def metrics() -> dict[str, Metric]:
     """Return the metrics by name, sorted.
 
     Raises:
-        UbhpdError: a file in the room has no valid card, or two share a name or a score.
+        UbhpdError: a file in the package has no valid card, two share a name or a score, or a metric needs a
+            per-sample column that no metric computes.
     """
-    import ubhpd.metrics as room
+    import ubhpd.metrics as package
 
-    found: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = {}
     owner: dict[str, str] = {}
-    for info in pkgutil.iter_modules(room.__path__):
+    for info in pkgutil.iter_modules(package.__path__):
         if info.name.startswith("_"):
             continue
-        module = importlib.import_module(f"{room.__name__}.{info.name}")
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
         check_metric(module)
-        if module.NAME in found:
+        if module.NAME in by_name:
             raise UbhpdError(f"Two metrics are called {module.NAME!r}: rename the one in {info.name}.py.")
         for score in module.SCORES:
             if score in owner:
                 raise UbhpdError(f"The score {score!r} is in {owner[score]} and in {module.NAME}: rename one.")
             owner[score] = module.NAME
-        found[module.NAME] = cast(Metric, module)
-    return dict(sorted(found.items()))
+        by_name[module.NAME] = cast(Metric, module)
+    computed = {name for module in by_name.values() for name in getattr(module, "COLUMNS", ())}
+    for name, metric in by_name.items():
+        for need in ("PER_BIN", "PER_RING", "QUANTILES"):
+            if absent := sorted(set(getattr(metric, need, ())) - computed):
+                raise UbhpdError(f"The metric {name!r} has {absent[0]!r} in {need}, a column that no metric computes.")
+    return dict(sorted(by_name.items()))
+
+
+def columns_needed(attribute: str) -> tuple[str, ...]:
+    """Return the per-sample columns that any metric lists in PER_BIN or PER_RING, sorted."""
+    return tuple(sorted({name for m in metrics().values() for name in getattr(m, attribute, ())}))
+
+
+def quantiles_needed() -> dict[str, tuple[float, ...]]:
+    """Return the shares, 0 to 1, for which any metric needs a quantile, by per-sample column."""
+    needed: dict[str, set[float]] = {}
+    for m in metrics().values():
+        for column, levels in getattr(m, "QUANTILES", {}).items():
+            needed.setdefault(column, set()).update(levels)
+    return {column: tuple(sorted(levels)) for column, levels in sorted(needed.items())}
+
+
+def quantile_name(column: str, level: float) -> str:
+    """Return the name of a quantile among the statistics, as geodesic_q95 for 0.95."""
+    return f"{column}_q{100 * level:g}"
+
+
+def error_columns() -> list[str]:
+    """Return the per-sample columns that are errors, of which lower is better."""
+    return [name for m in metrics().values() if m.BETTER == "lower" for name in getattr(m, "COLUMNS", ())]
+
+
+def scores_of_whole_sets() -> set[str]:
+    """Return the scores that need all samples at once: sums over batches do not give them."""
+    return {
+        score
+        for m in metrics().values()
+        if getattr(m, "INPUT", None) == "aligned" or getattr(m, "QUANTILES", None)
+        for score in m.SCORES
+    }
 
 
 def check_metric(module: Any) -> None:
@@ -73,6 +121,11 @@ def check_metric(module: Any) -> None:
         kind_of_input not in INPUTS or not getattr(module, "COLUMNS", ()) or not callable(module.per_sample)
     ):
         raise UbhpdError(f"{where} needs INPUT in {', '.join(INPUTS)}, COLUMNS and per_sample.")
+    if module.BETTER not in BETTER:
+        raise UbhpdError(f"{where} has BETTER = {module.BETTER!r}: choose from {', '.join(BETTER)}.")
+    for column, levels in getattr(module, "QUANTILES", {}).items():
+        if not levels or not all(0.0 < level < 1.0 for level in levels):
+            raise UbhpdError(f"{where} has QUANTILES of {column!r} that are not shares between 0 and 1.")
 
 
 def all_scores() -> dict[str, str]:
@@ -83,6 +136,31 @@ def all_scores() -> dict[str, str]:
 def units() -> dict[str, str]:
     """Return the unit of every score, by its name."""
     return {name: m.UNIT for m in metrics().values() for name in m.SCORES}
+
+
+def better() -> dict[str, str]:
+    """Return by the name of every score whether "lower" or "higher" is better, or "neither"."""
+    return {name: m.BETTER for m in metrics().values() for name in m.SCORES}
+
+
+def page(metric: Metric) -> str:
+    """Return the page of a metric in docs/metrics: its title, docstring, scores, options and source."""
+    first, _, rest = inspect.cleandoc(str(metric.__doc__)).partition("\n")
+    rows = [f"| `{score}` | {metric.UNIT} | {metric.BETTER} | {text} |" for score, text in metric.SCORES.items()]
+    lines = [f"# {metric.TITLE}", "", first, *([rest] if rest.strip() else []), "", "## Scores", ""]
+    lines += ["| score | unit | better | meaning |", "|---|---|---|---|", *rows]
+    if own := fields(metric.Options):
+        lines += ["", "## Options", "", "| option | default | choices |", "|---|---|---|"]
+        for f in own:
+            choices = ", ".join(f"`{c}`" for c in f.metadata.get("choices", ())) or "a number"
+            lines.append(f"| `-O {metric.NAME}.{f.name}=VALUE` | `{f.default}` | {choices} |")
+    return "\n".join([*lines, "", f"Source: {metric.PAPER}."]) + "\n"
+
+
+def main(folder: str) -> None:
+    """Write the page of every metric to a folder."""
+    for name, metric in metrics().items():
+        Path(folder, f"{name}.md").write_text(page(metric), encoding="utf-8")
 
 
 def metric_options(chosen: Iterable[str] = ()) -> dict[str, Any]:
@@ -114,3 +192,7 @@ def _with(options: Any, name: str, key: str, value: str) -> Any:
         return replace(options, **{key: kind(value)})
     except ValueError:
         raise UbhpdError(f"{name}.{key} cannot be {value!r}: it is a number, as {getattr(options, key)}.") from None
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -28,13 +28,14 @@ def score_text(result: Mapping[str, Any], per_bin: bool = False) -> str:
 
 def compare_text(result: Mapping[str, Any]) -> str:
     """Return a comparison as text."""
-    rows = [["score", "first", "second", "difference", _level(result), "p"]]
+    rows = [["score", "first", "second", "difference", _level(result), "p", "better"]]
     for name in _ordered(result["scores"]):
         s = result["scores"][name]
         interval = f"{_signed(s['low'])} to {_signed(s['high'])}"
         rows.append(
-            [name, _number(s["first"]), _number(s["second"]), _signed(s["difference"]), interval, _p(s["p_value"])]
-        )
+            [name, _number(s["first"]), _number(s["second"]), _signed(s["difference"]), interval, _p(s["p_value"]),
+             s["better"] or "-"]
+        )  # fmt: skip
     b = result["options"]["bootstrap"]
     lines = [
         f"first   {result['first']}",

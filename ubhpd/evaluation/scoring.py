@@ -1,12 +1,13 @@
-"""Relative rotations of many heads at once, in closed form: what a million predictions are scored with.
+"""All metrics in one pass: per-sample errors, their sums and quantiles, and from these every score of every metric.
 
-`ubhpd.core.rotation` is the convention and does any order; here is its canonical order alone, written out, with the
-nine entries stored apart so that each is a long array. A test holds the two together.
+No metric and no column is named here. Each module of `ubhpd.metrics` states what it reads, which per-sample columns it
+computes, and which of them it needs summed per bin, summed per ring, or as quantiles; `ubhpd.metrics` explains the
+contract. Sums are taken over all samples or per group (subjects, blocks of a resample), with the group as a leading
+axis.
 
-All metrics in one pass: per-sample errors, their sums per bin, and from the sums every score that the room has.
-
-The sums are taken per group of samples (all of them, or subjects, or resamples), with the group as a leading axis;
-`ubhpd.metrics` explains each. No metric is named here: those that measure single samples say what they read.
+The rotations of many heads are computed in closed form for the canonical Euler order, with the nine matrix entries in
+separate arrays, so that a million predictions take half a second. `ubhpd.core.rotation` defines the convention and
+handles every order; a test checks that both agree.
 """
 
 from __future__ import annotations
@@ -23,7 +24,14 @@ import numpy.typing as npt
 from ubhpd.core.bins import LIMIT_DEG, N_BINS, bin_index
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, FloatArray, Int8Array, IntArray
-from ubhpd.evaluation.metric_cards import metric_options, metrics
+from ubhpd.evaluation.metric_cards import (
+    INPUTS,
+    columns_needed,
+    metric_options,
+    metrics,
+    quantile_name,
+    quantiles_needed,
+)
 
 
 def canonical_matrices(ypr_deg: FloatArray) -> FloatArray:
@@ -70,8 +78,7 @@ def _cos_sin(angle_deg: FloatArray) -> tuple[FloatArray, FloatArray]:
 CHUNK = 16_384  # samples; their arrays stay in the processor's cache
 N_RINGS = 15
 RING_DEG = 5.0
-BINNED = "abs_error"  # the per-sample error that is also summed per bin
-RINGED = "geodesic"  # and the one that is summed per ring
+CONTEXT = ("source_counts", "printed_k")  # statistics that describe the training set, not the samples
 
 
 class Pairs(NamedTuple):
@@ -157,7 +164,7 @@ def score(
         kept = np.flatnonzero(~beyond.any(axis=1))
         pairs = pairs.take(kept)
     errors = sample_errors(pairs)
-    statistics = with_context(sums(errors), source_counts, printed_k)
+    statistics = with_context(statistics_of(errors), source_counts, printed_k)
     values = {name: float(v) for name, v in scores(statistics, o).items()}
     return Scored(values, statistics, errors, kept, outside, len(beyond) - len(kept))
 
@@ -173,14 +180,12 @@ def score_arrays(
 def sample_errors(pairs: Pairs) -> SampleErrors:
     """Return what each sample contributes, computed in chunks on as many threads as help."""
     n = len(pairs.true_deg)
-    found = metrics().values()
-    by_input = {k: [m for m in found if getattr(m, "INPUT", None) == k] for k in ("angles", "relative", "aligned")}
+    by_input: dict[str, list[Any]] = {
+        k: [m for m in metrics().values() if getattr(m, "INPUT", None) == k] for k in INPUTS
+    }
     turns = np.empty((3, 3, n)) if by_input["aligned"] else None
     bins, rings = np.empty((3, n), np.int8).T, np.empty(n, np.int8)
-    columns: dict[str, FloatArray] = {}
-    for module in (m for group in by_input.values() for m in group):
-        for name in module.COLUMNS:  # type: ignore[attr-defined]
-            columns[name] = np.empty((3, n)).T if module.INPUT == "angles" else np.empty(n)  # type: ignore[attr-defined]
+    columns = _empty_columns(by_input, n)
 
     def first(part: slice) -> FloatArray:
         true_deg = pairs.true_deg[part]
@@ -190,20 +195,22 @@ def sample_errors(pairs: Pairs) -> SampleErrors:
         relative(predicted, true, turn)
         bins[part], rings[part] = bin_index(true_deg), _rings(true)
         for module in by_input["angles"]:
-            _store(columns, module.per_sample(pairs.predicted_deg[part], true_deg), part)  # type: ignore[attr-defined]
+            _store(columns, module.per_sample(pairs.predicted_deg[part], true_deg), part)
         for module in by_input["relative"]:
-            _store(columns, module.per_sample(np.moveaxis(turn, -1, 0)), part)  # type: ignore[attr-defined]
+            _store(columns, module.per_sample(np.moveaxis(turn, -1, 0)), part)
+        for module in by_input["columns"]:
+            _store(columns, module.per_sample({name: column[part] for name, column in columns.items()}), part)
         total: FloatArray = turn.sum(axis=-1)
         return total
 
     totals = _over_chunks(first, n)
     total = np.sum(totals, axis=0) if totals else np.zeros((3, 3))
-    alignment = {m.NAME: m.fit(total) for m in by_input["aligned"]}  # type: ignore[attr-defined]
+    alignment = {m.NAME: m.fit(total) for m in by_input["aligned"]}
 
     def second(part: slice) -> None:
         assert turns is not None
         for module in by_input["aligned"]:
-            values = module.per_sample(np.moveaxis(turns[:, :, part], -1, 0), alignment[module.NAME])  # type: ignore[attr-defined]
+            values = module.per_sample(np.moveaxis(turns[:, :, part], -1, 0), alignment[module.NAME])
             _store(columns, values, part)
 
     if alignment:
@@ -211,8 +218,31 @@ def sample_errors(pairs: Pairs) -> SampleErrors:
     return SampleErrors(columns, bins, rings, alignment)
 
 
+def _empty_columns(by_input: Mapping[str, list[Any]], n: int) -> dict[str, AnyArray]:
+    """Return uninitialised columns of n samples with the types and shapes that `per_sample` returns for no sample."""
+    triplets, rotations = np.empty((0, 3)), np.empty((0, 3, 3))
+    none: dict[str, AnyArray] = {}
+    for kind in INPUTS:
+        for module in by_input[kind]:
+            arguments = {"angles": (triplets, triplets), "relative": (rotations,), "columns": (none,)}
+            none |= module.per_sample(*arguments.get(kind, (rotations, np.eye(3))))
+    return {name: np.empty((*v.shape[:0:-1], n), v.dtype).T for name, v in none.items()}
+
+
+def statistics_of(errors: SampleErrors) -> dict[str, AnyArray]:
+    """Return the statistics of `ubhpd.metrics` over all samples: their sums and the quantiles that metrics declare."""
+    result = sums(errors)
+    for column, levels in quantiles_needed().items():
+        values = errors.columns[column]
+        found = (
+            np.quantile(values, levels, axis=0) if len(values) else np.full((len(levels), *values.shape[1:]), np.nan)
+        )
+        result |= {quantile_name(column, q): found[k] for k, q in enumerate(levels)}
+    return result
+
+
 def sums(errors: SampleErrors, groups: IntArray | None = None, n_groups: int | None = None) -> dict[str, AnyArray]:
-    """Return the statistics of `ubhpd.metrics`, summed over all samples, or per group with a leading axis.
+    """Return the sums among the statistics of `ubhpd.metrics`, over all samples, or per group with a leading axis.
 
     Args:
         errors: per-sample errors.
@@ -228,8 +258,8 @@ def sums(errors: SampleErrors, groups: IntArray | None = None, n_groups: int | N
 
     def table(index: Int8Array, values: FloatArray | None, width: int) -> AnyArray:
         place = index + np.int8(1) if not many else g * (width + 1) + index + 1
-        found = np.bincount(place, weights=values, minlength=size * (width + 1))
-        return found.reshape(size, width + 1)[:, 1:]
+        totals = np.bincount(place, weights=values, minlength=size * (width + 1))
+        return totals.reshape(size, width + 1)[:, 1:]
 
     result: dict[str, AnyArray] = {
         "n": np.bincount(g, minlength=size) if many else np.array([n]),
@@ -241,10 +271,11 @@ def sums(errors: SampleErrors, groups: IntArray | None = None, n_groups: int | N
             result[name] = np.stack([total(column[:, j]) for j in range(3)], axis=1)
         else:
             result[name] = total(column)
-    binned, ringed = errors.columns[BINNED], errors.columns[RINGED]
-    tables = [table(errors.bins[:, j], binned[:, j], N_BINS) for j in range(3)]
-    result[f"bin_{BINNED}"] = np.stack(tables, axis=1)
-    result[f"ring_{RINGED}"] = table(errors.rings, ringed, N_RINGS)
+    for name in columns_needed("PER_BIN"):
+        tables = [table(errors.bins[:, j], errors.columns[name][:, j], N_BINS) for j in range(3)]
+        result[f"bin_{name}"] = np.stack(tables, axis=1)
+    for name in columns_needed("PER_RING"):
+        result[f"ring_{name}"] = table(errors.rings, errors.columns[name], N_RINGS)
     return result if many else {k: v[0] for k, v in result.items()}
 
 
@@ -260,11 +291,11 @@ def with_context(
 
 def scores(statistics: Mapping[str, AnyArray], options: ScoreOptions) -> dict[str, FloatArray]:
     """Return every score that the statistics allow, with their leading axes, in the order of the cards."""
-    found: dict[str, FloatArray] = {}
+    result: dict[str, FloatArray] = {}
     for name, metric in metrics().items():
         values = metric.score(statistics, options.metrics.get(name) or metric.Options())
-        found |= {k: np.asarray(values[k], np.float64) for k in metric.SCORES if k in values}
-    return found
+        result |= {k: np.asarray(values[k], np.float64) for k in metric.SCORES if k in values}
+    return result
 
 
 def checked(pairs: Pairs) -> Pairs:
@@ -272,16 +303,16 @@ def checked(pairs: Pairs) -> Pairs:
     predicted, true = (np.asarray(a, np.float64) for a in pairs[:2])
     rotations = [None if a is None else np.asarray(a, np.float64) for a in pairs[2:]]
     n = len(true) if true.ndim else 0
-    wanted: list[tuple[str, FloatArray, tuple[int, ...]]] = [
+    arrays: list[tuple[str, FloatArray, tuple[int, ...]]] = [
         ("predicted angles", predicted, (n, 3)),
         ("true angles", true, (n, 3)),
     ]
-    wanted += [
+    arrays += [
         (f"{word} rotations", a, (n, 3, 3))
         for word, a in zip(("predicted", "true"), rotations, strict=True)
         if a is not None
     ]
-    for name, a, shape in wanted:
+    for name, a, shape in arrays:
         if a.shape != shape:
             raise UbhpdError(f"Expected {name} of shape {shape}, found shape {a.shape}.")
         if n and not np.isfinite(a.sum()):
@@ -319,18 +350,13 @@ def _over_chunks(work: Any, n: int) -> list[Any]:
 
 
 def bin_table(scored: Scored, options: ScoreOptions | None = None) -> dict[str, AnyArray]:
-    """Return the per-bin tables (3, 15): n, error, target, and with a training set source, weight; dropped (3,)."""
-    from ubhpd.metrics._arrays import divide
-    from ubhpd.metrics.density_weights import weights
+    """Return every per-bin table of the metrics: n, error, target (3, 15); with a training set source, weight, too.
 
-    o = (options or ScoreOptions()).metrics["ubmae"]
-    n = scored.statistics["bin_n"]
-    tables: dict[str, AnyArray] = {
-        "n": n,
-        "error": divide(scored.statistics["bin_abs_error"], n),
-        "target": divide(n, n.sum(axis=-1, keepdims=True)),
-    }
-    if "source_counts" in scored.statistics:
-        w = weights(n, scored.statistics["source_counts"], o.unseen, o.alpha)
-        tables |= {"target": w.target, "source": w.source, "weight": w.weight, "dropped": w.dropped}
+    With a training set `dropped` (3,) is the share of test heads in bins without a training head.
+    """
+    o = options or ScoreOptions()
+    tables: dict[str, AnyArray] = {}
+    for name, metric in metrics().items():
+        if (own := getattr(metric, "tables", None)) is not None:
+            tables |= own(scored.statistics, o.metrics.get(name) or metric.Options())
     return tables

@@ -6,9 +6,9 @@
     print(scores.compute()["mae"])
 
 The interface is that of torchmetrics, without the dependency: arrays or tensors on any device are copied to float64
-on the processor. What is kept are sums over all samples ever seen, so a short last batch counts for what it is.
-The aligned error needs the mean rotation of the whole epoch, so heads are kept (144 bytes each) unless
-`keep_heads` is off; without them `geodesic_aligned` is absent, and memory does not grow.
+on the processor. Sums over all samples are kept, so a short last batch has the weight of its samples.
+The aligned error and the quantiles need the whole epoch at once, so heads are kept (144 bytes each) unless
+`keep_heads` is off; then `geodesic_aligned`, the medians and the 95th percentiles are absent, and memory is constant.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix
 from ubhpd.core.typing import AnyArray, FloatArray
+from ubhpd.evaluation.metric_cards import scores_of_whole_sets
 from ubhpd.evaluation.pairing import training_set
 from ubhpd.evaluation.scoring import Pairs, ScoreOptions, checked, sample_errors, score, scores, sums, with_context
 
@@ -60,7 +61,6 @@ class HeadPoseScores:
             self._heads.append(pairs)
             return
         own = sums(sample_errors(pairs))
-        own.pop("aligned", None)
         before = self._sums
         self._sums = own if before is None else {k: v + before[k] for k, v in own.items()}
 
@@ -71,9 +71,8 @@ class HeadPoseScores:
         statistics = self._sums
         if statistics is None:
             statistics = sums(sample_errors(Pairs(np.empty((0, 3)), np.empty((0, 3)))))
-        known = with_context(dict(statistics), self._source)
-        values = scores({"aligned": np.nan, **known}, self.options)  # type: ignore[dict-item]
-        return {k: float(v) for k, v in values.items() if k != "geodesic_aligned"}
+        values = scores(with_context(dict(statistics), self._source), self.options)
+        return {k: float(v) for k, v in values.items() if k not in scores_of_whole_sets()}
 
     def __call__(self, predicted: Any, true: Any) -> dict[str, float]:
         """Add a batch and return the scores of this batch alone."""
