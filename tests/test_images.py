@@ -71,7 +71,11 @@ def test_what_is_not_there_is_one_sentence(built, tmp_path):
         images.data("aflw", "x.jpg")
     with pytest.raises(UbhpdError, match="does not decode"):
         images.image("biwi", "01.obj")
-    for text in ("{", "[]", json.dumps({"datasets": {"biwi": {}}})):
+    for text, sentence in (
+        ("{", "is not JSON"),
+        ("[]", "is not what ubhpd build writes"),
+        (json.dumps({"datasets": {"biwi": {}}}), "does not say where the images of 'biwi' are"),
+    ):
         (tmp_path / "build.json").write_text(text)
-        with pytest.raises(UbhpdError, match="does not say where the images are"):
+        with pytest.raises(UbhpdError, match=sentence):
             Images.of_build(tmp_path)

@@ -1,3 +1,4 @@
+import json
 from itertools import pairwise
 
 import h5py
@@ -204,3 +205,77 @@ def test_replacing_puts_the_file_in_place_only_at_the_end(tmp_path):
         part.write_text("whole")
         assert not (tmp_path / "deep" / "x.txt").exists()
     assert (tmp_path / "deep" / "x.txt").read_text() == "whole"
+
+
+def folder(tmp_path, *names, record=None):
+    for name in names:
+        (tmp_path / name).touch()
+    if record is not None:
+        (tmp_path / "build.json").write_text(record if isinstance(record, str) else json.dumps(record))
+    return manifest.BuildFolder.at(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "first", "read"),
+    [
+        (("pool.parquet", "ubhpd.parquet"), manifest.UBHPD, "ubhpd.parquet"),
+        (("pool.parquet", "ubhpd.parquet"), manifest.POOL, "pool.parquet"),
+        (("pool.parquet",), manifest.UBHPD, "pool.parquet"),
+        (("ubhpd.h5",), manifest.POOL, "ubhpd.h5"),
+        (("ubhpd.h5", "ubhpd.parquet"), manifest.UBHPD, "ubhpd.parquet"),
+        (("ubhpd.h5", "pool.parquet"), manifest.UBHPD, "ubhpd.h5"),
+    ],
+)
+def test_a_folder_stands_for_ubhpd_else_for_its_pool(tmp_path, names, first, read):
+    assert folder(tmp_path, *names).manifest(first) == tmp_path / read
+
+
+def test_a_named_manifest_is_read_and_its_folder_has_the_record(tmp_path):
+    build = manifest.BuildFolder.at(folder(tmp_path, "mine.parquet", "pool.parquet", record={}).folder / "mine.parquet")
+    assert build.manifest() == build.pool() == tmp_path / "mine.parquet"
+    assert build.folder == tmp_path and build.has_record
+
+
+def test_a_folder_without_what_is_needed_is_one_sentence(tmp_path):
+    build = folder(tmp_path)
+    for ask, sentence in (
+        (build.manifest, "holds no ubhpd.parquet or pool.parquet: name the folder"),
+        (build.pool, "holds no pool.parquet"),
+        (lambda: build.require(manifest.UBHPD, "Protocol x"), "^Protocol x needs ubhpd.parquet, which is not in"),
+        (build.check, "is no folder of a build"),
+        (lambda: build.record, "Cannot open .*build.json"),
+    ):
+        with pytest.raises(UbhpdError, match=sentence):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"datasets": 3}',
+        '{"datasets": {"a": {"roots": []}}}',
+        '{"datasets": {"a": {"roots": [["x"]]}}}',
+        '{"datasets": {"a": {"roots": [["x", 3]]}}}',
+        '{"datasets": {"a": {"roots": [["x\\u0000", ""]]}}}',
+        "\ud800",
+    ],
+)
+def test_a_damaged_record_is_one_sentence(tmp_path, record):
+    (tmp_path / "build.json").write_bytes(record.encode("utf-8", "surrogatepass"))
+    with pytest.raises(UbhpdError, match=r"build\.json"):
+        _ = manifest.BuildFolder.at(tmp_path).roots
+
+
+def test_the_record_says_where_each_dataset_was_read(tmp_path):
+    build = folder(tmp_path, record={"datasets": {"a": {"roots": [["/data/a.zip", "in/it"], ["/data/b", ""]]}}})
+    assert build.roots == {"a": (("/data/a.zip", "in/it"), ("/data/b", ""))}
+    assert build.target() is None and build.spool == tmp_path / "work" / "spool"
+
+
+def test_readmitted_heads_have_no_reason_any_more():
+    rows = manifest.readmitted(heads(30))
+    assert rows.column("drop_reason").null_count == rows.column("drop_detail").null_count == 30
+    assert rows.schema == heads(30).schema

@@ -46,7 +46,7 @@ def small(**kwargs):
 def test_rows_are_those_of_the_pool_with_further_columns(built):
     report = make(built, UnbiasedConfig(small()))
     pool, ubhpd = manifest.read(built / "pool.parquet"), manifest.read(built / "ubhpd.parquet")
-    assert ubhpd.manifest.schema.names == [c.name for c in UBHPD_COLUMNS]
+    assert ubhpd.schema.names == [c.name for c in UBHPD_COLUMNS]
     assert ubhpd.num_rows == report.sampling.size == 60
     chosen = pool.filter(pc.is_in(pool.column("sample_id"), ubhpd.column("sample_id")))
     for name in pool.schema.names:

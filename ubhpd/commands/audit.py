@@ -31,7 +31,9 @@ def command(
     ctx: click.Context, out: Path, test: Path | None, images: bool, frames: int, bits: int, list_to: Path | None,
     jobs: int, quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Find what train and test of OUT (a build's folder, or a manifest with a split) share.
+    """Find what train and test of OUT share.
+
+    OUT is a manifest with a split, or a build's folder; of a folder UBHPD is read.
 
     Looks for the same person, recording, neighbouring frames, mirror images, renderings of one photograph, and
     with --images for equal or nearly equal images. Exit code 0 nothing shared, 1 leakage, 2 wrong input.

@@ -17,7 +17,10 @@ PATH = click.Path(path_type=Path)
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 @click.option(
-    "--manifest", type=PATH, help="The truth: a manifest, or a build's folder. Default: the files' own columns."
+    "--manifest",
+    type=PATH,
+    help="The truth: a manifest, or a build's folder (UBHPD if it is there, else the pool). "
+    "Default: the files' own columns.",
 )
 @click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a table of counts.")
 @asked("Compare on its test side; see: ubhpd protocols.", "What is resampled.", over="samples")

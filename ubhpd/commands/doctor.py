@@ -10,7 +10,12 @@ import click
 
 @click.command()
 @click.argument("predictions", type=click.Path(path_type=Path))
-@click.option("--manifest", type=click.Path(path_type=Path), help="The truth. Default: the file's own columns.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="The truth: a manifest, or a build's folder (UBHPD if it is there, else the pool). "
+    "Default: the file's own columns.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 @click.pass_context
 def command(ctx: click.Context, predictions: Path, manifest: Path | None, as_json: bool) -> None:

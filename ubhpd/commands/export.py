@@ -44,7 +44,10 @@ def command(
     image_format: str, seed: int, skip_unreadable: bool, jobs: int, backend: str, lists: bool, quiet: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Export the heads of OUT (a build's folder, or a manifest with build.json beside it) that have a face box.
+    """Export the heads of OUT that have a face box.
+
+    OUT is a build's folder, or a manifest with build.json beside it. Of a folder, UBHPD is exported if it is there,
+    else the pool.
 
     An interrupted export goes on where it was. Exit code 0 good, 2 wrong input.
     """

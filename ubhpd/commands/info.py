@@ -13,7 +13,10 @@ import click
 @click.option("--dropped", is_flag=True, help="List every refused head with its reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(out: Path, dropped: bool, as_json: bool) -> None:
-    """Show heads, angles, boxes and refusals of each dataset in OUT (a build's folder, or a manifest)."""
+    """Show heads, angles, boxes and refusals of each dataset in OUT.
+
+    OUT is a manifest, or a build's folder; of a folder the pool is shown.
+    """
     from ubhpd.pool.summary import dropped_heads, summarise
     from ubhpd.reports.terminal import dropped_text, info_text
 

@@ -11,7 +11,12 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--manifest", type=PATH, required=True, help="The manifest, with build.json beside it.")
+@click.option(
+    "--manifest",
+    type=PATH,
+    required=True,
+    help="The manifest with build.json beside it, or a build's folder: UBHPD if it is there, else the pool.",
+)
 @click.option("--out", type=PATH, required=True, help="The manifest to write, Parquet; best in the same folder.")
 @click.option("--from", "source", default="dlib", show_default=True, metavar="dlib|FILE",
               help="dlib's model, or CSV or Parquet with sample_id, x0, y0 to x67, y67 in pixels.")  # fmt: skip

@@ -19,7 +19,12 @@ PATH = click.Path(path_type=Path)
     help="See: ubhpd models. Default: the model of the weights.",
 )
 @click.option("--weights", type=PATH, required=True, help="A checkpoint of ubhpd; see: ubhpd weights.")
-@click.option("--manifest", type=PATH, help="Judge the heads of this manifest, with build.json beside it.")
+@click.option(
+    "--manifest",
+    type=PATH,
+    help="Run the model on the heads of this manifest with build.json beside it, or of a build's folder: "
+    "UBHPD if it is there, else the pool.",
+)
 @click.option("--split", metavar="NAME", help="Of the manifest only this split, as test.")
 @click.option("--images", "--pictures", "images", type=PATH, help="Judge the faces in a folder of images.")
 @click.option("--video", type=PATH, help="Judge the faces in a video, frame by frame.")

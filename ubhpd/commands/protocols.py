@@ -19,7 +19,12 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("protocol_id", metavar="[ID]", required=False, shell_complete=complete_protocol)
-@click.option("--manifest", type=PATH, metavar="OUT", help="A build's folder, or a manifest: which heads are it there?")
+@click.option(
+    "--manifest",
+    type=PATH,
+    metavar="OUT",
+    help="A build's folder, or a manifest: which heads the protocol takes there.",
+)
 @click.option("--list", "list_out", type=PATH, metavar="FILE", help="Write the heads with their side, as CSV.")
 @click.option("--frames", type=PATH, help="List of frames, for protocols that need one: lines as 01/frame_00003.")
 @click.option("--seed", type=int, help="Seed, for protocols that divide one dataset; default 0.")
@@ -58,12 +63,11 @@ def _refuse(reason: str, **options: Any) -> None:
 
 def _listed(protocols: list[Protocol], manifest: Path | None) -> list[dict[str, Any]]:
     """Return a row per protocol: what it is, and with a manifest what it gives there or why it gives nothing."""
-    from ubhpd.manifest import header
-    from ubhpd.pool.summary import manifest_in
+    from ubhpd.manifest import POOL, BuildFolder, header
     from ubhpd.protocols.resolve import resolve
 
     if manifest is not None:
-        header(manifest_in(manifest))  # one sentence about a bad manifest, not one per protocol
+        header(BuildFolder.at(manifest).manifest(POOL))  # one sentence about a bad manifest, not one per protocol
     rows = []
     for own in protocols:
         row: dict[str, Any] = own.as_dict()

@@ -17,6 +17,7 @@ import click
 def command(out: Path, port: int, host: str, who: str | None, open_browser: bool, quiet: bool) -> None:
     """Show the heads of OUT with boxes, axes and flags in a local web page, and keep or drop them by keyboard.
 
+    OUT is a build's folder, of which the pool is shown, or a manifest in it.
     Decisions go to OUT/decisions.csv at once; ubhpd build --decisions applies them. Ends with Ctrl-C.
     """
     import getpass

@@ -15,7 +15,12 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("predictions", type=PATH)
-@click.option("--manifest", type=PATH, help="The truth. Default: the file's own, else the last build's test split.")
+@click.option(
+    "--manifest",
+    type=PATH,
+    help="The truth: a manifest, or a build's folder (UBHPD if it is there, else the pool; with --protocol the "
+    "manifest of the protocol). Default: the file's own, else the last build's test split.",
+)
 @click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a protocol, counts.")
 @click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this printed pair, as 300W-LP:AFLW2000.")
 @asked(

@@ -20,7 +20,9 @@ from ubhpd.core.errors import UbhpdError
 )
 @click.option("--heads", type=int, default=100, show_default=True, help="Images of each; 300W-LP mirrors them besides.")
 @click.option("--fill", type=click.Choice(["rare"]), help="Write heads for the bins that --pool leaves thin, instead.")
-@click.option("--pool", type=click.Path(path_type=Path), help="With --fill: the pool.parquet of a build.")
+@click.option(
+    "--pool", type=click.Path(path_type=Path), help="With --fill: the pool.parquet of a build, or its folder."
+)
 @click.option("--per-bin", type=int, default=100, show_default=True, help="With --fill: heads a bin shall have.")
 @click.option("--size", type=int, help="Side of face images in pixels; default: as in the original.")
 @click.option("--seed", default=0, show_default=True, help="Which people, poses and scenes; seeds share no face.")

@@ -16,7 +16,13 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--model", required=True, metavar="NAME", shell_complete=complete_runnable_model, help="See: ubhpd models."
 )
-@click.option("--data", type=PATH, required=True, metavar="OUT", help="Folder that ubhpd build --out wrote.")
+@click.option(
+    "--data",
+    type=PATH,
+    required=True,
+    metavar="OUT",
+    help="Folder of a build: UBHPD's split train, or with --protocol its training heads.",
+)
 @click.option("--out", type=PATH, required=True, metavar="RUN", help="Folder of this run: weights, log, report.")
 @click.option(
     "--protocol",

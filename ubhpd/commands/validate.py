@@ -29,7 +29,10 @@ def command(
     ctx: click.Context, out: Path | None, data_root: str | None, sources: str | None, check_images: bool, jobs: int,
     quiet: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Check counts against the published ones, pairs, readability and the pool itself; exit code 1 on findings."""
+    """Check counts against the published ones, pairs, readability and the pool itself.
+
+    OUT is a manifest, or a build's folder; of a folder the pool is checked. Exit code 1 on findings.
+    """
     from ubhpd.core.parallel import Engine
     from ubhpd.core.progress import Progress
     from ubhpd.pool.validate import validate_pool, validate_raw

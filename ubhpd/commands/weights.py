@@ -71,7 +71,13 @@ def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Pa
 
 @command.command()
 @_of_a_model
-@click.option("--manifest", type=PATH, required=True, metavar="FILE", help="Heads of known pose, as ubhpd.parquet.")
+@click.option(
+    "--manifest",
+    type=PATH,
+    required=True,
+    metavar="FILE",
+    help="Heads of known pose: a manifest, or a build's folder (UBHPD if it is there, else the pool).",
+)
 @click.option("--split", metavar="NAME", help="Only this split, as train.")
 def fit(model: str, out: Path, chosen: tuple[str, ...], manifest: Path, split: str | None) -> None:
     """Fit a geometric method, a model without a network, to the usable heads of a manifest."""

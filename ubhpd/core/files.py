@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ubhpd.core.errors import UbhpdError
+
+MAX_JSON_BYTES = 64 << 20
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,3 +37,29 @@ def write_json(content: Any, path: Path) -> None:
     """Write JSON that a person can read, whole or not at all."""
     with replacing(path) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Return the content of a JSON file of at most `max_bytes`.
+
+    Args:
+        path: the file.
+        remedy: what the user can do if the file is no good, as "build again".
+        max_bytes: a larger file is refused before it is read.
+
+    Raises:
+        UbhpdError: it cannot be opened, is too large, is not JSON, or is nested too deeply.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise UbhpdError(f"Cannot open {path} ({error.strerror}): {remedy}.") from None
+    if len(data) > max_bytes:
+        raise UbhpdError(f"{path} is larger than {max_bytes >> 20} MB: {remedy}.")
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise UbhpdError(f"{path} is JSON that is nested too deeply: {remedy}.") from None
+    except ValueError as error:
+        raise UbhpdError(f"{path} is not JSON ({str(error)[:60]}): {remedy}.") from None

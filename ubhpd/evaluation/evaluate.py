@@ -187,7 +187,9 @@ def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolut
         return _protocol_source(o, manifest) or training_set(o.source)
     if protocol is None or manifest is None:
         return None
-    return counted(truth_table(Path(manifest))[0], f"the training side of {protocol.protocol.id}", protocol.train)
+    return counted(
+        truth_table(Path(manifest), whole=True)[0], f"the training side of {protocol.protocol.id}", protocol.train
+    )
 
 
 def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> TrainingSet | None:
@@ -201,7 +203,7 @@ def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> Train
             f"--source {o.source} is a protocol: its training side is looked up in --manifest, so give one."
         )
     train = resolve(o.source, manifest, o.frames, o.protocol_seed).train
-    return counted(truth_table(Path(manifest))[0], f"the training side of {o.source}", train)
+    return counted(truth_table(Path(manifest), whole=True)[0], f"the training side of {o.source}", train)
 
 
 def _pair_of(text: str) -> tuple[str, str]:

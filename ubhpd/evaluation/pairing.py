@@ -27,6 +27,7 @@ from ubhpd.core.files import replacing
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.evaluation.predictions import GROUPS, Predictions
 from ubhpd.evaluation.scoring import Pairs
+from ubhpd.manifest import BuildFolder
 
 _COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "subject_id", "sequence_id", "drop_reason")
 
@@ -74,10 +75,9 @@ def pair(
     return _with_manifest(predictions, Path(manifest_path), only)
 
 
-def truth_table(path: Path) -> tuple[pa.Table, str]:
-    """Return the columns of a manifest that scoring needs, and its fingerprint."""
-    if path.is_dir():
-        path = path / "pool.parquet"
+def truth_table(place: Path, whole: bool = False) -> tuple[pa.Table, str]:
+    """Return the columns of a manifest that scoring needs, and its fingerprint; `whole`: of a folder, its pool."""
+    path = BuildFolder.at(place).manifest(manifest.POOL if whole else manifest.UBHPD)
     head = manifest.header(path)
     return manifest.read(path, _COLUMNS), head.fingerprint
 
@@ -99,6 +99,7 @@ def _own_truth(predictions: Predictions) -> Paired:
 
 
 def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | None) -> Paired:
+    path = BuildFolder.at(path).manifest(manifest.UBHPD if only is None else manifest.POOL)
     table, fingerprint = truth_table(path)
     ids = table.column("sample_id").combine_chunks()
     place = _places(predictions.sample_id, ids)

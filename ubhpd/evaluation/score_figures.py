@@ -109,7 +109,7 @@ def worst_heads(evaluation: Evaluation, manifest: str | Path, images: Path) -> F
 
     from ubhpd import manifest as manifests
 
-    path = Path(manifest) / "pool.parquet" if Path(manifest).is_dir() else Path(manifest)
+    path = manifests.BuildFolder.at(manifest).manifest(manifests.POOL)
     table = manifests.read(path, ["sample_id", "image_path", "bbox_xyxy"])
     place = {name: i for i, name in enumerate(table.column("sample_id").to_pylist())}
     geodesic = evaluation.scored.errors.columns["geodesic"]

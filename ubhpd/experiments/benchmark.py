@@ -41,10 +41,10 @@ from ubhpd.leaderboards.result import (
     canonical_hash,
     read,
 )
+from ubhpd.manifest import BuildFolder
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
 from ubhpd.protocols.resolve import protocol
-from ubhpd.training.training_heads import check_build
 
 _LOG = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ def _one(
 
 def _check_files(request: BenchRequest) -> None:
     """Raise UbhpdError if there is no build, or a file of weights is not there: no run could do anything then."""
-    check_build(request.data)
+    BuildFolder(request.data).check()
     named = (*(path for files in request.weights.values() for path in files), request.train.backbone, request.frames)
     for path in filter(None, named):
         if not path.is_file():

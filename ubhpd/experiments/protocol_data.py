@@ -16,6 +16,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.evaluation.pairing import angles
 from ubhpd.leaderboards.result import Side
+from ubhpd.manifest import BuildFolder, readmitted
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
 from ubhpd.protocols.resolve import Resolution, ids_hash, resolve
 
@@ -48,9 +49,9 @@ def write_test_manifest(sides: Sides, data: Path, folder: Path) -> Path:
         manifest.write_parquet([sides.test_rows], path)
     with replacing(folder / "build.json") as part:
         try:
-            shutil.copyfile(data / "build.json", part)
+            shutil.copyfile(BuildFolder(data).record_path, part)
         except OSError as error:
-            raise UbhpdError(f"Cannot read {data / 'build.json'} ({error.strerror}): build again.") from None
+            raise UbhpdError(f"Cannot read {BuildFolder(data).record_path} ({error.strerror}): build again.") from None
     return path
 
 
@@ -64,17 +65,10 @@ def resampled(test_rows: pa.Table) -> str:
 
 
 def _rows(data: Path, table: str, names: tuple[str, ...]) -> pa.Table:
-    path = next((p for end in ("parquet", "h5") if (p := data / f"{table}.{end}").is_file()), None)
-    if path is None:
-        raise UbhpdError(f"{data} holds no {table}.parquet: name the folder that ubhpd build --out wrote to.")
+    path = BuildFolder(data).require(table)
     wanted = pa.array(names, pa.string())
     batches = (b.filter(pc.is_in(b.column("sample_id"), value_set=wanted)) for b in manifest.iterate(path, NAMES))
-    rows = pa.Table.from_batches(batches)
-    # A head that the build refused for its angle alone is readmitted by some protocols.
-    empty = pa.nulls(rows.num_rows, pa.string())
-    for name in ("drop_reason", "drop_detail"):
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), empty)
-    return rows
+    return readmitted(pa.Table.from_batches(batches))
 
 
 def _side(rows: pa.Table) -> Side:

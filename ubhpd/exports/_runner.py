@@ -38,6 +38,7 @@ from ubhpd.exports._columns import Heads, read_heads
 from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Format, Job, Row, Unit, forget, run
 from ubhpd.images.crops import recipe_named
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
+from ubhpd.manifest import BuildFolder
 from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
 
 _LOG = logging.getLogger(__name__)
@@ -190,8 +191,6 @@ def _sized(count: int) -> str:
 
 __all__ = ["ExportConfig", "ExportReport", "export", "formats"]
 
-MANIFESTS = ("ubhpd.parquet", "pool.parquet", "pool.h5")
-
 
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
@@ -217,7 +216,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     engine.check()
     form, recipe, size = _checked(config)
     card = form.CARD
-    path = _manifest_at(config.place)
+    path = BuildFolder.at(config.place).manifest()
     build = path.absolute().parent
     with progress.step("reading the manifest"):
         heads = read_heads(path, recipe, config.split, config.seed, face=card.faces, points=card.points)
@@ -282,14 +281,6 @@ def _checked(config: ExportConfig) -> tuple[Format, Recipe, int | None]:
     if not card.crops and (recipe.shape != "image" or size is not None):
         raise UbhpdError(f"The format {card.name} holds whole images, its loaders crop: drop --recipe and --size.")
     return form, recipe, size
-
-
-def _manifest_at(place: Path) -> Path:
-    """Return the manifest in the folder of a build, the sampled dataset before the pool, or the file itself."""
-    found = [place / n for n in MANIFESTS if (place / n).is_file()] if place.is_dir() else [place]
-    if not found:
-        raise UbhpdError(f"{place} holds no ubhpd.parquet or pool.parquet: name the folder that ubhpd build wrote to.")
-    return found[0]
 
 
 def _default_out(path: Path, config: ExportConfig, recipe: Recipe, size: int | None) -> Path:

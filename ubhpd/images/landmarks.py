@@ -27,7 +27,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,6 +49,7 @@ from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import BoolArray, FloatArray, Image
 from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Detector, overlap
+from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, Column, list_length, lists, matrix
 from ubhpd.raw.image_files import Images
 
@@ -204,13 +205,14 @@ class DlibParts:
         Raises:
             UbhpdError: no build.json, or dlib, its model or the detector is not here.
         """
-        Images.of_build(out)  # says what is wrong with build.json
-        self._out, self._folder = out, out / "work" / "landmarks"
+        build = BuildFolder(out)
+        record = build.record
+        self._out, self._folder = out, build.work / "landmarks"
         self.detector_name = OWN_BOX if detector_name == OWN_BOX else detector(detector_name).name
         model = model_path()
         predictor(str(model))
         made_by = (VERSION, str(model.resolve()), model.stat().st_size, self.detector_name)
-        self._mark = f"{made_by} {(out / 'build.json').read_text(encoding='utf-8')}"
+        self._mark = f"{made_by} {record}"
 
     def compute(self, tables: Sequence[pa.Table], jobs: int, progress: Progress) -> None:
         """Find the landmarks of all heads, but for the parts that an earlier run has finished."""
@@ -360,6 +362,8 @@ def fill_landmarks(config: FillConfig, progress: Progress | None = None) -> Fill
     Raises:
         UbhpdError: a wrong path or file, dlib is not here, or not one head could be filled; nothing is written then.
     """
+    build = BuildFolder.at(config.manifest)
+    config = replace(config, manifest=build.manifest())
     schema = manifest.header(config.manifest).schema
     if config.out.suffix != ".parquet":
         raise UbhpdError(f"{config.out} would be a Parquet file: let its name end in .parquet.")
@@ -372,7 +376,7 @@ def fill_landmarks(config: FillConfig, progress: Progress | None = None) -> Fill
         report = FillReport(str(config.out), f"file:{config.source.name}", unknown=unknown)
         report.fingerprint = manifest.write_parquet(_filled(config, points, report), config.out, columns)
         return report
-    parts = DlibParts(config.manifest.parent, config.detector)
+    parts = DlibParts(build.folder, config.detector)
     report = FillReport(str(config.out), DLIB if config.detector == OWN_BOX else f"{DLIB}:{parts.detector_name}")
     wanted = list(_wanted_heads(config))
     parts.compute(wanted, config.jobs, progress)

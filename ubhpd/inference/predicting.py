@@ -11,6 +11,7 @@ from ubhpd.core.progress import Progress
 from ubhpd.inference.manifest_source import ManifestSource, Sees, read_plan
 from ubhpd.inference.network_predictor import Speed, angles_and_rotations
 from ubhpd.inference.prediction_file import HeadSource, Judge, PredictionReport, predict
+from ubhpd.manifest import BuildFolder
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
 
@@ -89,9 +90,10 @@ def _network(request: Request) -> tuple[InputRecipe, Judge]:
     return model.recipe, NetworkPredictor(model, str(device_named(request.device)), request.speed).poses
 
 
-def _heads(request: Request, path: Path, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
-    plan = read_plan(path, recipe, request.split)
-    return ManifestSource(plan, path.parent, recipe, sees, request.threads)
+def _heads(request: Request, place: Path, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
+    build = BuildFolder.at(place)
+    plan = read_plan(build.manifest(), recipe, request.split)
+    return ManifestSource(plan, build.folder, recipe, sees, request.threads)
 
 
 def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSource:

@@ -1,5 +1,19 @@
 """The manifest: one row per head, as Parquet or HDF5, with a schema that explains itself and a fingerprint."""
 
+from ubhpd.manifest.build_folder import POOL, UBHPD, BuildFolder, readmitted
 from ubhpd.manifest.store import ROW_GROUP, Header, header, iterate, read, usable, write_hdf5, write_parquet
 
-__all__ = ["ROW_GROUP", "Header", "header", "iterate", "read", "usable", "write_hdf5", "write_parquet"]
+__all__ = [
+    "POOL",
+    "ROW_GROUP",
+    "UBHPD",
+    "BuildFolder",
+    "Header",
+    "header",
+    "iterate",
+    "read",
+    "readmitted",
+    "usable",
+    "write_hdf5",
+    "write_parquet",
+]

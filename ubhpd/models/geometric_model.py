@@ -18,6 +18,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import FloatArray
+from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import matrix
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import ModelCard, card, config_of, configured, module_of
@@ -130,12 +131,13 @@ class GeometricMethod:
         return checkpoint.save(path, self.parameters, self.about)
 
 
-def training_heads(path: Path, split: str | None) -> tuple[Heads, dict[str, Any]]:
-    """Return the usable heads of a manifest, or of one of its splits, and their origin.
+def training_heads(place: Path, split: str | None) -> tuple[Heads, dict[str, Any]]:
+    """Return the usable heads of a manifest or of a build's folder, or of one split, and their origin.
 
     Raises:
         UbhpdError: no manifest, no such split, or no usable head in it.
     """
+    path = BuildFolder.at(place).manifest()
     table = manifest.usable(path, COLUMNS, split)
     mark = manifest.header(path).fingerprint
     return heads_of(table), {"manifest": path.name, "fingerprint": mark, "split": split}

@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd import manifest
-from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray
+from ubhpd.manifest import BuildFolder
 
 _ANGLES = ("yaw", "pitch", "roll")
-
-
-def manifest_in(place: str | os.PathLike[str]) -> Path:
-    """Return the manifest that a build's folder holds, or the file itself.
-
-    Raises:
-        UbhpdError: there is none.
-    """
-    path = Path(place)
-    if not path.is_dir():
-        return path
-    for name in ("pool.parquet", "pool.h5"):
-        if (path / name).is_file():
-            return path / name
-    raise UbhpdError(f"{path} holds no pool.parquet: name the folder that ubhpd build --out wrote to.")
 
 
 def summarise(place: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +21,7 @@ def summarise(place: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UbhpdError: no manifest there, or not a readable one.
     """
-    path = manifest_in(place)
+    path = BuildFolder.at(place).pool()
     names = ["dataset", "drop_reason", "bbox_kind", "landmarks_kind", "subject_id", "synthetic"]
     table = manifest.read(path, [*names, *(f"{a}_deg" for a in _ANGLES)])
     datasets = {}
@@ -63,7 +47,7 @@ def dropped_heads(place: str | os.PathLike[str]) -> list[dict[str, str]]:
     Raises:
         UbhpdError: no manifest there, or not a readable one.
     """
-    table = manifest.read(manifest_in(place), ["sample_id", "drop_reason", "drop_detail"])
+    table = manifest.read(BuildFolder.at(place).pool(), ["sample_id", "drop_reason", "drop_detail"])
     refused: list[dict[str, str]] = table.filter(table.column("drop_reason").is_valid()).to_pylist()
     return refused
 

@@ -15,11 +15,11 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
+from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import fingerprint
 from ubhpd.pool import sources
 from ubhpd.pool.build import MAX_ANGLE_DEG, BuildConfig, DatasetReport, build
 from ubhpd.pool.sources import discover
-from ubhpd.pool.summary import manifest_in
 
 # A head refused for these reasons is there all the same: the published counts include it.
 _PRESENT = ("beyond_max_angle", "undefined_pose")
@@ -58,7 +58,7 @@ def validate_pool(place: str | Path) -> list[Finding]:
     Raises:
         UbhpdError: no manifest there, or not a readable one.
     """
-    path = manifest_in(place)
+    path = BuildFolder.at(place).pool()
     findings = []
     if fingerprint(manifest.iterate(path)) != manifest.header(path).fingerprint:
         findings.append(Finding("", "fingerprint", f"{path} was changed after it was built: build it again", 0))

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.manifest import BuildFolder
 from ubhpd.protocols.definitions import ALL, POOL, PROTOCOLS, TEST, TRAIN, UBHPD, Protocol, in_series, protocol
 from ubhpd.protocols.rules import Chosen, apart, choose, divided, read_frame_list
 from ubhpd.sampling import heads
@@ -174,13 +175,10 @@ def _tables(wanted: Protocol, source: Manifest) -> dict[str, pa.Table]:
 
 def _path_of(kind: str, place: Path, wanted: Protocol) -> Path:
     """Return the file itself if it is of that kind, else the one of that kind in the folder."""
-    folder = place if place.is_dir() else place.parent
-    if not place.is_dir() and (_SPLIT in manifest.header(place).schema.names) == (kind == UBHPD):
-        return place
-    for suffix in (".parquet", ".h5"):
-        if (path := folder / f"{kind}{suffix}").is_file():
-            return path
-    raise UbhpdError(f"Protocol {wanted.id} needs {kind}.parquet, which is not in {folder}: {_REMEDY[kind]}.")
+    build = BuildFolder.at(place)
+    if build.named is not None and (_SPLIT in manifest.header(build.named).schema.names) == (kind == UBHPD):
+        return build.named
+    return build.require(kind, f"Protocol {wanted.id}")
 
 
 def _sorted_ids(rows: pa.Table) -> tuple[str, ...]:

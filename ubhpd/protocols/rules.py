@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import BoolArray
+from ubhpd.manifest import readmitted
 from ubhpd.protocols.definitions import TRAIN, Divide, Side
 from ubhpd.sampling import heads
 from ubhpd.sampling.splits import split
@@ -157,9 +158,7 @@ def _listed(rows: pa.Table, frames: FrameList) -> tuple[pa.Table, tuple[str, ...
 
 def _split(rows: pa.Table, divide: Divide, seed: int) -> BoolArray:
     """Return True for train, as ubhpd.sampling.splits divides."""
-    # A head that the build refused for its angle alone was readmitted, and counts like any other.
-    place = rows.schema.get_field_index("drop_reason")
-    known = heads.from_table(rows.set_column(place, "drop_reason", pa.nulls(rows.num_rows, pa.string())))
+    known = heads.from_table(readmitted(rows))
     return np.asarray(split(known, divide.form, seed, divide.share).side == TRAIN)
 
 

@@ -27,6 +27,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import BoolArray, IntArray, UInt64Array
+from ubhpd.manifest import BuildFolder
 from ubhpd.quality.duplicates import ImageHashes, nearest
 
 EQUAL_IMAGE, SIMILAR_IMAGE = "equal_image", "similar_image"
@@ -303,7 +304,7 @@ def audit_places(
 
     tables, hashes = [], []
     for place in (train,) if test is None else (train, test):
-        path = _manifest_in(place)
+        path = BuildFolder.at(place).manifest()
         names = manifest.header(path).schema.names
         wanted = dict.fromkeys((*COLUMNS, *(OF_IMAGES if images else ()), "drop_reason", SPLIT))
         kept = [n for n in wanted if n in names and (n != SPLIT or test is None)]
@@ -313,15 +314,6 @@ def audit_places(
         if images:
             hashes.append(image_hashes(tables[-1], path.parent, jobs, progress))
     return audit(tables[0], tables[1] if test is not None else None, options, hashes if images else None)
-
-
-def _manifest_in(place: Path) -> Path:
-    if not place.is_dir():
-        return place
-    for name in ("ubhpd.parquet", "pool.parquet"):
-        if (place / name).is_file():
-            return place / name
-    raise UbhpdError(f"{place} holds no ubhpd.parquet: name the folder that ubhpd build wrote, or a manifest.")
 
 
 def write_list(report: AuditReport, path: Path) -> None:

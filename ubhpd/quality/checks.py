@@ -33,6 +33,7 @@ from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray
+from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, matrix
 from ubhpd.synth.renderer.shape import landmarks21, landmarks68
 
@@ -440,13 +441,14 @@ def check_manifest(path: Path, thresholds: Thresholds | None = None, progress: P
     limits = thresholds or Thresholds()
     head = manifest.header(path)
     mark = hashlib.sha256(f"{VERSION} {head.fingerprint} {limits}".encode()).hexdigest()
-    kept = path.parent / "work" / f"flags-{mark[:16]}.parquet"
+    build = BuildFolder.at(path)
+    kept = build.work / f"flags-{mark[:16]}.parquet"
     if kept.is_file():
         table: pa.Table = pq.read_table(kept)
         return table
     with (progress or Progress(show=False)).bar("checking heads", head.rows) as advance:
         table = check(manifest.iterate(path, FLAG_COLUMNS), limits, advance)
-    if (path.parent / "build.json").is_file():
+    if build.has_record:
         with replacing(kept) as part:
             pq.write_table(table, part)
     return table

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import uuid
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,6 +29,7 @@ from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import BoolArray, Float32Array, Image, IntArray, UInt64Array
+from ubhpd.manifest import BuildFolder
 from ubhpd.raw.image_files import Images
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
@@ -186,11 +186,10 @@ def image_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress |
     Raises:
         UbhpdError: there is no build.json, or no image of a dataset can be read.
     """
-    Images.of_build(out)  # says what is wrong with build.json
-    datasets = json.loads((out / "build.json").read_text(encoding="utf-8"))["datasets"]
-    places = {name: tuple((str(p), str(r)) for p, r in own["roots"]) for name, own in datasets.items()}
-    parts = list(_parts(table, out / "work" / "hashes", {n: str(p) for n, p in places.items()}))
-    spool = str(out / "work" / "spool")
+    build = BuildFolder(out)
+    places = build.roots
+    parts = list(_parts(table, build.work / "hashes", {n: str(p) for n, p in places.items()}))
+    spool = str(build.spool)
     trees = {
         n: open_tree(TreeSpec(places[n], spool, keep_whole=True)) for n in {p.dataset for p in parts} & set(places)
     }

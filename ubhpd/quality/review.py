@@ -34,7 +34,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
-from ubhpd.pool.summary import manifest_in
+from ubhpd.manifest import BuildFolder
 from ubhpd.quality import checks, decisions
 from ubhpd.quality.decisions import DROP, KEEP, Decision
 from ubhpd.raw.image_files import Images
@@ -72,7 +72,7 @@ class Heads:
         Raises:
             UbhpdError: there is no manifest, or the decisions beside it are no good.
         """
-        path = manifest_in(out)
+        path = BuildFolder.at(out).pool()
         self.path = path.parent / "decisions.csv"
         self.fingerprint = manifest.header(path).fingerprint
         angles = [f"{a}_deg" for a in bins.ANGLES]

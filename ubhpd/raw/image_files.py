@@ -8,7 +8,6 @@ The images behind a build's heads: opened from the raw data where build.json say
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 import zlib
@@ -21,6 +20,7 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import Image
+from ubhpd.manifest.build_folder import BuildFolder
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
 if TYPE_CHECKING:
@@ -228,13 +228,8 @@ class Images:
         Raises:
             UbhpdError: there is no readable build.json.
         """
-        path = out / "build.json"
-        try:
-            datasets = json.loads(path.read_text(encoding="utf-8"))["datasets"]
-            roots = {n: tuple((str(p), str(r)) for p, r in d["roots"]) for n, d in datasets.items()}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UbhpdError(f"{path} does not say where the images are ({error}): build again.") from None
-        return cls({n: TreeSpec(parts, str(out / "work" / "spool"), keep_whole=True) for n, parts in roots.items()})
+        build = BuildFolder(out)
+        return cls({n: TreeSpec(parts, str(build.spool), keep_whole=True) for n, parts in build.roots.items()})
 
     def data(self, dataset: str, image_path: str) -> bytes:
         """Return the bytes of an image file.

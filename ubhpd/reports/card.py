@@ -8,7 +8,6 @@ of the machine, no head's data.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import DROP_REASONS
+from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, list_length
 from ubhpd.pool import sources as registry
 from ubhpd.pool.summary import summarise
@@ -118,7 +118,7 @@ def read_built(out: Path) -> Built:
     Raises:
         UbhpdError: no build there, or files that do not belong together.
     """
-    report = _report(out)
+    report = BuildFolder(out).record
     if not (out / FILES[0]).is_file():
         raise UbhpdError(f"{out} holds no {FILES[0]}: {_REMEDY}.")
     files = tuple(_file(out / name) for name in FILES if (out / name).is_file())
@@ -140,21 +140,6 @@ def without_places(text: str, places: tuple[str, ...] = ()) -> str:
     for place in sorted(filter(None, places), key=len, reverse=True):
         text = text.replace(place.rstrip("/\\"), "DATA")
     return _ABSOLUTE.sub(lambda m: m[1] + (PureWindowsPath(m[2]).name or "/"), text)
-
-
-def _report(out: Path) -> dict[str, Any]:
-    path = out / "build.json"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UbhpdError(
-            f"Cannot open {path} ({error.strerror}): name the folder that ubhpd build --out wrote to."
-        ) from None
-    except ValueError:
-        raise UbhpdError(f"{path} is not JSON: {_REMEDY}.") from None
-    if not isinstance(report, dict):
-        raise UbhpdError(f"{path} is not what ubhpd build writes: {_REMEDY}.")
-    return report
 
 
 def _version(report: dict[str, Any]) -> str:

@@ -6,7 +6,6 @@ bins of an angle is counted apart.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
+from ubhpd.manifest import BuildFolder
 from ubhpd.sampling import targets
 
 POOL, UBHPD, TARGET = "pool", "UBHPD", "target"
@@ -110,13 +110,12 @@ def read(place: str | os.PathLike[str], target: FloatArray | None = None) -> Den
     Raises:
         UbhpdError: no manifest there, not a readable one, or without a usable head.
     """
-    path = Path(place)
-    if path.is_dir():
-        files = [f for name in ("pool", "ubhpd") if (f := _manifest_named(path, name)) is not None]
-        if not files:
-            raise UbhpdError(f"{path} holds no pool.parquet: name the folder that ubhpd build --out wrote to.")
+    build = BuildFolder.at(place)
+    if build.named is not None:
+        files = [build.named]
     else:
-        files = [path]
+        files = [f for kind in (manifest.POOL, manifest.UBHPD) if (f := build.find(kind)) is not None]
+        files = files or [build.manifest()]  # which says that there is none
     datasets: dict[str, Tally] = {}
     pool = ubhpd = None
     for file in files:
@@ -148,13 +147,9 @@ def target_for(place: str | os.PathLike[str], wanted: str | None = None) -> Floa
         except ValueError:
             return targets.from_file(wanted)
         return targets.gaussian(sigma)
-    path = Path(place)
-    record = (path if path.is_dir() else path.parent) / "build.json"
-    try:
-        recorded = json.loads(record.read_text(encoding="utf-8"))["unbiased"]["sampling"]["target"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return targets.checked(recorded, f"The sampling in {record}")
+    build = BuildFolder.at(place)
+    recorded = build.target()
+    return None if recorded is None else targets.checked(recorded, f"The sampling in {build.record_path}")
 
 
 def table(content: Densities) -> pd.DataFrame:
@@ -199,10 +194,6 @@ def _joint(index: IntArray) -> IntArray:
         np.stack([bins.counts_of_indices(index[index[:, j] == b]).inside for b in range(N_BINS)]) for j in (0, 1)
     )
     return np.stack([by_yaw[:, 1], by_yaw[:, 2], by_pitch[:, 2]])
-
-
-def _manifest_named(folder: Path, name: str) -> Path | None:
-    return next((f for ending in ("parquet", "h5") if (f := folder / f"{name}.{ending}").is_file()), None)
 
 
 def _usable(file: Path, has_split: bool) -> Iterator[tuple[str, IntArray, AnyArray | None]]:

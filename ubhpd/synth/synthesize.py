@@ -25,6 +25,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import FloatArray, IntArray
+from ubhpd.manifest import BuildFolder
 from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_heads, draw_movement, draw_poses
 from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 from ubhpd.synth.writers.writer_files import FACE_SIDE_PX, Work, write_bytes
@@ -287,6 +288,6 @@ def rare_poses(real: FloatArray, per_bin: int, people: int, rng: np.random.Gener
 def _real_poses(pool: Path) -> FloatArray:
     """Return yaw, pitch, roll (n, 3) of the usable heads of a pool that are no renderings."""
     names = ["drop_reason", "synthetic", *(f"{a}_deg" for a in ANGLES)]
-    table = manifest.read(pool, names).to_pandas()
+    table = manifest.read(BuildFolder.at(pool).pool(), names).to_pandas()
     kept = table[table.drop_reason.isna() & ~table.synthetic.fillna(False).astype(bool)]
     return np.asarray(kept[names[2:]], dtype=np.float64).reshape(-1, len(ANGLES))

@@ -30,6 +30,7 @@ from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray, IntArray
+from ubhpd.manifest import UBHPD, BuildFolder, readmitted
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
 from ubhpd.protocols.resolve import ids_hash, resolve
 from ubhpd.sampling import heads as sampled
@@ -104,12 +105,6 @@ class Held(NamedTuple):
     grouped_by: str
 
 
-def check_build(data: Path) -> None:
-    """Raise UbhpdError unless the folder is one that a build wrote."""
-    if not (data / "build.json").is_file():
-        raise UbhpdError(f"{data} is no folder of a build, build.json is not there: name what ubhpd build --out wrote.")
-
-
 def training_side(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSide:
     """Return the heads that train, and nothing of those that test.
 
@@ -122,19 +117,19 @@ def training_side(data: Path, protocol: str | None, frame_list: Path | None = No
     Raises:
         UbhpdError: no build, no such protocol or split, or no usable head.
     """
-    check_build(data)
+    build = BuildFolder(data)
+    build.check()
     if protocol is None:
-        path = _manifest(data, "ubhpd")
+        path = build.require(UBHPD, "Training without --protocol")
         table = _read(path, pc.equal, "split", TRAIN)
         table = table.filter(table.column("drop_reason").is_null())
         origin: dict[str, Any] = {"split": TRAIN}
         warnings: tuple[str, ...] = ()
     else:
         found = resolve(protocol, data, frame_list, seed)
-        path = _manifest(data, found.protocol.train.table)
+        path = build.require(found.protocol.train.table, f"Protocol {protocol}")
         table = _read(path, pc.is_in, "sample_id", pa.array(found.train, pa.string()))
-        # A head that the build refused for its angle alone is readmitted by some protocols.
-        table = _without(table, "drop_reason", "drop_detail")
+        table = readmitted(table)
         origin = {"protocol": protocol, "list": found.hash, "protocol_seed": found.seed}
         warnings = found.warnings
     if not table.num_rows:
@@ -176,23 +171,8 @@ def held_out(table: pa.Table, share: float) -> Held:
     return Held(rows[trains], rows[~trains], "person, recording, photograph and flip pair")
 
 
-def _manifest(data: Path, name: str) -> Path:
-    for suffix in (".parquet", ".h5"):
-        if (path := data / f"{name}{suffix}").is_file():
-            return path
-    remedy = "sample it by ubhpd build, or name a protocol" if name == "ubhpd" else "build again"
-    raise UbhpdError(f"{data} has no {name}.parquet to train on: {remedy}.")
-
-
 def _read(path: Path, condition: Any, column: str, value: Any) -> pa.Table:
     """Return the rows that meet a condition; the others are let go as they are read."""
     names = list(dict.fromkeys([*NAMES, column]))
     batches = [b.filter(condition(b.column(column), value)) for b in manifest.iterate(path, names)]
     return pa.Table.from_batches(batches).select(NAMES)
-
-
-def _without(table: pa.Table, *names: str) -> pa.Table:
-    for name in names:
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.nulls(table.num_rows, pa.string()))
-    return table
