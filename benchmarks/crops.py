@@ -36,8 +36,8 @@ from ubhpd import manifest
 from ubhpd.core.parallel import Engine
 from ubhpd.exports._runner import ExportConfig, export
 from ubhpd.images.crops import RECIPES, crop, crop_box
+from ubhpd.images.reading import Images
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.image_files import Images
 from ubhpd.synth.writers import w300lp_writer
 
 Run = Callable[[], int]

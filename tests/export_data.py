@@ -7,9 +7,9 @@ from ubhpd import manifest
 from ubhpd.exports import _runner
 from ubhpd.exports._runner import ExportConfig, formats
 from ubhpd.images.crops import RECIPES, crop, crop_box
+from ubhpd.images.reading import Images
 from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.image_files import Images
 from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, upna_writer, w300lp_writer
 
 FORMATS = tuple(formats())

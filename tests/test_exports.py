@@ -13,7 +13,7 @@ from wheel_check import REPOSITORY
 
 from ubhpd import cli, manifest
 from ubhpd.images.crops import RECIPES, crop_box
-from ubhpd.raw.image_files import Images
+from ubhpd.images.reading import Images
 
 
 @pytest.fixture(scope="module")

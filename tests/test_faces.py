@@ -14,8 +14,8 @@ from ubhpd.images import detectors, landmarks, mtcnn
 from ubhpd.images import faces as inputs
 from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Face, keep_apart, largest_first, overlap
+from ubhpd.images.reading import Images
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.image_files import Images
 
 
 def weights_or_skip():

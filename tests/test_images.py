@@ -5,8 +5,8 @@ import pytest
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.images.reading import Images
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.image_files import Images
 from ubhpd.synth.writers import biwi_writer, upna_writer
 
 

@@ -15,6 +15,7 @@ from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.images.crops import RECIPES, crop, crop_box, placed
+from ubhpd.images.reading import Images
 from ubhpd.inference import prediction_file
 from ubhpd.inference.manifest_source import ManifestSource, read_plan
 from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
@@ -22,7 +23,6 @@ from ubhpd.manifest.schema import COLUMNS
 from ubhpd.models.geometric_model import GeometricMethod, heads_of
 from ubhpd.models.model import Model
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.raw.image_files import Images
 from ubhpd.synth.writers import biwi_writer, upna_writer, w300lp_writer
 
 MODEL = "fsanet_metric_wo"

@@ -17,12 +17,12 @@ from ubhpd import cli, manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import Record
 from ubhpd.core.rotation import matrix_from_euler
+from ubhpd.images.reading import Images
 from ubhpd.manifest.schema import table_from_records
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.quality import review
 from ubhpd.quality.decisions import Decision, read, record
 from ubhpd.quality.review import Filter, Heads
-from ubhpd.raw.image_files import Images
 from ubhpd.raw.trees import TreeSpec
 from ubhpd.synth.writers import aflw_writer, biwi_writer, w300lp_writer
 

@@ -14,10 +14,10 @@ from training_room import PROTOCOL, QUIET, write_build
 from ubhpd.core.bins import bin_index
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images.crops import crop, recipe_named
+from ubhpd.images.reading import Images
 from ubhpd.inference.manifest_source import plan_of
 from ubhpd.nn.contract import InputRecipe, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.outputs import matrix_from_euler
-from ubhpd.raw.image_files import Images
 from ubhpd.training import crop_cache, state
 from ubhpd.training.feeding import Feed, Order, TrainingHeads, normalised
 from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate

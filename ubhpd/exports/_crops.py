@@ -21,8 +21,9 @@ from ubhpd.core.files import replacing, write_json
 from ubhpd.core.typing import Image
 from ubhpd.exports._columns import Heads
 from ubhpd.images.crops import crop
+from ubhpd.images.reading import Images
 from ubhpd.images.recipes import Recipe
-from ubhpd.raw.image_files import VIDEO_SUFFIXES, HeaderTooShort, ImageError, Images, size_from_header
+from ubhpd.raw.image_files import VIDEO_SUFFIXES, HeaderTooShort, ImageError, size_from_header
 
 UNIT_HEADS = 500
 

@@ -37,9 +37,10 @@ from ubhpd.core.typing import Image
 from ubhpd.exports._columns import Heads, read_heads
 from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Format, Job, Row, Unit, forget, run
 from ubhpd.images.crops import recipe_named
+from ubhpd.images.reading import Images
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
 from ubhpd.manifest import BuildFolder
-from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
+from ubhpd.raw.image_files import VIDEO_SUFFIXES
 
 _LOG = logging.getLogger(__name__)
 

@@ -49,9 +49,9 @@ from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import BoolArray, FloatArray, Image
 from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Detector, overlap
+from ubhpd.images.reading import Images
 from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, Column, list_length, lists, matrix
-from ubhpd.raw.image_files import Images
 
 VARIABLE = "UBHPD_DLIB68"
 FILE = "shape_predictor_68_face_landmarks.dat"

@@ -18,10 +18,11 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.images.crops import FIELDS, crop, crop_boxes, placed, recipe_named
+from ubhpd.images.reading import Images
 from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Drawable, cores, in_order, stacked
 from ubhpd.manifest.schema import matrix
 from ubhpd.models.geometric_model import heads_of, own_landmarks
-from ubhpd.raw.image_files import VIDEO_SUFFIXES, Images
+from ubhpd.raw.image_files import VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe

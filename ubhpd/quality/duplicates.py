@@ -29,8 +29,8 @@ from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import BoolArray, Float32Array, Image, IntArray, UInt64Array
+from ubhpd.images.reading import Images
 from ubhpd.manifest import BuildFolder
-from ubhpd.raw.image_files import Images
 from ubhpd.raw.trees import Tree, TreeSpec, open_tree
 
 _BANDS, _BAND_BITS = 4, 16

@@ -34,10 +34,10 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
+from ubhpd.images.reading import Images
 from ubhpd.manifest import BuildFolder
 from ubhpd.quality import checks, decisions
 from ubhpd.quality.decisions import DROP, KEEP, Decision
-from ubhpd.raw.image_files import Images
 
 STATES = ("undecided", KEEP, DROP)
 OUTSIDE = "outside"  # the name of what is in no bin
