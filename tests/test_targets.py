@@ -83,6 +83,7 @@ def bad(value):
         ("t.csv", "\n".join(f"{v},{v}" for v in GOOD), "of 2"),
         ("t.csv", "a,b,c\n" + "\n".join(f"{v},{v},{v}" for v in GOOD), "columns a, b, c"),
         ("t.csv", "", "0 rows"),
+        ("t.csv", 200_000 * "1", "is not CSV"),
         ("t.json", "{", "no list of numbers"),
         ("t.json", json.dumps(GOOD[1:]), "shape"),
         ("t.json", json.dumps({"yaw": GOOD}), "keys yaw"),

@@ -45,6 +45,8 @@ def test_a_manifest_is_counted_without_what_it_refuses(tmp_path):
         ("low_deg,high_deg,yaw,pitch,roll\n3,0,1,1,1\n", "low_deg < high_deg"),
         ("low_deg,high_deg,yaw,pitch,roll\n0,3,1,-1,1\n", "counts of 0 or more"),
         ("low_deg,high_deg,yaw,pitch,roll\n0,3,1,0,1\n", "no head inside"),
+        ("low_deg,high_deg,yaw,pitch,roll\n0,3,1,\0,1\n", "row 1: a value is not a number|is not CSV"),
+        ("low_deg,high_deg,yaw,pitch,roll\n0,3,1,1," + 200_000 * "1", "t.csv is not CSV"),
     ],
 )
 def test_bad_tables_are_said(tmp_path, text, said):

@@ -175,13 +175,12 @@ def quaternion_from_matrix(rotation: npt.ArrayLike) -> FloatArray:
         UbhpdError: if a matrix is not finite or its determinant is not positive.
     """
     r = _as_rotations(rotation)
-    try:
-        with np.errstate(invalid="ignore"):
-            quaternion: FloatArray = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
-    except (ValueError, np.linalg.LinAlgError):
-        raise UbhpdError(
-            "A matrix is not a rotation (zero, mirrored or not finite): check the r00 to r22 columns."
-        ) from None
+    with np.errstate(invalid="ignore"):
+        if not np.all(np.isfinite(r)) or not np.all(np.linalg.det(r) > 0.0):
+            raise UbhpdError("A matrix is not a rotation (zero, mirrored or not finite): check the r00 to r22 columns.")
+    if not r.size:  # SciPy takes no empty arrays before 1.15
+        return np.empty((*r.shape[:-2], 4))
+    quaternion: FloatArray = _scipy_rotation().from_matrix(r.reshape(-1, 3, 3)).as_quat(canonical=True)
     return quaternion.reshape(*r.shape[:-2], 4)
 
 
@@ -197,6 +196,8 @@ def matrix_from_quaternion(quaternion_xyzw: npt.ArrayLike) -> FloatArray:
     norm = np.linalg.norm(q, axis=-1)
     if not np.all(np.isfinite(norm)) or np.any(norm == 0.0):
         raise UbhpdError("A quaternion is zero or not finite, so it is no rotation: check the qx, qy, qz, qw columns.")
+    if not q.size:
+        return np.empty((*q.shape[:-1], 3, 3))
     matrix: FloatArray = _scipy_rotation().from_quat(q.reshape(-1, 4)).as_matrix()
     return matrix.reshape(*q.shape[:-1], 3, 3)
 

@@ -237,7 +237,10 @@ def training_set(text: str) -> TrainingSet:
             f"No training set {text!r}: give a manifest, a table of counts, or one of {', '.join(known())}."
         )
     if path.is_file() and path.suffix.lower() == ".csv":
-        return _from_table(path)
+        try:
+            return _from_table(path)
+        except csv.Error as error:  # an endless field; with Python 3.10, a NUL character
+            raise UbhpdError(f"{path} is not CSV ({error}): write the table again.") from None
 
     return counted(truth_table(path)[0], str(path))
 

@@ -164,7 +164,11 @@ def _header(path: Path, head: bytes) -> list[str]:
     for mark, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
         if mark in line and "," not in line:
             raise UbhpdError(f"{path} separates its columns by {word}: write commas, and decimal points.")
-    return [name.strip() for name in next(csv.reader([line]))]
+    try:
+        names = next(csv.reader([line]))
+    except csv.Error:  # Python 3.10 refuses a NUL character
+        names = line.split(",")
+    return [name.strip() for name in names]
 
 
 def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> str:

@@ -106,7 +106,10 @@ def _from_json(text: str, path: str | os.PathLike[str]) -> Any:
 
 
 def _from_csv(text: str, path: str | os.PathLike[str]) -> Any:
-    rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if any(c.strip() for c in row)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(text.splitlines()) if any(c.strip() for c in row)]
+    except csv.Error as error:  # an endless field; with Python 3.10, a NUL character
+        raise UbhpdError(f"The target file {path} is not CSV ({error}): {_WANTED}.") from None
     header = rows.pop(0) if rows and not any(_is_number(c) for c in rows[0]) else []
     width = len(rows[0]) if rows else 0
     if width not in (1, len(ANGLES)) or any(len(row) != width for row in rows) or len(rows) != N_BINS:
