@@ -6,15 +6,15 @@ import numpy as np
 
 from ubhpd.core.bins import ANGLES, CENTRES_DEG
 from ubhpd.leaderboards.result import (
-    Floor,
+    Baseline,
     Input,
     PerBin,
     ProtocolUsed,
     Resampling,
     Result,
     Score,
-    Side,
     Speed,
+    Split,
     Training,
     canonical_hash,
 )
@@ -27,7 +27,7 @@ def side(heads, seed, width=30.0):
     shares = {a: np.exp(-((CENTRES_DEG / w) ** 2) / 2) for a, w in zip(ANGLES, (1.6 * width, width, width / 2))}
     bins = {a: tuple(int(v) for v in np.floor(heads * s / s.sum())) for a, s in shares.items()}
     outside = {a: heads - sum(own) for a, own in bins.items()}
-    return Side(heads, canonical_hash(["names", seed]), canonical_hash(["rows", seed]), {"set": heads}, bins, outside)
+    return Split(heads, canonical_hash(["names", seed]), canonical_hash(["rows", seed]), {"set": heads}, bins, outside)
 
 
 def score(value, half=0.2):
@@ -62,7 +62,7 @@ def result(model="hopenet", mae=5.0, seed=0, protocol="300wlp_aflw2000_1969", **
                           ("flip", "blur"), "none", "32"),
         coverage=1.0, scores={name: score(v) for name, v in values.items()},
         resampling=Resampling("samples", 1_969, 1_000, 0.95, 0), bins=per_bin(test, mae),
-        floor=Floor(floor, {a: tuple(20.0 if n else None for n in test.bins[a]) for a in ANGLES}),
+        floor=Baseline(floor, {a: tuple(20.0 if n else None for n in test.bins[a]) for a in ANGLES}),
         printed_pair="300W-LP:AFLW2000", speed=Speed(1234.5, 64, "NVIDIA H200"), device="NVIDIA H200",
         predictions=f"{model}.predictions.csv", predictions_sha256="0" * 64, inputs="1" * 64, torch="2.13.0",
     )  # fmt: skip

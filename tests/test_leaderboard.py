@@ -14,12 +14,13 @@ from score_data import heads, write_csv, write_manifest
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import sha256_of
+from ubhpd.core.text import csv_text
 from ubhpd.leaderboards import page, standings
 from ubhpd.leaderboards import tables as texts
 from ubhpd.leaderboards.columns import COLUMNS, method_cells
 from ubhpd.leaderboards.page import publish
 from ubhpd.leaderboards.result import Found, Training, canonical_hash, read, read_all, write
-from ubhpd.models.checkpoint import file_origin
 
 EVIL = "<img src=x onerror=alert(1)>\"'&_$%#|\\"
 
@@ -76,7 +77,7 @@ def test_a_number_changed_by_hand_is_refused(tmp_path):
         (lambda c: c.update(seed=True), r"seed is True"),
         (lambda c: c.pop("test"), "lacks the field 'test'"),
         (lambda c: c.update(comment="best"), "has a field 'comment'"),
-        (lambda c: c["bins"].pop("roll"), "is no table of yaw, pitch and roll"),
+        (lambda c: c["bins"].pop("roll"), "is not a table of yaw, pitch and roll"),
         (lambda c: c["bins"]["yaw"]["error"].pop(), "with 15 bins"),
         (lambda c: c.update(format=2), "format 2, this ubhpd reads 1"),
     ],
@@ -91,15 +92,30 @@ def test_what_is_no_result_is_passed_over_in_a_folder_and_refused_by_name(tmp_pa
     write(result(), tmp_path / "deep" / "r.json")
     (tmp_path / "other.json").write_text('{"kind": "score"}')
     assert [f.result for f in read_all([tmp_path, tmp_path / "deep"])] == [result()]
-    for place, said in ((tmp_path / "other.json", "no result of ubhpd bench"), (tmp_path / "gone", "There is no")):
+    for place, said in ((tmp_path / "other.json", "not a result of ubhpd bench"), (tmp_path / "gone", "There is no")):
         with pytest.raises(UbhpdError, match=said):
             read_all([place])
     (tmp_path / "cut.json").write_text('{"kind": "ubhpd-res')
-    with pytest.raises(UbhpdError, match=r"cut\.json .*no JSON, or cut off"):
+    with pytest.raises(UbhpdError, match=r"cut\.json is not JSON"):
         read_all([tmp_path])
 
 
-# Who stands in one table
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero")
+def test_a_device_is_refused(ubhpd):
+    code, out, err = ubhpd("leaderboard", "/dev/zero")
+    assert (code, out) == (2, "") and "/dev/zero is neither a file nor a folder" in err
+
+
+def test_a_file_too_large_for_a_result_is_not_read(tmp_path):
+    write(result(), tmp_path / "r.json")
+    with (tmp_path / "large.json").open("wb") as file:
+        file.truncate(17 << 20)
+    assert [f.path.name for f in read_all([tmp_path])] == ["r.json"]
+    with pytest.raises(UbhpdError, match=r"large\.json is larger than 16 MB"):
+        read_all([tmp_path / "large.json"])
+
+
+# Which results share a table
 
 
 def test_seeds_are_averaged():
@@ -139,7 +155,7 @@ def test_options_make_another_method():
 
 
 def test_two_different_results_of_one_run_are_refused():
-    assert len(tables(result(), result())[0].methods[0].found) == 1
+    assert len(tables(result(), result())[0].methods[0].runs) == 1
     with pytest.raises(UbhpdError, match=r"0\.json and 1\.json are both of hopenet .* seed 0, but differ"):
         tables(result(mae=5.0), result(mae=5.1))
 
@@ -151,12 +167,16 @@ def test_imported_weights_and_partial_coverage_are_shown_but_not_ranked():
     assert "imported" in table.methods[1].why_unranked and "50.0 %" in table.methods[2].why_unranked
 
 
-def test_without_predictions_a_tie_is_told_by_the_interval_of_the_first():
+def test_without_predictions_a_tie_is_decided_by_the_interval_of_the_first():
     (table,) = tables(result("a", 5.0), result("b", 5.1), result("c", 5.3))  # of the first: 4.8 to 5.2
-    assert [(e.standing, e.told_by) for e in table.methods] == [("winner", ""), ("tied", "interval"), ("", "interval")]
+    assert [(e.standing, e.decided_by) for e in table.methods] == [
+        ("winner", ""),
+        ("tied", "interval"),
+        ("", "interval"),
+    ]
 
 
-def test_with_predictions_a_tie_is_told_by_pairs(tmp_path):
+def test_with_predictions_a_tie_is_decided_by_pairs(tmp_path):
     """b is a with one head moved, c has errors a little larger on every head: intervals alone could not tell c."""
     predicted, true = heads(300)
     (tmp_path / "test").mkdir()
@@ -169,17 +189,15 @@ def test_with_predictions_a_tie_is_told_by_pairs(tmp_path):
         path = write_csv(tmp_path / f"{name}.predictions.csv", own)
         mae = float(abs(own - true).mean())
         written.append(
-            result(
-                name, mae, predictions_sha256=file_origin(path)["sha256"], test=replace(side(300, 2), fingerprint=mark)
-            )
+            result(name, mae, predictions_sha256=sha256_of(path), test=replace(side(300, 2), fingerprint=mark))
         )
     (table,) = standings.standings(found(*written, folder=tmp_path))
-    assert [e.told_by for e in table.methods[1:]] == ["paired", "paired"]
+    assert [e.decided_by for e in table.methods[1:]] == ["paired", "paired"]
     assert {e.name: e.standing for e in table.methods}["c"] == ""
     assert sorted(e.standing for e in table.methods) == ["", "tied", "winner"]
     (tmp_path / "c.predictions.csv").write_text("sample_id,yaw,pitch,roll\n")
     (table,) = standings.standings(found(*written, folder=tmp_path))
-    assert {e.name: e.told_by for e in table.methods}["c"] == "interval"
+    assert {e.name: e.decided_by for e in table.methods}["c"] == "interval"
 
 
 # Printed rows
@@ -219,7 +237,7 @@ def test_ubhpd_of_another_size_has_no_printed_rows():
 def test_a_protocol_that_is_not_known_has_no_printed_rows():
     own = result()
     other = replace(own, protocol=replace(own.protocol, definition_hash="0" * 64))
-    assert "no protocol of this version" in tables(other)[0].why_no_reported
+    assert "not a protocol of this version" in tables(other)[0].why_no_reported
 
 
 # What is written
@@ -230,7 +248,7 @@ def test_the_csv_is_tidy_and_says_where_each_number_is_from():
     read_back = rows(texts.tidy([table]))
     own = {(r["model"], r["score"]): r for r in read_back if r["origin"] == "reproduced"}
     assert float(own["hopenet", "mae"]["value"]) == 5.0 and own["b", "mae"]["rank"] == "2"
-    assert {r["origin"] for r in read_back} == {"reproduced", "floor", "reported"}
+    assert {r["origin"] for r in read_back} == {"reproduced", "baseline", "reported"}
     assert all(r["rank"] == "" for r in read_back if r["origin"] != "reproduced")
     assert len({r["protocol_hash"] for r in read_back}) == 1
 
@@ -239,7 +257,7 @@ def test_hostile_names_are_shown_as_they_are_everywhere():
     made = result(EVIL, 5.0, options={}, chosen={"a\nb\x1b": EVIL})
     (table,) = tables(replace(made, title=EVIL, protocol=replace(made.protocol, id=EVIL, warnings=(EVIL,))))
     html = page.page([table])
-    assert "<img src=x" not in html and "&lt;img src=x onerror=alert(1)&gt;&quot;&#x27;&amp;" in html
+    assert "<img src=x" not in html and "&lt;img src=x onerror=alert(1)&gt;&#34;&#39;&amp;" in html
     assert html.count("<script>") == 1
     tex = texts.latex([table])
     assert r"\textless{}img src=x onerror=alert(1)\textgreater{}{''}'\&\_\$\%\#\textbar{}\textbackslash{}" in tex
@@ -249,6 +267,12 @@ def test_hostile_names_are_shown_as_they_are_everywhere():
     lines = [line for line in md.splitlines() if line.startswith("|")]
     assert {len(line.replace(r"\|", "").split("|")) for line in lines[:4]} == {len(lines[0].split("|"))}
     assert rows(texts.tidy([table]))[0]["title"] == EVIL
+
+
+@pytest.mark.parametrize("title", ["=1+1", "+cmd|x", "-A1", "@SUM(A1)", "\t=1"])
+def test_no_cell_of_the_csv_is_a_formula(title):
+    assert rows(texts.tidy(tables(replace(result(), title=title))))[0]["title"] == f"'{title}"
+    assert csv_text("-3.5") == "-3.5" and csv_text("a=b") == "a=b" and csv_text("-") == "-"
 
 
 def test_latex_has_as_many_cells_in_each_row_as_columns():

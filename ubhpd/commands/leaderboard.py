@@ -23,10 +23,9 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     A table holds one protocol on the same heads, nothing is ranked across tables. Writes leaderboard.md, .csv (one
     score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
     """
-    from ubhpd.core.text import table
+    from ubhpd.core.text import one_line, table
     from ubhpd.leaderboards.columns import method_cells
     from ubhpd.leaderboards.page import publish
-    from ubhpd.leaderboards.standings import one_line
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
     wanted = [f.strip() for f in formats.split(",") if f.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -63,3 +64,16 @@ def read_json(path: Path, remedy: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise UbhpdError(f"{path} is JSON that is nested too deeply: {remedy}.") from None
     except ValueError as error:
         raise UbhpdError(f"{path} is not JSON ({str(error)[:60]}): {remedy}.") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

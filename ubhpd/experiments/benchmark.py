@@ -16,6 +16,7 @@ import numpy as np
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError, disk_fault
+from ubhpd.core.files import sha256_of
 from ubhpd.core.progress import Progress
 from ubhpd.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from ubhpd.evaluation.intervals import BootstrapOptions
@@ -30,7 +31,7 @@ from ubhpd.leaderboards.reported import printed_pair
 from ubhpd.leaderboards.result import (
     FITTED,
     FORMAT,
-    Floor,
+    Baseline,
     Input,
     PerBin,
     ProtocolUsed,
@@ -42,7 +43,6 @@ from ubhpd.leaderboards.result import (
     read,
 )
 from ubhpd.manifest import BuildFolder
-from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
 from ubhpd.protocols.resolve import protocol
 
@@ -77,9 +77,7 @@ def finished(run: Run, inputs: str, out: Path) -> bool:
     paths = Paths.of(run, out)
     try:
         found = read(paths.result)
-        return (
-            found.inputs == inputs and checkpoint.file_origin(paths.predictions)["sha256"] == found.predictions_sha256
-        )
+        return found.inputs == inputs and sha256_of(paths.predictions) == found.predictions_sha256
     except (UbhpdError, OSError):
         return False
 
@@ -130,7 +128,7 @@ def result_of(run: Run, sides: Sides, test_manifest: Path, request: BenchRequest
         coverage=evaluation.result["coverage"], scores=_scores(evaluation), resampling=_resampling(evaluation),
         bins=_bins(evaluation), floor=_floor(evaluation, sides), printed_pair=pair,
         predictions=paths.predictions.name,
-        predictions_sha256=checkpoint.file_origin(paths.predictions)["sha256"],
+        predictions_sha256=sha256_of(paths.predictions),
         inputs=inputs_of(run, sides, request), **network,
     )  # fmt: skip
 
@@ -172,7 +170,7 @@ def _bins(evaluation: Evaluation) -> dict[str, PerBin]:
     return {a: PerBin(*(tuple(tables[a][k]) for k in ("n", "error", "weight"))) for a in ANGLES}
 
 
-def _floor(evaluation: Evaluation, sides: Sides) -> Floor:
+def _floor(evaluation: Evaluation, sides: Sides) -> Baseline:
     """Return what the mean pose of the training side scores on the very heads that were scored."""
     true = evaluation.paired.pairs.take(evaluation.kept)
     answer = np.broadcast_to(angles(sides.train_rows).mean(axis=0), true.true_deg.shape)
@@ -183,7 +181,7 @@ def _floor(evaluation: Evaluation, sides: Sides) -> Floor:
         printed_k=known.get("printed_k"),
     )
     error = bin_table(constant)["error"]
-    return Floor(
+    return Baseline(
         {k: _finite(v) for k, v in constant.scores.items()},
         {a: tuple(map(_finite, own)) for a, own in zip(ANGLES, error, strict=True)},
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import sha256_of, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.experiments.plan import BenchRequest, Run
 from ubhpd.experiments.protocol_data import Sides
@@ -120,6 +120,6 @@ def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress
 
 def _file(path: Path) -> str:
     try:
-        return checkpoint.file_origin(path)["sha256"]
+        return sha256_of(path)
     except OSError as error:
         raise UbhpdError(f"Cannot read {path} ({error.strerror}): check the path.") from None

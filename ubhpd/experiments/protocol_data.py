@@ -15,7 +15,7 @@ from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.evaluation.pairing import angles
-from ubhpd.leaderboards.result import Side
+from ubhpd.leaderboards.result import Split
 from ubhpd.manifest import BuildFolder, readmitted
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
 from ubhpd.protocols.resolve import Resolution, ids_hash, resolve
@@ -29,8 +29,8 @@ class Sides(NamedTuple):
     resolution: Resolution
     train_rows: pa.Table
     test_rows: pa.Table
-    train: Side
-    test: Side
+    train: Split
+    test: Split
 
 
 def sides_of(protocol_id: str, data: Path, frames: Path | None = None, seed: int = 0) -> Sides:
@@ -71,12 +71,12 @@ def _rows(data: Path, table: str, names: tuple[str, ...]) -> pa.Table:
     return readmitted(pa.Table.from_batches(batches))
 
 
-def _side(rows: pa.Table) -> Side:
+def _side(rows: pa.Table) -> Split:
     mark = Fingerprint(COLUMNS)
     mark.update(rows)
     counted = bins.counts(angles(rows))
     datasets = {r["values"]: r["counts"] for r in rows.column("dataset").value_counts().to_pylist()}
-    return Side(
+    return Split(
         rows.num_rows,
         ids_hash(rows.column("sample_id").to_pylist()),
         mark.hexdigest(),

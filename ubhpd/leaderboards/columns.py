@@ -1,4 +1,4 @@
-"""The columns of the leaderboard: what they are called and mean, and what stands in them for each kind of row."""
+"""The columns of the leaderboard: their names and meanings, and their cells for each kind of row."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from ubhpd.core.bins import ANGLES
 from ubhpd.leaderboards.reported import Reported
-from ubhpd.leaderboards.result import FITTED, Floor, Result, Training
+from ubhpd.leaderboards.result import FITTED, Baseline, Result, Training
 from ubhpd.leaderboards.standings import TIED, WINNER, Method, Value
 
 UNKNOWN = "–"
 
 
 class Column(NamedTuple):
-    """A column: key, heading, whether numbers stand in it, what it means, and the page that says more."""
+    """A column: key, heading, whether it holds numbers, what it means, and the page that explains it."""
 
     key: str
     title: str
@@ -23,7 +23,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What stands in a cell: its text, a second line in small print, and what to sort by (None comes last)."""
+    """A cell: its text, a second line in small print, and what to sort by (None comes last)."""
 
     text: str
     small: str = ""
@@ -46,21 +46,21 @@ SCORES: tuple[Column, ...] = (
     Column("maev", "MAEV", True, "mean angle between the axes of prediction and truth", "metrics/maev.md"),
 )  # fmt: skip
 COLUMNS: tuple[Column, ...] = (
-    Column("rank", "#", True, "rank by MAE; = where the data cannot tell the method from the winner; empty where an "
+    Column("rank", "#", True, "rank by MAE; = where the difference from the first is not significant; empty where a "
            "method is not ranked", "leaderboard.md"),
-    Column("model", "Model", False, "name for ubhpd models, with the options that were chosen", "models.md"),
+    Column("model", "Method", False, "name, as in ubhpd models, with the options that were chosen", "models.md"),
     *SCORES,
-    Column("printed", "In print", True, "MAE that a paper prints for this model on these heads", "leaderboard.md"),
-    Column("parameters", "Parameters", True, "trainable numbers, in millions", "models.md"),
-    Column("speed", "Heads/s", True, "heads judged per second, in batches of the size and on the device named",
+    Column("printed", "Reported", True, "MAE that a paper reports for this method on these heads", "leaderboard.md"),
+    Column("parameters", "Parameters", True, "trainable parameters, in millions", "models.md"),
+    Column("speed", "Heads/s", True, "heads predicted per second, in batches of the size and on the device named",
            "leaderboard.md"),
-    Column("crop", "Input", False, "crop recipe, side in pixels, order of the colours", "models.md"),
-    Column("training", "Training", False, "how the weights came about, and what training started from",
+    Column("crop", "Input", False, "crop recipe, size in pixels, colour order", "models.md"),
+    Column("training", "Training", False, "how the weights were made, and what training started from",
            "leaderboard.md"),
-    Column("selection", "Selection", False, "which of the weights passed through in training were kept",
+    Column("selection", "Selection", False, "which checkpoint of the training was kept",
            "leaderboard.md"),
-    Column("seeds", "Seeds", False, "seeds averaged over; none where nothing is drawn", "leaderboard.md"),
-    Column("coverage", "Coverage", True, "share of the test heads that were judged", "scoring.md"),
+    Column("seeds", "Seeds", False, "seeds averaged over; none for a method without randomness", "leaderboard.md"),
+    Column("coverage", "Coverage", True, "share of the test heads with a prediction", "scoring.md"),
     Column("weights", "Weights", False, "first digits of the SHA-256 of the weights, per seed", "models.md"),
 )  # fmt: skip
 
@@ -80,16 +80,16 @@ def method_cells(method: Method) -> dict[str, Cell]:
         "training": _training(result.training),
         "selection": _text(result.training.selection),
         "seeds": _text(", ".join(map(str, method.seeds))),
-        "coverage": _coverage(min(f.result.coverage for f in method.found)),
-        "weights": _text(", ".join(f.result.training.weights_sha256[:8] for f in method.found)),
+        "coverage": _coverage(min(f.result.coverage for f in method.runs)),
+        "weights": _text(", ".join(f.result.training.weights_sha256[:8] for f in method.runs)),
     }
 
 
-def floor_cells(floor: Floor) -> dict[str, Cell]:
-    """Return the cells of the mean-pose floor; columns that it has nothing for are left out."""
+def baseline_cells(baseline: Baseline) -> dict[str, Cell]:
+    """Return the cells of the mean-pose baseline; columns without a value are left out."""
     return {
-        "model": Cell("mean pose", "every head answered with the mean pose of the training side", "mean pose"),
-        **{c.key: value_cell(Value(floor.scores.get(c.key))) for c in SCORES},
+        "model": Cell("mean pose", "predicts the mean pose of the training split for every head", "mean pose"),
+        **{c.key: value_cell(Value(baseline.scores.get(c.key))) for c in SCORES},
     }
 
 
@@ -121,7 +121,7 @@ def _rank(method: Method) -> str:
 
 
 def is_winner(method: Method) -> bool:
-    """Whether it is the first of its table."""
+    """Whether the method is the first of its table."""
     return method.standing == WINNER
 
 
@@ -173,7 +173,7 @@ def _number(value: float | None, decimals: int) -> Cell:
 
 
 def _as_printed(value: float | None) -> Cell:
-    """Return a number with all its decimals, two at least."""
+    """Return a number with all its decimals, at least two."""
     return _number(value, 2 if value is None else max(2, len(f"{value:g}".partition(".")[2])))
 
 

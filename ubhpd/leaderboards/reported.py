@@ -1,8 +1,8 @@
-"""What papers print for the train and test sets of a protocol, and when such rows may stand beside results.
+"""Results that papers report for the training and test sets of a protocol, and when they are shown beside results.
 
-A printed number is of a test set, so it is shown only where the heads of a result are that set: names and counts as
-published, which `ubhpd.protocols` checks. Even then it is not ranked with results: its crops, checkpoint choice and
-evaluation code are not known.
+A reported number belongs to a test set, so it is shown only where a result has the heads of that set: names and counts
+as published, which `ubhpd.protocols` checks. It is not ranked with results all the same: its crops, checkpoint choice
+and evaluation code are not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UBHPD_HEADS = 25_000  # of the authors' dataset, which was not published
 
 
 class Counterpart(NamedTuple):
-    """The names of a protocol's sets in published_results.csv, and what to keep in mind about them."""
+    """The names of a protocol's sets in published_results.csv, and a caveat about them."""
 
     train: str
     test: str
@@ -67,15 +67,13 @@ def why_not_shown(result: Result) -> str | None:
     """Return why printed rows are not shown beside a result, None where they are."""
     own = PROTOCOLS.get(result.protocol.id)
     if own is None or own.definition_hash != result.protocol.definition_hash:
-        return "This is no protocol of this version of ubhpd, so no printed result is known to belong to it."
+        return "This is not a protocol of this version of ubhpd, so no reported result is known for it."
     if result.protocol.id not in COUNTERPARTS:
-        return "No printed result is known for this protocol."
+        return "No reported result is known for this protocol."
     if result.protocol.warnings:
-        return "The heads are not the published ones (see above), so printed results do not belong beside these."
+        return "The heads are not the published ones (see above), so reported results cannot be compared with these."
     if not own.published and result.train.heads + result.test.heads != UBHPD_HEADS:
-        return (
-            f"The paper's UBHPD has {UBHPD_HEADS:,} heads, this one has not: printed results do not belong beside it."
-        )
+        return f"The paper's UBHPD has {UBHPD_HEADS:,} heads, this one does not: reported results cannot be compared."
     return None
 
 

@@ -1,10 +1,8 @@
-"""Values out of JSON into frozen dataclasses, every one checked against the type of its field.
+"""One run as one JSON file, the only input of the leaderboard: what ran, on which heads, and with which scores.
 
-One run as one JSON file, the only source of the leaderboard: what ran, on which heads, and what came out.
-
-A file carries the SHA-256 of its own content and is refused if the two do not fit, so that a number that was typed
-in by hand does not get into a table unnoticed. It holds no date and no path of a machine: the same run gives the same
-file, but for `speed`, which is measured.
+A file carries the SHA-256 of its own content and is refused if the two differ, so that a number edited by hand does
+not get into a table unnoticed. It holds no date and no path of a machine: the same run gives the same file, except
+for `speed`, which is measured. Every value is checked against the type of its field when a file is read.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import read_json, write_json
 
 _WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 
@@ -59,10 +57,10 @@ def typed(value: Any, hint: Any, where: str) -> Any:
 def _object(value: Mapping[str, Any], kind: Any, where: str) -> Any:
     hints = typing.get_type_hints(kind)
     if unknown := [k for k in value if k not in hints]:
-        raise UbhpdError(f"{where} has a field {unknown[0]!r} that is not known: is it of a later ubhpd?")
+        raise UbhpdError(f"{where} has a field {unknown[0]!r} that this ubhpd does not know: update ubhpd.")
     needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     if missing := [n for n in needed if n not in value]:
-        raise UbhpdError(f"{where} lacks the field {missing[0]!r}: the file is not whole.")
+        raise UbhpdError(f"{where} lacks the field {missing[0]!r}: the file is incomplete.")
     return kind(**{k: typed(v, hints[k], f"{where}.{k}") for k, v in value.items()})
 
 
@@ -82,6 +80,7 @@ def _shown(value: Any) -> str:
 
 
 FORMAT = 1
+MAX_BYTES = 16 << 20  # of a result file; one has a few kilobytes
 KIND = "ubhpd-result"
 TRAINED, FITTED, IMPORTED = "trained", "fitted", "imported"
 
@@ -99,8 +98,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Side:
-    """The heads that train, or those that test.
+class Split:
+    """The training heads, or the test heads.
 
     names_sha256: of their sorted names. fingerprint: of all their columns, labels and boxes included. datasets: heads
     of each. bins: heads per angle and bin of 12 degrees. outside: heads beyond 90 degrees, per angle.
@@ -141,11 +140,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Training:
-    """How the weights came about.
+    """How the weights were made.
 
     how: "trained", "fitted" (a geometric method) or "imported". weights_sha256: of the tensors. start: what training
-    began with, "from scratch" or the file and hash of a backbone; of imported weights their files. selection: which of
-    the weights passed through were kept. The rest is None where nothing was trained.
+    began with, "from scratch" or the file and hash of a backbone; for imported weights their files. selection: which
+    checkpoint of the training was kept. The rest is None where nothing was trained.
     """
 
     how: str
@@ -166,7 +165,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Speed:
-    """Heads judged per second in batches of this size on a named device, crops at hand."""
+    """Heads predicted per second in batches of this size on a named device, with crops in memory."""
 
     images_per_second: float
     batch_size: int
@@ -194,8 +193,8 @@ class PerBin:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """What answering every head with the mean pose of the training side scores on the same heads."""
+class Baseline:
+    """What the mean-pose baseline scores on the same heads: for every head it predicts the mean pose of training."""
 
     scores: dict[str, float | None]
     error: dict[str, tuple[float | None, ...]]
@@ -205,9 +204,8 @@ class Floor:
 class Result:
     """One run. options: all of the model's Config; chosen: those named by the user. seed: None where nothing is drawn.
 
-    input: the input recipe, None for a geometric method. coverage: share of the test heads that were judged.
-    printed_pair: the printed table whose constants `ubmae_printed` has. inputs: hash of everything the run was started
-    with.
+    input: the input recipe, None for a geometric method. coverage: share of the test heads with a prediction.
+    printed_pair: the printed table whose constants `ubmae_printed` uses. inputs: hash of all inputs of the run.
     """
 
     model: str
@@ -217,15 +215,15 @@ class Result:
     parameters: int | None
     input: Input | None
     protocol: ProtocolUsed
-    train: Side
-    test: Side
+    train: Split
+    test: Split
     seed: int | None
     training: Training
     coverage: float
     scores: dict[str, Score]
     resampling: Resampling
     bins: dict[str, PerBin]
-    floor: Floor
+    floor: Baseline  # the key of the JSON files
     printed_pair: str | None
     speed: Speed | None
     device: str
@@ -237,12 +235,12 @@ class Result:
 
     @property
     def options_hash(self) -> str:
-        """Eight digits that tell the options of one model apart."""
+        """Eight digits that distinguish the options of one model."""
         return canonical_hash(self.options)[:8]
 
     @property
     def group(self) -> tuple[str, ...]:
-        """What two results must have in common to stand in one table: protocol, heads, labels, printed pair."""
+        """What two results of one table have in common: protocol, heads, labels, printed pair."""
         p = self.protocol
         return (
             p.id, str(p.version), p.definition_hash, p.hash, self.train.fingerprint, self.test.fingerprint,
@@ -264,7 +262,7 @@ def canonical_hash(content: Any) -> str:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write a result and its hash, whole or not at all.
+    """Write a result and its hash; the file appears complete or not at all.
 
     Raises:
         UbhpdError: the file cannot be written.
@@ -273,19 +271,18 @@ def write(result: Result, path: Path) -> None:
     try:
         write_json({**content, "hash": canonical_hash(content)}, path)
     except OSError as error:
-        raise UbhpdError(f"Cannot write {path} ({error.strerror}): check the path and the room on the disk.") from None
+        raise UbhpdError(f"Cannot write {path} ({error.strerror}): check the path and the free disk space.") from None
 
 
 def read(path: Path) -> Result:
     """Return the result that a file holds.
 
     Raises:
-        UbhpdError: no such file, no result, of a newer format, changed since it was written, or with a value of
-            another type than it has to have.
+        UbhpdError: no such file, no result, a newer format, a content that was changed, or a value of a wrong type.
     """
     content = _loaded(path)
     if not _is_result(content):
-        raise UbhpdError(f"{path} is no result of ubhpd bench: give its --out folder, or the JSON files in it.")
+        raise UbhpdError(f"{path} is not a result of ubhpd bench: give its --out folder, or the JSON files in it.")
     version = content.pop("format", None)
     if type(version) is int and version > FORMAT:
         raise UbhpdError(f"{path} is a result of format {version}, this ubhpd reads {FORMAT}: update ubhpd.")
@@ -295,7 +292,7 @@ def read(path: Path) -> Result:
     except ValueError:  # NaN or Infinity, which no result holds
         is_own = False
     if not is_own:
-        raise UbhpdError(f"{path} was changed after it was written (its hash does not fit): {_REMEDY}.")
+        raise UbhpdError(f"{path} was changed after it was written (its hash does not match): {_REMEDY}.")
     del content["kind"]
     found: Result = typed(content, Result, str(path))
     _check_tables(found, path)
@@ -303,16 +300,18 @@ def read(path: Path) -> Result:
 
 
 def read_all(places: Iterable[Path]) -> list[Found]:
-    """Return the results in files and folders, sub-folders included, by path; a file met twice counts once.
+    """Return the results in files and folders, sub-folders included, sorted by path; each file counts once.
 
     Raises:
-        UbhpdError: no result anywhere, a place that is not there, or as `read`.
+        UbhpdError: no result anywhere, a path that does not exist or is neither file nor folder, or as `read`.
     """
     paths: dict[Path, None] = {}
     for place in places:
         if not place.exists():
             raise UbhpdError(f"There is no {place}: give the --out folder of ubhpd bench.")
-        inside = sorted(p for p in place.rglob("*.json") if p.is_file()) if place.is_dir() else [place]
+        if not (place.is_dir() or place.is_file()):
+            raise UbhpdError(f"{place} is neither a file nor a folder: give the --out folder of ubhpd bench.")
+        inside = sorted(p for p in place.rglob("*.json") if _may_be_result(p)) if place.is_dir() else [place]
         paths |= {p.resolve(): None for p in inside if not place.is_dir() or _is_result(_loaded(p))}
     if not paths:
         raise UbhpdError("No result was found: ubhpd bench writes them, see its --out.")
@@ -321,18 +320,18 @@ def read_all(places: Iterable[Path]) -> list[Found]:
 
 def _check_tables(found: Result, path: Path) -> None:
     parts = {name: {a: getattr(b, name) for a, b in found.bins.items()} for name in ("heads", "error", "weight")}
-    sides = {"train.bins": found.train.bins, "test.bins": found.test.bins}
-    for where, table in {**parts, **sides, "floor.error": found.floor.error}.items():
+    splits = {"train.bins": found.train.bins, "test.bins": found.test.bins}
+    for where, table in {**parts, **splits, "floor.error": found.floor.error}.items():
         if set(table) != set(ANGLES) or any(len(values) != N_BINS for values in table.values()):
-            raise UbhpdError(f"{path}: {where} is no table of yaw, pitch and roll with {N_BINS} bins: {_REMEDY}.")
+            raise UbhpdError(f"{path}: {where} is not a table of yaw, pitch and roll with {N_BINS} bins: {_REMEDY}.")
+
+
+def _may_be_result(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size <= MAX_BYTES
 
 
 def _loaded(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is no JSON, or cut off"
-        raise UbhpdError(f"Cannot read {path} ({reason}): {_REMEDY}.") from None
+    return read_json(path, _REMEDY, MAX_BYTES)
 
 
 def _is_result(content: Any) -> bool:

@@ -1,9 +1,9 @@
-"""Which methods the data cannot tell from the winner: by paired resampling of their predictions, else by intervals.
-
-From result files to standings: one table per protocol on the same heads, methods averaged over seeds and ranked.
+"""From result files to standings: one table per protocol on the same heads, methods averaged over seeds and ranked.
 
 Nothing is ranked across tables: another protocol, other heads, other labels or boxes make another table. Inside a
-table a method is ranked if it was trained or fitted under the protocol and judged every head.
+table a method is ranked if it was trained or fitted under the protocol and has a prediction for every head. A method
+is tied with the winner where the data do not show a difference: by paired resampling of the predictions, or by the
+interval of the winner where predictions are missing.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from statistics import mean, stdev
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import sha256_of
+from ubhpd.core.text import one_line
 from ubhpd.leaderboards.reported import Reported, reported, reported_mae, why_not_shown
-from ubhpd.leaderboards.result import IMPORTED, Floor, Found, Result, canonical_hash
-from ubhpd.models.checkpoint import file_origin
+from ubhpd.leaderboards.result import IMPORTED, Baseline, Found, Result, canonical_hash
 
 PAIRED, BY_INTERVAL = "paired", "interval"
 
 
 def tied(winner: Sequence[Found], other: Sequence[Found], rank_by: str) -> tuple[bool, str]:
-    """Return whether the data leave open which of two methods is better, and how that was found.
+    """Return whether the data leave open which of two methods is better, and how that was decided.
 
     Where both have predictions on the same heads, the paired bootstrap decides (`ubhpd.evaluation.evaluate.compare`),
-    per seed that both have, or on all pairs of runs if they share none: the two are told apart only if every comparison
-    has the winner ahead and an interval of the difference without 0. Where predictions are not there, a method is not
-    told apart if its score lies within the winner's interval, averaged over seeds.
+    per seed that both have, or on all pairs of runs if they share none: the two differ only if in every comparison
+    the winner is ahead and the interval of the difference does not contain 0. Where predictions are missing, a method
+    is tied if its score lies within the winner's interval, averaged over seeds.
     """
     shared = [(a, b) for a in winner for b in other if a.result.seed == b.result.seed]
     pairs = shared or [(a, b) for a in winner for b in other]
@@ -47,7 +48,7 @@ def _mean(values: Sequence[float | None]) -> float:
 
 
 def _difference(a: Found, b: Found, name: str) -> tuple[float, float] | None:
-    """Return the interval of a's score minus b's on the same resamples; None where predictions or truth are gone."""
+    """Return the interval of a's score minus b's on the same resamples; None where predictions or truth are missing."""
     from ubhpd.evaluation.evaluate import EvaluationOptions, compare
     from ubhpd.evaluation.intervals import BootstrapOptions
 
@@ -70,7 +71,7 @@ def _predictions(found: Found) -> Path | None:
     """Return the predictions beside a result if they are those it was made from."""
     path = found.path.parent / Path(found.result.predictions).name
     try:
-        return path if file_origin(path)["sha256"] == found.result.predictions_sha256 else None
+        return path if sha256_of(path) == found.result.predictions_sha256 else None
     except OSError:
         return None
 
@@ -93,27 +94,27 @@ class Value:
 class Method:
     """A model with its options and training, over all its seeds.
 
-    found: a result per seed. rank: 1 for the least MAE, None if not ranked, and why_unranked says why. standing:
-    "winner", "tied" with it, or "". told_by: how that was found, see `ties`. reported: the printed row of this model.
+    runs: a result per seed. rank: 1 for the least MAE, None if not ranked, and why_unranked says why. standing:
+    "winner", "tied" with it, or "". decided_by: how, see `tied`. reported: the printed row of this model.
     """
 
-    found: tuple[Found, ...]
+    runs: tuple[Found, ...]
     values: dict[str, Value]
     rank: int | None = None
     standing: str = ""
-    told_by: str = ""
+    decided_by: str = ""
     why_unranked: str = ""
     reported: Reported | None = None
 
     @property
     def result(self) -> Result:
         """The result of the first seed, for all that the seeds have in common."""
-        return self.found[0].result
+        return self.runs[0].result
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, none for what has no seed."""
-        return tuple(f.result.seed for f in self.found if f.result.seed is not None)
+        """The seeds; none for a method without randomness."""
+        return tuple(f.result.seed for f in self.runs if f.result.seed is not None)
 
     @property
     def name(self) -> str:
@@ -124,10 +125,10 @@ class Method:
 
 @dataclass(frozen=True)
 class Standing:
-    """One table: methods in their order, the floor under them, and printed rows or why there are none."""
+    """One table: methods in their order, the mean-pose baseline, and printed rows or why there are none."""
 
     methods: tuple[Method, ...]
-    floor: Floor
+    baseline: Baseline
     reported: tuple[Reported, ...]
     why_no_reported: str | None
 
@@ -154,13 +155,8 @@ def standings(found: Sequence[Found]) -> list[Standing]:
     return [_standing([_method(own) for own in groups[key].values()]) for key in sorted(groups)]
 
 
-def one_line(text: str) -> str:
-    """Return text without line ends and other control characters, which a terminal would obey."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
-
-
 def _method_key(result: Result) -> str:
-    """Return what the seeds of one method have in common."""
+    """Return a hash of all that the seeds of one method have in common."""
     training = replace(result.training, weights_sha256="")
     recipe = None if result.input is None else asdict(result.input)
     return canonical_hash([result.model, result.options, result.chosen, recipe, asdict(training)])
@@ -181,7 +177,7 @@ def _method(found: list[Found]) -> Method:
 
 
 def _outcome(result: Result) -> tuple[object, ...]:
-    """Return what two results of one run have in common, wherever and with whatever measurements it was repeated."""
+    """Return what two results of one run have in common, wherever it was repeated and whatever was measured."""
     return result.training.weights_sha256, result.predictions_sha256, result.scores
 
 
@@ -199,20 +195,20 @@ def _over_seeds(name: str, found: Sequence[Found]) -> Value:
 def _standing(methods: list[Method]) -> Standing:
     first = methods[0].result
     printed = reported(first)
-    told = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in methods]
-    told.sort(key=lambda e: (bool(e.why_unranked), _mae(e), e.name))
-    ranked = [e for e in told if not e.why_unranked]
+    shown = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in methods]
+    shown.sort(key=lambda e: (bool(e.why_unranked), _mae(e), e.name))
+    ranked = [e for e in shown if not e.why_unranked]
     placed = [_placed(e, ranked) for e in ranked]
-    rest = told[len(ranked) :]
-    return Standing((*placed, *rest), told[0].result.floor, printed, why_not_shown(first))
+    rest = shown[len(ranked) :]
+    return Standing((*placed, *rest), shown[0].result.floor, printed, why_not_shown(first))
 
 
 def _why_unranked(method: Method) -> str:
     if method.result.training.how == IMPORTED:
-        return "imported weights: what they were trained on is not known here"
-    least = min(f.result.coverage for f in method.found)
+        return "imported weights: their training data is not known here"
+    least = min(f.result.coverage for f in method.runs)
     if least < 1.0:
-        return f"judged {100 * least:.1f} % of the heads only"
+        return f"predicted only {100 * least:.1f} % of the heads"
     return "no MAE" if math.isinf(_mae(method)) else ""
 
 
@@ -221,8 +217,8 @@ def _placed(method: Method, ranked: Sequence[Method]) -> Method:
     rank = 1 + sum(_mae(other) < _mae(method) for other in ranked)
     if method is ranked[0]:
         return replace(method, rank=rank, standing=WINNER)
-    is_tied, told_by = tied(ranked[0].found, method.found, RANK_BY)
-    return replace(method, rank=rank, standing=TIED if is_tied else "", told_by=told_by)
+    is_tied, decided_by = tied(ranked[0].runs, method.runs, RANK_BY)
+    return replace(method, rank=rank, standing=TIED if is_tied else "", decided_by=decided_by)
 
 
 def _mae(method: Method) -> float:

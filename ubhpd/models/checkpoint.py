@@ -18,7 +18,7 @@ import numpy as np
 
 from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing, write_json
+from ubhpd.core.files import replacing, sha256_of, write_json
 from ubhpd.core.typing import AnyArray
 
 FORMAT = 1
@@ -146,11 +146,7 @@ def tensor_hash(tensors: Mapping[str, AnyArray]) -> str:
 
 def file_origin(path: Path) -> dict[str, str]:
     """Return the name and the SHA-256 of a file that weights come from."""
-    with path.open("rb") as file:
-        mark = hashlib.sha256()
-        while block := file.read(1 << 20):
-            mark.update(block)
-    return {"name": path.name, "sha256": mark.hexdigest()}
+    return {"name": path.name, "sha256": sha256_of(path)}
 
 
 def _is_sound(about: About) -> bool:

@@ -7,14 +7,13 @@ same bytes; `mlcroissant validate` recommends one and does without.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import sha256_of, write_json
 from ubhpd.reports.card import CITATION, PERSONAL, Built, BuiltColumn, BuiltFile, limits, read_built
 
 NAME = "croissant.json"
@@ -123,7 +122,7 @@ def _distribution(built: Built, file: BuiltFile) -> dict[str, Any]:
         "contentUrl": file.name,
         "contentSize": f"{path.stat().st_size} B",
         "encodingFormat": _PARQUET,
-        "sha256": _sha256(path),
+        "sha256": sha256_of(path),
     }
 
 
@@ -183,11 +182,3 @@ def _kind(column: BuiltColumn, kind: pa.DataType) -> str:
         if is_kind(kind):
             return name
     raise UbhpdError(f"Column {column.name} has type {kind}, for which Croissant has no name: store it as text.")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
