@@ -12,6 +12,7 @@ import click
 
 from ubhpd import __version__, commands
 from ubhpd.core.errors import UbhpdError, disk_fault
+from ubhpd.core.text import printable
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("Interrupted: what was finished is kept, the same command goes on from there.", err=True)
         code = INTERRUPTED
     except UbhpdError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         code = WRONG_INPUT
     except OSError as error:
         if (fault := disk_fault(error)) is None:
