@@ -97,7 +97,7 @@ WRONG = {
     "a file that is no command": (["_evaluating"], "No such command '_evaluating'"),
     "unknown option": (["build", "--sauces", "biwi"], "No such option"),
     "no sources": (["build", "--out", "o"], "Missing option '--sources'"),
-    "unknown source": (["build", "--sources", "bivi", "--out", "o"], "Unknown source 'bivi'"),
+    "unknown source": (["build", "--sources", "bivi", "--out", "o"], "No source is called 'bivi': did you mean biwi?"),
     "no data": (["build", "--sources", "biwi", "--out", "o"], "give --data-root"),
     "missing data": (
         ["build", "--sources", "biwi", "--out", "o", "--data-root", "/nowhere"],
@@ -115,7 +115,7 @@ WRONG = {
     "no manifest": (["info", "/nowhere"], "Cannot open /nowhere"),
     "empty folder": (["info", "."], "holds no pool.parquet"),
     "nothing to validate": (["validate"], "Nothing to validate"),
-    "unknown card": (["sources", "bivi"], "Unknown source 'bivi'"),
+    "unknown card": (["sources", "bivi"], "No source is called 'bivi': did you mean biwi?"),
 }
 
 
