@@ -279,6 +279,15 @@ def test_batches_are_the_same_for_any_number_of_threads(heads):
     assert not all(torch.equal(a.inputs, b.inputs) for a, b in zip(one, other))
 
 
+@pytest.mark.parametrize("cores, size, given, wanted", [(16, 64, 0, 2), (16, 65, 0, 4), (3, 224, 0, 3), (16, 64, 7, 7)])
+def test_few_threads_prepare_heads_unless_more_are_asked_for(cores, size, given, wanted, heads, monkeypatch):
+    monkeypatch.setattr("ubhpd.training.feeding.cores", lambda: cores)
+    used = []
+    monkeypatch.setattr("ubhpd.training.feeding.in_order", lambda work, items, threads: used.append(threads) or [])
+    list(Feed(heads, replace(SEES, size=size), (), 0, given).unchanged(iter([])))
+    assert used == [wanted]
+
+
 def test_a_flip_turns_pixels_angles_rotation_and_landmarks(heads):
     (batch,) = Feed(heads, SEES, ("flip",), 0, 1).batches(iter([(0, 0, np.arange(20))]))
     plain = next(Feed(heads, SEES, (), 0, 1).unchanged(iter([np.arange(20)])))

@@ -44,7 +44,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="Bits of floats.")
 @click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of images.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
-@click.option("--workers", default=0, help="Threads that prepare images. Default: one per core.")
+@click.option("--workers", default=0, help="Threads that prepare images. Default: up to 4.")
 @click.option("--balance", type=click.Choice(BALANCES), default="none", show_default=True,
               help="Make up for uneven poses: draw rare ones more often, or weight them in the loss.")  # fmt: skip
 @click.option("--validation", default=0.1, show_default=True, help="Share of the training heads that is held out.")
@@ -67,8 +67,7 @@ def command(
     An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
     input, 130 interrupted.
     """
-    from ubhpd.core.options import key_values
-    from ubhpd.models.catalogue import card, module_of
+    from ubhpd.models.catalogue import card, module_of, pairs
 
     module_of(card(model))  # says so before any import of torch if it is not there
     from ubhpd.core.progress import Progress, log_shown
@@ -76,9 +75,9 @@ def command(
     from ubhpd.training.run import train
 
     request = TrainRequest(
-        model, data, out, protocol, key_values(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule,
-        device, precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache,
-        frame_list, protocol_seed, save_seconds,
+        model, data, out, protocol, pairs(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule, device,
+        precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
+        protocol_seed, save_seconds,
     )  # fmt: skip
     with log_shown(not quiet):
         train(request, Progress(show=not quiet))

@@ -15,11 +15,14 @@ import numpy as np
 import torch
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import matrix_from_euler
 from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.inference.prediction_file import cores, in_order
 from ubhpd.nn.contract import InputRecipe, Target
-from ubhpd.nn.outputs import matrix_from_euler
 from ubhpd.training.augmentations import Augmentation, Sample, augmentation
+
+# More threads are slower, on 16 cores too: Python runs one at a time, and each call of OpenCV is a change of turns.
+_THREADS, _THREADS_SMALL, _SMALL = 4, 2, 64  # _SMALL: side of crops in pixels up to which the second number holds
 
 _ORDER, _CHANGES = 0, 1  # what is drawn: the first number that a generator is seeded with
 
@@ -112,7 +115,7 @@ class Feed:
             recipe: of the model.
             names: of augmentations.
             seed: of the changes.
-            threads: that prepare batches, 0 for one per core.
+            threads: that prepare batches, 0 for as many as serve a GPU best, and one per core at most.
             pinned: put batches where a GPU can fetch them by itself.
 
         Raises:
@@ -122,7 +125,8 @@ class Feed:
             raise UbhpdError(f"The augmentation {names[0]} changes images, and this model sees landmarks only.")
         self._heads, self._recipe, self._seed = heads, recipe, seed
         self._change = augmentation(names) if names else None
-        self._threads, self._pinned = threads or cores(), pinned
+        best = _THREADS_SMALL if recipe.size <= _SMALL else _THREADS
+        self._threads, self._pinned = threads or min(cores(), best), pinned
 
     def batches(self, wanted: Iterator[tuple[int, int, IntArray]]) -> Generator[HeadBatch, None, None]:
         """Yield a batch for each (epoch, place of its first head in the epoch, rows), in order, changed at random."""
@@ -175,7 +179,8 @@ class Feed:
         angles_deg = self._tensor(angles.shape, torch.float32)
         angles_deg.numpy()[:] = angles
         # In double precision first: it is the truth that errors are measured from.
-        rotation = matrix_from_euler(torch.from_numpy(angles)).float()
+        rotation = self._tensor((len(angles), 3, 3), torch.float32)
+        rotation.numpy()[:] = matrix_from_euler(angles)
         landmarks = None
         if points is not None:
             landmarks = self._tensor(points.shape, torch.float32)

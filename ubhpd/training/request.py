@@ -28,7 +28,7 @@ class TrainRequest:
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
     channels_last: memory order of images in which convolutions are faster, on a CPU too; rounding may differ.
-    workers: threads that prepare heads, 0 for one per core. balance: see `ubhpd.training.training_heads`. validation:
+    workers: threads that prepare heads, 0 for up to 4. balance: see `ubhpd.training.training_heads`. validation:
     share of the heads that chooses the epoch, 0 for none. select: "best" epoch or "last". backbone: published weights
     to begin with. teachers: checkpoints to learn from. cache: folder for crops, by default in the build. frame_list,
     protocol_seed: as for `ubhpd.protocols.resolve.resolve`. save_seconds: between two saved states.
