@@ -132,9 +132,9 @@ class Network(PoseNetwork):
     def loss(self, output: Output, target: Target) -> Output:
         """Return the weighted squared errors of the angles in degrees, the mean over the heads with a pose."""
         c, known = self.config, output["known"]
-        weights = torch.tensor([c.yaw_weight, c.pitch_weight, c.roll_weight], device=known.device)
-        errors = (output["pose"][known] - target.angles_deg[known]) ** 2 * weights
-        return {"pose": errors.sum() / known.sum().clamp(min=1)}
+        errors = torch.where(known.unsqueeze(1), output["pose"] - target.angles_deg, 0.0) ** 2
+        yaw, pitch, roll = errors.sum(dim=0)
+        return {"pose": (c.yaw_weight * yaw + c.pitch_weight * pitch + c.roll_weight * roll) / known.sum().clamp(min=1)}
 
 
 def joined() -> BoolArray:

@@ -293,9 +293,9 @@ class Network(PoseNetwork):
         known = truth.isfinite()
         if self.config.errors == "squared":
             truth = truth - 0.5 / self.config.size
-        error = nodes[known] - truth[known]
+        error = torch.where(known, nodes - truth, 0.0)
         error = error**2 * 2 if self.config.errors == "squared" else error.abs()
-        return self.config.landmarks * error.sum() / max(int(known.sum()), 1)
+        return self.config.landmarks * error.sum() / known.sum().clamp(min=1)
 
     def _graph_loss(self, graph: torch.Tensor) -> torch.Tensor:
         """Return beta_s sparse + beta_d dense (equation 11), the mean over the heads."""
@@ -309,5 +309,7 @@ class Network(PoseNetwork):
     def _pose_loss(self, pose: torch.Tensor, truth_deg: torch.Tensor) -> torch.Tensor:
         """Return the mean absolute error (equation 12), or the released sum of weighted squares per head."""
         if self.config.errors == "squared":
-            return ((pose - truth_deg) ** 2 @ pose.new_tensor(_SQUARE_WEIGHTS)).mean()
+            yaw, pitch, roll = ((pose - truth_deg) ** 2).mean(dim=0)
+            weighted: torch.Tensor = _SQUARE_WEIGHTS[0] * yaw + _SQUARE_WEIGHTS[1] * pitch + _SQUARE_WEIGHTS[2] * roll
+            return weighted
         return functional.l1_loss(pose, truth_deg)

@@ -163,8 +163,9 @@ class Network(PoseNetwork):
 
 def turned_y(rotation: torch.Tensor) -> torch.Tensor:
     """Return M R M (..., 3, 3), M = diag(1, -1, 1): from frame C to the paper's frame, or back."""
-    mirror = torch.tensor([1.0, -1.0, 1.0], dtype=rotation.dtype, device=rotation.device)
-    return rotation * mirror[:, None] * mirror
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in rotation.unbind(-2))
+    rows = ((a, -b, c), (-d, e, -f), (g, -h, i))  # no constant tensor, which a GPU would wait for
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def soft_label(coordinates: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images.recipes import RECIPES
 from ubhpd.nn.contract import Target
-from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.nn.outputs import matrix_from_euler, orthonormal_columns
 
 SMALL = Config(size=32, backbone="resnet18")
 
@@ -208,3 +208,11 @@ def test_recipes_exist():
     recipe = sixdrepnet.input_recipe(Config())
     assert {recipe.crop_for(d) for d in ("w300lp", "aflw2000", "biwi")} <= RECIPES.keys()
     assert recipe.crop_for("biwi") == "6drepnet-biwi" and recipe.size == 224
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_six_numbers_of_16_bits_give_rotations_of_32(kind):
+    torch.manual_seed(0)
+    found = orthonormal_columns(torch.randn(5, 6).to(kind))
+    assert found.dtype == torch.float32
+    assert torch.allclose(found @ found.transpose(1, 2), torch.eye(3).expand(5, 3, 3), atol=1e-6)

@@ -77,7 +77,7 @@ def started(request, room, **environment):
 
 def position(out):
     try:
-        with state.safe_open(out / state.FILE, "pt") as file:
+        with state.safe_open(out / state.STATE_FILE, "pt") as file:
             return json.loads(file.metadata()["ubhpd-training"])["position"]["step"]
     except Exception:
         return 0
@@ -134,7 +134,7 @@ def test_after_a_kill_the_same_command_gives_the_same_weights(whole, request_, t
     process.communicate()
     assert process.returncode == -signal.SIGKILL and position(request.out) >= steps
     assert not (request.out / "train.json").exists()
-    for name in (state.FILE, "weights.safetensors"):  # what a kill in the midst of saving leaves
+    for name in (state.STATE_FILE, "weights.safetensors"):  # what a kill in the midst of saving leaves
         (request.out / f".{name}.{process.pid}.part").write_bytes(b"half")
     (request.out / ".tmpAb3dE6").write_bytes(b"half")  # as safetensors calls its own
     assert run(request).weights_sha256 == whole.weights_sha256
@@ -193,7 +193,7 @@ def test_a_folder_with_another_run_is_refused(other, request_, monkeypatch):
 
 def test_a_damaged_state_is_told(request_):
     request_.out.mkdir()
-    (request_.out / state.FILE).write_bytes(b"nothing")
+    (request_.out / state.STATE_FILE).write_bytes(b"nothing")
     with pytest.raises(UbhpdError, match="is damaged: delete it"):
         run(request_)
 
@@ -358,20 +358,22 @@ def test_a_mixture_of_wrong_input(request_, built, tmp_path):
             replace(request_, **wrong)
 
 
-def test_two_processes_give_what_one_gives(request_, tmp_path):
-    """Each takes half of every batch, gradients are averaged: the loss is that of the whole batch."""
+@pytest.mark.parametrize("processes", [1, 2])
+def test_processes_that_torchrun_starts_give_what_one_gives(processes, request_, tmp_path):
+    """Each takes its part of every batch, gradients are averaged: the loss is that of the whole batch."""
     plain = replace(request_, options={"dropout": "0.0"}, steps=6, batch_size=8)
     alone = run(plain)
     team = replace(plain, out=tmp_path / "team")
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 1000), "WORLD_SIZE": "2"}
-    processes = [started(team, tmp_path / f"room{r}", RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(2)]
-    ended = [(p.communicate(timeout=120), p.returncode) for p in processes]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29_500 + os.getpid() % 1000),
+             "WORLD_SIZE": str(processes), "TORCHELASTIC_RUN_ID": "test"}  # fmt: skip
+    own = [started(team, tmp_path / f"room{r}", RANK=str(r), LOCAL_RANK=str(r), **place) for r in range(processes)]
+    ended = [(p.communicate(timeout=120), p.returncode) for p in own]
     assert all(code == 0 for _, code in ended), ended
     losses = [[float(r["loss"]) for r in rows(out)] for out in (plain.out, team.out)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     one, both = (checkpoint.load(p).tensors for p in (alone.weights, team.out / "weights.safetensors"))
     assert all(np.allclose(one[n], both[n], atol=1e-4) for n in one)
-    assert checkpoint.read_about(team.out / "weights.safetensors").origin["processes"] == 2
+    assert checkpoint.read_about(team.out / "weights.safetensors").origin["processes"] == processes
 
 
 def test_the_command_line_trains(built, tmp_path, ubhpd):

@@ -54,10 +54,10 @@ def run(out: Path, heads: int, models: Sequence[str], training: Sequence[str]) -
         shutil.rmtree(out / old, ignore_errors=True)
     sources = "biwi,aflw,300wlp"
     _type("ubhpd", "synth", "--out", raw, "--sources", sources, "--heads", str(heads), "--size", "160", "--seed", "1",
-          "--jobs", "2")  # fmt: skip
+          "--jobs", "-1")  # fmt: skip
     _type("ubhpd", "sources", "--data-root", raw)
     _type("ubhpd", "build", "--sources", sources, "--data-root", raw, "--out", str(out), "--size", "auto",
-          "--sigma", "15", "--split", "subject", "--jobs", "2")  # fmt: skip
+          "--sigma", "15", "--split", "subject", "--jobs", "-1")  # fmt: skip
     _type("ubhpd", "info", str(out))
     _type("ubhpd", "bench", "--models", ",".join(models), "--protocols", "3", "--data", str(out), "--out", results,
           "--speed", "64", *training)  # fmt: skip

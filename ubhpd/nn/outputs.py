@@ -67,20 +67,12 @@ def matrix_from_euler(angles_deg: torch.Tensor) -> torch.Tensor:
 
 
 def euler_from_matrix(rotation: torch.Tensor) -> torch.Tensor:
-    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3).
-
-    Of the two triplets of a rotation it is the one with the smaller |pitch| + |roll|, as in `ubhpd.core.rotation`.
-    """
+    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3); yaw within [-90, 90]."""
     r = rotation
-    pitch = torch.rad2deg(torch.atan2(r[..., 1, 2], r[..., 2, 2]))
-    yaw = torch.rad2deg(torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1)))
-    roll = torch.rad2deg(torch.atan2(r[..., 0, 1], r[..., 0, 0]))
-    angles = torch.stack([yaw, pitch, roll], dim=-1)
-    # With the sign of each angle: yaw becomes 180 - yaw, pitch and roll move by 180 degrees toward 0.
-    half_turn = torch.where(angles < 0, -180.0, 180.0)
-    other = (angles - half_turn) * torch.tensor([-1.0, 1.0, 1.0]).to(angles)
-    is_beyond_profile = angles[..., 1:].abs().sum(dim=-1, keepdim=True) > 180.0
-    return torch.where(is_beyond_profile, other, angles)
+    pitch = torch.atan2(r[..., 1, 2], r[..., 2, 2])
+    yaw = torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1))
+    roll = torch.atan2(r[..., 0, 1], r[..., 0, 0])
+    return torch.rad2deg(torch.stack([yaw, pitch, roll], dim=-1))
 
 
 def geodesic_rad(first: torch.Tensor, second: torch.Tensor, margin: float = 1e-7) -> torch.Tensor:
@@ -96,8 +88,9 @@ def orthonormal_columns(six: torch.Tensor) -> torch.Tensor:
     """Return rotations (n, 3, 3) of six numbers (n, 6), by Gram and Schmidt (Zhou et al., CVPR 2019).
 
     Columns x, y, z: x is the first triple normalised, z the normalised cross product of x and the second triple,
-    and y = z x x.
+    and y = z x x. Of 16-bit numbers too the rotations are of 32 bits.
     """
+    six = six.float() if six.dtype in (torch.float16, torch.bfloat16) else six
     x = functional.normalize(six[:, :3], dim=1)
     z = functional.normalize(torch.linalg.cross(x, six[:, 3:]), dim=1)
     return torch.stack([x, torch.linalg.cross(z, x), z], dim=2)
@@ -111,14 +104,13 @@ def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
     and again, that becomes q q^T, in which the rotation is linear. So it is the rotation that singular values give,
     by products and sums alone, which every runtime has.
     """
-    products = _PRODUCTS.to(matrix)
-    power = (matrix.flatten(-2)[..., None, None] * products).sum(dim=-3)
+    power = _horn(matrix)
     # No eigenvalue is below minus the sum of the singular values, and that is at most sqrt(3) times the norm.
     shift = 3**0.5 * torch.linalg.vector_norm(matrix, dim=(-2, -1))
-    power = _trace_1(power + shift[..., None, None] * torch.eye(4).to(matrix))
+    power = _trace_1(power + shift[..., None, None] * torch.eye(4, device=power.device, dtype=power.dtype))
     for _ in range(_SQUARINGS):
         power = _trace_1((power[..., None] * power[..., None, :, :]).sum(dim=-2))  # autocast leaves this in 32 bits
-    return (power[..., None, :, :] * products).sum(dim=(-2, -1)).reshape(matrix.shape)
+    return _rotation_of_products(power)
 
 
 _SQUARINGS = 16  # a second eigenvalue 0.1 % below the first has no part in the power 2^16
@@ -128,17 +120,29 @@ def _trace_1(matrix: torch.Tensor) -> torch.Tensor:
     return matrix / matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)[..., None, None]
 
 
-def _products() -> torch.Tensor:
-    """Return Q (9, 4, 4) with R_ij = sum_ab Q_(3i+j)ab q_a q_b for the rotation R of a unit quaternion q, w first."""
-    squares = ((1.0, 1.0, -1.0, -1.0), (1.0, -1.0, 1.0, -1.0), (1.0, -1.0, -1.0, 1.0))
-    products = torch.zeros(3, 3, 4, 4)
-    for i in range(3):
-        products[i, i] = torch.diag(torch.tensor(squares[i]))
-        j, k = (i + 1) % 3, (i + 2) % 3
-        for row, column, sign in ((i, j, -1.0), (j, i, 1.0)):
-            products[row, column, i + 1, j + 1] = products[row, column, j + 1, i + 1] = 1.0
-            products[row, column, 0, k + 1] = products[row, column, k + 1, 0] = sign
-    return products.flatten(0, 1)
+# Both are written out entry by entry: a constant tensor would be copied to the GPU in every call, which waits for it.
 
 
-_PRODUCTS = _products()
+def _horn(matrix: torch.Tensor) -> torch.Tensor:
+    """Return Horn's symmetric N (..., 4, 4) of matrices (..., 3, 3), for quaternions with w first: q^T N q = <R, M>."""
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
+    x, y, z = h - f, c - g, d - b
+    xy, xz, yz = b + d, c + g, f + h
+    rows = (
+        (a + e + i, x, y, z),
+        (x, a - e - i, xy, xz),
+        (y, xy, e - a - i, yz),
+        (z, xz, yz, i - a - e),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def _rotation_of_products(products: torch.Tensor) -> torch.Tensor:
+    """Return the rotation (..., 3, 3) of a unit quaternion q, w first, from its products q q^T (..., 4, 4)."""
+    (ww, wx, wy, wz), (_, xx, xy, xz), (_, _, yy, yz), (*_, zz) = (row.unbind(-1) for row in products.unbind(-2))
+    rows = (
+        (ww + xx - yy - zz, 2 * (xy - wz), 2 * (xz + wy)),
+        (2 * (xy + wz), ww - xx + yy - zz, 2 * (yz - wx)),
+        (2 * (xz - wy), 2 * (yz + wx), ww - xx - yy + zz),
+    )
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

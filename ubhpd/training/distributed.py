@@ -28,11 +28,15 @@ _PATIENCE = timedelta(hours=24)  # the others wait while the first one cuts crop
 
 @dataclass(frozen=True)
 class Team:
-    """The processes that train together: this one is number `rank` of `size`, and works on `device`."""
+    """The processes that train together: this one is number `rank` of `size`, and works on `device`.
+
+    is_joined: whether torch.distributed joins them, as it also does a single one that torchrun has started.
+    """
 
     rank: int
     size: int
     device: torch.device
+    is_joined: bool = False
 
     @property
     def leads(self) -> bool:
@@ -46,22 +50,22 @@ class Team:
 
     def wrapped(self, network: PoseNetwork) -> Any:
         """Return the network, its gradients averaged over the team."""
-        return network if self.size == 1 else DistributedDataParallel(network)
+        return DistributedDataParallel(network) if self.is_joined else network
 
     def wait(self) -> None:
         """Wait until all processes are here."""
-        if self.size > 1:
+        if self.is_joined:
             distributed.barrier()
 
     def sums(self, values: torch.Tensor) -> torch.Tensor:
         """Return values added up over the team."""
-        if self.size > 1:
+        if self.is_joined:
             distributed.all_reduce(values)
         return values
 
     def told_by_leader(self, value: float) -> float:
         """Return the value that the first process has."""
-        if self.size == 1:
+        if not self.is_joined:
             return value
         told = torch.tensor([value], dtype=torch.float64, device=self.device)
         distributed.broadcast(told, 0)
@@ -76,7 +80,7 @@ def team(device: str) -> Iterator[Team]:
         UbhpdError: there is no such device, or fewer than processes.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if size == 1 and not distributed.is_torchelastic_launched():
         yield Team(0, 1, device_named(device))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
@@ -87,6 +91,6 @@ def team(device: str) -> Iterator[Team]:
         torch.cuda.set_device(device_named(device))
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
     try:
-        yield Team(rank, size, device_named(device if device.startswith("cuda") else "cpu"))
+        yield Team(rank, size, device_named(device if device.startswith("cuda") else "cpu"), is_joined=True)
     finally:
         distributed.destroy_process_group()

@@ -29,8 +29,9 @@ from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.inference.network_predictor import angles_and_rotations
 from ubhpd.inference.prediction_file import cores
 from ubhpd.models.model import Model
-from ubhpd.nn.contract import Output, PoseNetwork, TrainingRecipe
+from ubhpd.nn.contract import Output, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.distillation import teacher_probabilities
+from ubhpd.nn.tracing import Recorded
 from ubhpd.training import state
 from ubhpd.training import state as logs
 from ubhpd.training.distributed import Team
@@ -186,7 +187,11 @@ class Loop:
         self._log: logs.Log | None = None
         self._sums: Output = {}
         self._steps_summed = 0
-        self._bad = torch.full((), float("inf"), device=device)
+        self._number = torch.zeros((), dtype=torch.float64, device=device)  # of the step
+        self._bad = torch.full_like(self._number, float("inf"))
+        self._advance: Callable[..., None] = self._advanced
+        if device.type == "cuda" and not work.team.is_joined and work.weights is None:
+            self._advance = Recorded(self._advanced, device)
 
     def run(self, progress: Progress) -> None:
         """Train to the end.
@@ -246,27 +251,40 @@ class Loop:
         # Dropout and the like: a function of these numbers, so that nothing needs to be remembered.
         torch.manual_seed(int(np.random.SeedSequence((work.request.seed, step, work.team.rank)).generate_state(1)[0]))
         set_learning_rate(self._optimizer, learning_rate(work.recipe, step, work.steps))
-        target = batch.target
+        self._number.fill_(step)
+        weights = None if work.weights is None else torch.from_numpy(work.weights[batch.rows])
+        self._advance(batch.inputs, *batch.target, weights)
+        self._steps_summed += 1
+        self.position = replace(self.position, step=step + 1)
+
+    def _advanced(self, inputs: torch.Tensor, *truth: torch.Tensor | None) -> None:
+        """Do the part of a step that runs on the device; whatever changes from step to step is a tensor.
+
+        Args:
+            inputs: of a `HeadBatch`.
+            truth: the fields of its target, then the heads' weights in the loss or None.
+        """
+        *fields, weights = truth
+        target = Target(*fields)  # type: ignore[arg-type]
         with self._autocast():
-            inputs = self._seen(batch.inputs)
+            seen = self._seen(inputs)
             if self._teachers:
-                target = target._replace(teacher=teacher_probabilities(self._teachers, inputs).float())
-            output = self._parallel(inputs)
-        weights = None if work.weights is None else work.weights[batch.rows]
-        terms = loss_terms(self.network, output, target, weights)
+                target = target._replace(teacher=teacher_probabilities(self._teachers, seen).float())
+            output = self._parallel(seen)
+        terms = loss_terms(self.network, output, target, None if weights is None else weights.numpy())
         loss = torch.stack(list(terms.values())).sum()
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self._scaler.scale(loss))
         self._scaler.unscale_(self._optimizer)
-        clip([p for g in self._optimizer.param_groups for p in g["params"]], work.recipe)
+        clip([p for g in self._optimizer.param_groups for p in g["params"]], self._work.recipe)
         self._scaler.step(self._optimizer)
         self._scaler.update()
         with torch.no_grad():
-            self._bad = torch.minimum(self._bad, torch.where(loss.isfinite(), float("inf"), float(step)))
+            self._bad.copy_(torch.minimum(self._bad, torch.where(loss.isfinite(), float("inf"), self._number)))
             for name, term in {"loss": loss, **terms}.items():
-                self._sums[name] = self._sums.get(name, 0) + term.detach()
-        self._steps_summed += 1
-        self.position = replace(self.position, step=step + 1)
+                if name not in self._sums:
+                    self._sums[name] = torch.zeros_like(term)
+                self._sums[name] += term.detach()
 
     def _wanted(self) -> Iterator[tuple[int, int, IntArray]]:
         """Yield (epoch, place in the epoch, rows) of this process's part of all batches still to come."""
@@ -295,7 +313,9 @@ class Loop:
         means = dict(zip(self._sums, (sums / self._steps_summed / work.team.size).tolist(), strict=True))
         seconds, wait_share = waits.read()
         speed = self._steps_summed * work.order.batch_size / seconds
-        self._sums, self._steps_summed = {}, 0
+        self._steps_summed = 0
+        for value in self._sums.values():
+            value.zero_()
         error = self._validated() if is_end else None
         epoch, epochs = -(-step // work.order.steps), -(-work.steps // work.order.steps)
         lr = learning_rate(work.recipe, step - 1, work.steps)

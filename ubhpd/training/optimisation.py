@@ -65,17 +65,30 @@ def optimizer_of(network: PoseNetwork, recipe: TrainingRecipe, fused: bool | Non
         raise UbhpdError(f"{type(network).__module__} gives no learning rate for {left_out[0]}: add it to its groups.")
     groups = [{"params": [p for p in parameters if p.requires_grad], SHARE: share} for parameters, share in rates]
     groups = [g for g in groups if g["params"]]
+    device = next(network.parameters()).device
+    is_recordable = device.type == "cuda" and bool(fused)
     lr, decay = recipe.lr, recipe.weight_decay
+    optimizer: torch.optim.Optimizer
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=fused)
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr, recipe.betas, recipe.eps, decay, fused=fused)
+        momentum, nesterov = recipe.momentum, recipe.nesterov
+        optimizer = torch.optim.SGD(groups, lr, momentum, weight_decay=decay, nesterov=nesterov, fused=fused)
+    else:
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        optimizer = kind(groups, lr, recipe.betas, recipe.eps, decay, fused=fused, capturable=is_recordable)
+    if is_recordable:
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(lr, device=device)
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give each group its share of a learning rate."""
+    """Give each group its share of a learning rate; a rate that is a tensor keeps its place in memory."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group[SHARE]
+        share = lr * group[SHARE]
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(share)
+        else:
+            group["lr"] = share
 
 
 def clip(parameters: Sequence[nn.Parameter], recipe: TrainingRecipe) -> None:
