@@ -50,10 +50,12 @@ class UsualHeads(Dataset[Example]):
         return pixels, torch.tensor([yaw, pitch, roll], dtype=torch.float64), torch.from_numpy(landmarks)
 
 
-def usual_batches(heads: UsualHeads, size: int, device: torch.device) -> Generator[HeadBatch, None, None]:
+def usual_batches(
+    heads: UsualHeads, size: int, device: torch.device, workers: int = WORKERS
+) -> Generator[HeadBatch, None, None]:
     """Yield batches of the usual loader without end."""
     order = RandomSampler(heads, replacement=True, num_samples=ENDLESS)
-    for images, angles, landmarks in DataLoader(heads, size, sampler=order, num_workers=WORKERS):
+    for images, angles, landmarks in DataLoader(heads, size, sampler=order, num_workers=workers):
         target = Target(angles.float(), matrix_from_euler(angles).float(), landmarks)
         yield HeadBatch(np.empty(0, dtype=np.int64), images, target).to(device)
 
