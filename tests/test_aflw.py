@@ -104,6 +104,16 @@ def test_exact_and_roll_flip_agree_without_pitch_or_yaw(tmp_path: Path, pose: tu
         np.testing.assert_allclose(np.reshape(record.rotation, (3, 3)), matrix_from_euler(pose), atol=1e-12)
 
 
+@pytest.mark.parametrize("yaw_deg", [85.0, 95.0, 105.0, -95.0])
+def test_a_head_turned_beyond_profile_keeps_its_pitch_and_roll(tree: Path, yaw_deg: float) -> None:
+    """The other triplet of the same rotation has pitch and roll near 180 degrees and would be dropped."""
+    pose = (math.radians(yaw_deg), 0.0, math.radians(10))
+    changed(tree, ("UPDATE FacePose SET yaw = ?, pitch = ?, roll = ? WHERE face_id = 39341", pose))
+    record = read_all("aflw", tree).records[FIRST]
+    np.testing.assert_allclose(angles_of(record), (yaw_deg, 0, -10), atol=1e-9)
+    assert record.drop_reason is None
+
+
 def test_a_triplet_that_is_not_quite_canonical_keeps_its_numbers(tree: Path) -> None:
     changed(tree, "UPDATE FacePose SET roll = 3, pitch = 1, yaw = -3 WHERE face_id = 39341")  # all integers
     record = read_all("aflw", tree).records[FIRST]

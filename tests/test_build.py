@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_listed_is_a_warning(tmp_path):
 
 
 WRONG = {
-    "unknown source": ({"sources": ("biwi", "bivi")}, "Unknown source 'bivi'"),
+    "unknown source": ({"sources": ("biwi", "bivi")}, "No source is called 'bivi': did you mean biwi?"),
     "no source": ({"sources": ()}, "No source named"),
     "unknown option": ({"options": {"biwi": {"frme": "rgb"}}}, "no option 'frme'"),
     "unknown value": ({"options": {"biwi": {"frame": "left"}}}, "cannot be 'left': choose from depth, rgb"),

@@ -138,7 +138,7 @@ def test_densities_before_and_after_are_counted(out):
 def test_limits_are_made_of_counts(out):
     found = "\n".join(limits(read_built(out)))
     assert "biwi: 11 heads of only 2 people" in found
-    assert "300wlp, aflw2000: the source does not tell persons apart" in found
+    assert "300wlp, aflw2000: the source does not distinguish persons" in found
     assert "are rendered or warped" in found and "Bins without any head" in found
 
 
@@ -168,7 +168,7 @@ def test_remarks_stand_without_paths(own):
     report["datasets"]["biwi"]["notes"] = [{"text": t, "is_warning": True, "count": 1} for t in texts]
     report_of(own, datasets=report["datasets"])
     text = card(own)
-    assert "DATA/x.txt is odd (see passwd)." in text and "3 more remarks stand in build.json." in text
+    assert "DATA/x.txt is odd (see passwd)." in text and "3 more warnings are in build.json." in text
     assert root not in text and "remark 9" not in text
 
 
@@ -176,6 +176,36 @@ def test_paths_are_taken_out_of_texts():
     assert without_places(r"target C:\Users\me\t.csv, or /a/b/c.csv; half/way, 3/4 and /") == (
         "target t.csv, or c.csv; half/way, 3/4 and /"
     )
+
+
+HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | d\n# e\x1b[31m"
+
+
+def test_names_and_notes_of_a_hostile_folder_are_shown_as_they_are(own):
+    """None of them becomes HTML, a link, a heading, another cell or another line."""
+    report = json.loads((own / "build.json").read_text())
+    biwi = report["datasets"]["biwi"]
+    biwi |= {
+        "title": HOSTILE,
+        "notes": [{"text": HOSTILE, "is_warning": True, "count": 1}],
+        "options": {HOSTILE: HOSTILE},
+    }
+    biwi["dropped"] = {HOSTILE: 1}
+    report_of(own, datasets=report["datasets"], ubhpd=HOSTILE, unbiased={HOSTILE: HOSTILE})
+    table = manifest.read(own / "ubhpd.parquet")
+    columns = [c._replace(meaning=HOSTILE) if c.name == "bin_yaw" else c for c in EXTRA]
+    table = table.set_column(
+        table.schema.get_field_index("split"), "split", pa.array([HOSTILE] * len(table), pa.string())
+    )
+    manifest.write_parquet([table], own / "ubhpd.parquet", (*COLUMNS, *columns))
+    before = card(own)
+    spans = re.sub(r"(`+).*?(?<!`)\1(?!`)", "", before.replace("\\`", ""))
+    assert "<img" not in spans and re.search(r"(?<!\\)\]\(javascript", spans) is None
+    assert "\x1b" not in before and not re.search("^# e", before, re.M)
+    for block in before.split("\n\n"):
+        if block.startswith("| "):
+            cells = {line.replace("\\|", "").count("|") for line in block.splitlines()}
+            assert len(cells) == 1, block
 
 
 def test_croissant_has_the_files_and_a_field_per_column(out):
@@ -255,7 +285,7 @@ def test_what_is_refused(own, tmp_path):
         refused(message)
     (own / "build.json").write_text(good)
     report_of(own, fingerprint="0" * 64)
-    refused("is not the pool that build.json speaks of")
+    refused("is not the pool that build.json describes")
     (own / "build.json").write_text(good)
     (own / "CARD.md").mkdir()
     with pytest.raises(UbhpdError, match=r"Cannot write .*CARD.md \(.*directory.*\)"):

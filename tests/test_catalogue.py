@@ -8,7 +8,8 @@ import pytest
 from model_room import GEOMETRIC, REPORTED, blocks, room_with
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.models.catalogue import card, cards_of, catalogue, config_of, configured, module_of, pairs
+from ubhpd.core.options import key_values
+from ubhpd.models.catalogue import card, cards_of, catalogue, config_of, configured, module_of
 
 TINY = blocks()[0]
 
@@ -51,7 +52,7 @@ def test_an_unknown_name_leads_to_the_nearest(room):
     ('"""TinyNet', 'X = """TinyNet', "no docstring"),
     ("TITLE =", "TITEL =", "no text TITLE"),
     ('PAPER = "none', 'PAPER = " " # "', "no text PAPER"),
-    ('KIND = "image"', 'KIND = "image"', "KIND is 'image'"),
+    ('KIND = "image"', 'KIND = "painting"', "KIND is 'painting'"),
     ('KIND = "image"', 'KIND = "geometric"', "PARAMETERS has tinynet, tinynet_wide, it has to have nothing"),
     ('KIND = "image"', 'KIND = "reported"', "tinynet_wide is only reported"),
     ("MODELS = {", "MODELS = dict() # {", "MODELS has to be written out"),
@@ -156,12 +157,12 @@ def test_a_config_survives_json(kinds):
 
 
 def test_pairs_are_taken_apart():
-    assert pairs(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    assert key_values(["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
     for text in ("a", "a=", "=1"):
         with pytest.raises(UbhpdError, match="not of the form KEY=VALUE"):
-            pairs([text])
+            key_values([text])
     with pytest.raises(UbhpdError, match="a is given twice"):
-        pairs(["a=1", "a=2"])
+        key_values(["a=1", "a=2"])
 
 
 @pytest.mark.parametrize("text, match", [

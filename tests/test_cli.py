@@ -12,6 +12,8 @@ import pytest
 
 from ubhpd import cli
 from ubhpd.core.progress import log_shown
+from ubhpd.core.text import printable, table
+from ubhpd.reports.terminal import dropped_text, info_text
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 
@@ -95,7 +97,7 @@ WRONG = {
     "a file that is no command": (["_evaluating"], "No such command '_evaluating'"),
     "unknown option": (["build", "--sauces", "biwi"], "No such option"),
     "no sources": (["build", "--out", "o"], "Missing option '--sources'"),
-    "unknown source": (["build", "--sources", "bivi", "--out", "o"], "Unknown source 'bivi'"),
+    "unknown source": (["build", "--sources", "bivi", "--out", "o"], "No source is called 'bivi': did you mean biwi?"),
     "no data": (["build", "--sources", "biwi", "--out", "o"], "give --data-root"),
     "missing data": (
         ["build", "--sources", "biwi", "--out", "o", "--data-root", "/nowhere"],
@@ -113,7 +115,7 @@ WRONG = {
     "no manifest": (["info", "/nowhere"], "Cannot open /nowhere"),
     "empty folder": (["info", "."], "holds no pool.parquet"),
     "nothing to validate": (["validate"], "Nothing to validate"),
-    "unknown card": (["sources", "bivi"], "Unknown source 'bivi'"),
+    "unknown card": (["sources", "bivi"], "No source is called 'bivi': did you mean biwi?"),
 }
 
 
@@ -208,3 +210,27 @@ def test_the_log_is_printed_line_by_line_on_the_chosen_stream_or_not_at_all(caps
             logger.warning("b")
         logger.info("outside")
         assert capsys.readouterr() == streams
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal():
+    assert printable("a\x1b[31mb\x9b\nc\td") == "a\\x1b[31mb\\x9b\nc\td"
+    assert printable("é 漢 plain") == "é 漢 plain"
+    assert table([["name", "n"], ["a\x1b[2J\nb", "3"]]).splitlines() == ["name         n", "a\\x1b[2J\\nb  3"]
+    summary = {
+        "manifest": "p\x1b[0m.parquet",
+        "fingerprint": "0" * 64,
+        "datasets": {
+            "x\x1b[1m": {
+                **dict.fromkeys(("heads", "usable", "subjects", "synthetic"), 1),
+                "angles_deg": dict.fromkeys(("yaw", "pitch", "roll")),
+                **{key: {"k\x1b": 1} for key in ("dropped", "boxes", "landmarks")},
+            }
+        },
+    }
+    text = info_text(summary) + dropped_text([{"sample_id": "a\nb", "drop_reason": "x", "drop_detail": "\x1b"}])
+    assert "\x1b" not in text and text.splitlines()[-1].endswith("a\\nb\tx\t\\x1b")
+
+
+def test_an_error_that_names_a_hostile_file_is_harmless(ubhpd):
+    code, _, err = ubhpd("leaderboard", "no\x1b[31mfile")
+    assert code == 2 and "\x1b" not in err and "no\\x1b[31mfile" in err

@@ -220,7 +220,7 @@ def test_the_expected_size_is_logged(built, rows, tmp_path, caplog):
 
 
 WRONG = {
-    "format": ({"form": "hdf"}, "No export format is called 'hdf': choose from 6drepnet, coco, csv"),
+    "format": ({"form": "hdf"}, "No export format is called 'hdf': did you mean hf"),
     "recipe": ({"form": "h5", "recipe": "hope"}, "No crop recipe is called 'hope'"),
     "split": ({"form": "h5", "split": "valid"}, "has no split 'valid': it has test, train"),
     "size": ({"form": "h5", "size": 2}, "--size is 2: give the side"),
@@ -245,7 +245,7 @@ def test_manifests_that_cannot_be_exported(built, tmp_path):
     with pytest.raises(UbhpdError, match="Cannot open"):
         run(tmp_path / "none.parquet", "h5", tmp_path / "o")
     shutil.copy(built / "pool.parquet", tmp_path / "lone.parquet")
-    with pytest.raises(UbhpdError, match=r"build\.json does not say where the images are"):
+    with pytest.raises(UbhpdError, match=r"build\.json, which says where the images are"):
         run(tmp_path / "lone.parquet", "h5", tmp_path / "o")
     with pytest.raises(UbhpdError, match="has no column 'split'"):
         run(built / "pool.parquet", "h5", tmp_path / "o", split="train")

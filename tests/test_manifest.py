@@ -13,7 +13,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import Record
-from ubhpd.manifest.schema import COLUMNS, Column, fingerprint, regrouped, schema, table_from_records
+from ubhpd.manifest.schema import COLUMNS, SCHEMA_VERSION, Column, fingerprint, regrouped, schema, table_from_records
 
 
 def heads(count, seed=0, dataset="300wlp"):
@@ -132,7 +132,7 @@ def test_schema_names_unit_frame_and_meaning_of_every_column(pool):
         assert (b"length" in field.metadata) == (str(field.type) == "list<element: double>")
         assert field.metadata[b"meaning"]
     metadata = pq.read_metadata(pool).metadata
-    assert metadata[b"ubhpd.schema_version"] == b"1"
+    assert metadata[b"ubhpd.schema_version"] == str(SCHEMA_VERSION).encode()
     assert len(metadata[b"ubhpd.fingerprint"]) == 64
 
 
@@ -183,7 +183,7 @@ def test_unknown_column_missing_file_and_foreign_files_are_told_apart(pool, tmp_
 def test_another_schema_version_is_refused(tmp_path):
     other = heads(3).replace_schema_metadata({b"ubhpd.schema_version": b"99", b"ubhpd.fingerprint": b"0"})
     pq.write_table(other, tmp_path / "new.parquet")
-    with pytest.raises(UbhpdError, match="schema 99, this ubhpd reads 1"):
+    with pytest.raises(UbhpdError, match=f"schema 99, this ubhpd reads {SCHEMA_VERSION}"):
         manifest.read(tmp_path / "new.parquet")
 
 

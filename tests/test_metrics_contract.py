@@ -152,7 +152,9 @@ def test_a_metric_imports_only_the_core(path):
 def module(**changes):
     """Return a metric with a complete card, changed."""
     found = types.ModuleType("ubhpd.metrics.made_up", "A metric.")
-    card = {n: getattr(metrics()["geodesic"], n) for n in (*METRIC_CARD, "INPUT", "COLUMNS", "Options", "score")}
+    card = {
+        n: getattr(metrics()["geodesic"], n) for n in (*METRIC_CARD.constants, "INPUT", "COLUMNS", "Options", "score")
+    }
     for name, value in (card | {"per_sample": metrics()["geodesic"].per_sample} | changes).items():
         setattr(found, name, value)
     return found

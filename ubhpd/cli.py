@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import pkgutil
 import sys
 from typing import Any
 
 import click
 
 from ubhpd import __version__, commands
+from ubhpd.core import registry
 from ubhpd.core.errors import UbhpdError, disk_fault
+from ubhpd.core.text import printable
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -20,7 +21,7 @@ class _Commands(click.Group):
     """Looks up a command by its file name, so that --help imports no heavy library."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(i.name for i in pkgutil.iter_modules(commands.__path__) if not i.name.startswith("_"))
+        return list(registry.files(commands))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -32,7 +33,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
             return None
-        command: click.Command = importlib.import_module(f"{commands.__name__}.{name}").command
+        command: click.Command = registry.module(commands, name).command
         return command
 
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("Interrupted: what was finished is kept, the same command goes on from there.", err=True)
         code = INTERRUPTED
     except UbhpdError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {printable(str(error))}", err=True)
         code = WRONG_INPUT
     except OSError as error:
         if (fault := disk_fault(error)) is None:

@@ -94,22 +94,16 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _options(texts: Iterable[str]) -> dict[str, dict[str, str]]:
-    from ubhpd.models.catalogue import pairs
+    from ubhpd.core.options import owner_key_values
 
-    found: dict[str, dict[str, str]] = {}
-    for key, value in pairs(texts).items():
-        model, dot, option = key.partition(".")
-        if not (model and dot and option):
-            raise UbhpdError(f"-O {key}={value} is not of the form MODEL.KEY=VALUE, as hopenet.alpha=2.")
-        found.setdefault(model, {})[option] = value
-    return found
+    return owner_key_values(texts, "MODEL.KEY=VALUE", "-O", "hopenet.alpha=2")
 
 
 def _files(texts: Iterable[str]) -> dict[str, tuple[Path, ...]]:
-    found: dict[str, tuple[Path, ...]] = {}
+    from ubhpd.core.options import key_value
+
+    files: dict[str, tuple[Path, ...]] = {}
     for text in texts:
-        model, equals, file = text.partition("=")
-        if not (model and equals and file):
-            raise UbhpdError(f"--weights {text!r} is not of the form MODEL=FILE.")
-        found[model] = (*found.get(model, ()), Path(file))
-    return found
+        model, file = key_value(text, "MODEL=FILE", "--weights")
+        files[model] = (*files.get(model, ()), Path(file))
+    return files

@@ -85,6 +85,7 @@ def command(
     The pool has every head found and every head refused with its reason. UBHPD has heads of it whose yaw, pitch
     and roll share one distribution, divided into train and test.
     """
+    from ubhpd.core.options import key_values, owner_key_values
     from ubhpd.core.parallel import Engine
     from ubhpd.core.progress import Progress
     from ubhpd.pipeline import run
@@ -97,8 +98,8 @@ def command(
         sources=tuple(_names(sources)),
         out=out,
         data_root=data_root,
-        roots=dict(_pair(r, "--root") for r in roots),
-        options=_nested(options),
+        roots=key_values(roots, "NAME=VALUE", "--root"),
+        options=owner_key_values(options, "DATASET.KEY=VALUE", "--option", "biwi.frame=rgb"),
         max_angle_deg=max_angle,
         check_images=check_images,
         hdf5=form == "hdf5",
@@ -136,24 +137,6 @@ def _number(text: str, option: str) -> float:
         return float(text)
     except ValueError:
         raise UbhpdError(f"{option} is {text!r}: give a number, or auto.") from None
-
-
-def _pair(text: str, option: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not (key and equals and value):
-        raise UbhpdError(f"{option} {text!r} is not of the form NAME=VALUE.")
-    return key.strip(), value
-
-
-def _nested(options: tuple[str, ...]) -> dict[str, dict[str, str]]:
-    nested: dict[str, dict[str, str]] = {}
-    for text in options:
-        key, value = _pair(text, "--option")
-        dataset, dot, name = key.partition(".")
-        if not (dataset and dot and name):
-            raise UbhpdError(f"--option {text!r} is not of the form DATASET.KEY=VALUE, as biwi.frame=rgb.")
-        nested.setdefault(dataset, {})[name] = value
-    return nested
 
 
 def _shard(text: str) -> tuple[int, int]:

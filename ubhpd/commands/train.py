@@ -67,7 +67,8 @@ def command(
     An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
     input, 130 interrupted.
     """
-    from ubhpd.models.catalogue import card, module_of, pairs
+    from ubhpd.core.options import key_values
+    from ubhpd.models.catalogue import card, module_of
 
     module_of(card(model))  # says so before any import of torch if it is not there
     from ubhpd.core.progress import Progress, log_shown
@@ -75,9 +76,9 @@ def command(
     from ubhpd.training.run import train
 
     request = TrainRequest(
-        model, data, out, protocol, pairs(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule, device,
-        precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache, frame_list,
-        protocol_seed, save_seconds,
+        model, data, out, protocol, key_values(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule,
+        device, precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache,
+        frame_list, protocol_seed, save_seconds,
     )  # fmt: skip
     with log_shown(not quiet):
         train(request, Progress(show=not quiet))

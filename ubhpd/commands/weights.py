@@ -45,12 +45,13 @@ def command() -> None:
 @_of_a_model
 def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, ...]) -> None:
     """Bring in published weights: FILES as .h5 of Keras, .pth of torch, or .safetensors."""
-    from ubhpd.models.catalogue import card, module_of, pairs
+    from ubhpd.core.options import key_values
+    from ubhpd.models.catalogue import card, module_of
 
     module_of(card(model))  # says so before any import of torch if it is not there
     from ubhpd.models.importing import imported
 
-    _tell(imported(files, model, pairs(chosen)).save(out), out)
+    _tell(imported(files, model, key_values(chosen, example="size=64")).save(out), out)
 
 
 @command.command()
@@ -59,13 +60,14 @@ def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, .
 @click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of its backbone, as of ImageNet.")
 def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Path | None) -> None:
     """Make a checkpoint of random weights, to train or to try things with."""
-    from ubhpd.models.catalogue import card, module_of, pairs
+    from ubhpd.core.options import key_values
+    from ubhpd.models.catalogue import card, module_of
 
     module_of(card(model))
     from ubhpd.models.importing import with_backbone
     from ubhpd.models.model import Model
 
-    made = Model.untrained(model, pairs(chosen), seed)
+    made = Model.untrained(model, key_values(chosen, example="size=64"), seed)
     _tell((with_backbone(made, backbone) if backbone else made).save(out), out)
 
 
@@ -81,11 +83,11 @@ def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Pa
 @click.option("--split", metavar="NAME", help="Only this split, as train.")
 def fit(model: str, out: Path, chosen: tuple[str, ...], manifest: Path, split: str | None) -> None:
     """Fit a geometric method, a model without a network, to the usable heads of a manifest."""
-    from ubhpd.models.catalogue import pairs
+    from ubhpd.core.options import key_values
     from ubhpd.models.geometric_model import GeometricMethod, training_heads
 
     heads, origin = training_heads(manifest, split)
-    _tell(GeometricMethod.fitted(model, pairs(chosen), heads, origin).save(out), out)
+    _tell(GeometricMethod.fitted(model, key_values(chosen, example="size=64"), heads, origin).save(out), out)
 
 
 @command.command()

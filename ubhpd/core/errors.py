@@ -15,6 +15,12 @@ class UbhpdError(Exception):
     """
 
 
+def shortened(value: object, limit: int = 60) -> str:
+    """Return a value for an error sentence: its repr, control characters escaped, at most `limit` characters."""
+    text = repr(value) if not isinstance(value, str) or len(value) <= limit else repr(value[:limit])
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
 def disk_fault(error: Exception) -> str | None:
     """Return the sentence for a disk that is full or a place that may not be opened; None for any other fault."""
     if not isinstance(error, OSError) or error.errno not in _NO_ENTRY:

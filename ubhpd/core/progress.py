@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_NOTEBOOK_SECONDS = (
+    0.2  # between two updates of a line in a notebook, which keeps every one of them until it is redrawn
+)
+
+
+def in_notebook() -> bool:
+    """Return whether this process is the kernel of a Jupyter notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
+
 
 class Progress:
-    """Shows bars if `show` and stderr is a terminal."""
+    """Shows bars if `show`, in a terminal (stderr) or in a Jupyter notebook, where a bar is a line of text."""
 
     def __init__(self, show: bool = True) -> None:
-        self._show = show and sys.stderr.isatty()
+        self._notebook = show and in_notebook()
+        self._show = show and (self._notebook or sys.stderr.isatty())
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Give a function that moves the bar on by a number of items."""
         if not self._show or total == 0:
             yield lambda done: None
+            return
+        if self._notebook:
+            with _line(name) as update:
+                done_so_far = 0
+
+                def advance_line(done: int) -> None:
+                    nonlocal done_so_far
+                    done_so_far += done
+                    update(done_so_far, total)
+
+                yield advance_line
             return
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,12 +70,45 @@ class Progress:
         if not self._show:
             yield lambda done, total: None
             return
+        if self._notebook:
+            with _line(name) as update:
+                yield update
+            return
         from rich.console import Console
         from rich.progress import Progress
 
         with Progress(console=Console(stderr=True), transient=True) as shown:
             task = shown.add_task(name, total=None)
             yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _line(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function (done, total) that rewrites one line on stderr; the line is empty again at the end."""
+    began = drawn = time.monotonic()
+    width = 0
+
+    def write(text: str) -> None:
+        nonlocal width
+        sys.stderr.write(f"\r{text.ljust(width)}")
+        sys.stderr.flush()
+        width = len(text)
+
+    def update(done: int, total: int) -> None:
+        nonlocal drawn
+        now = time.monotonic()
+        if now - drawn < _NOTEBOOK_SECONDS and done < total:
+            return
+        drawn = now
+        rate = done / (now - began) if now > began else 0.0
+        write(f"{name}: {done:,} of {total:,} ({done / max(total, 1):.0%}), {rate:,.0f}/s")
+
+    write(f"{name} ...")
+    try:
+        yield update
+    finally:
+        write("")
+        sys.stderr.write("\r")
 
 
 class _EchoHandler(logging.Handler):

@@ -1,4 +1,4 @@
-"""Head rotations: the one convention of this project, and the road from every source's own.
+"""Head rotations: the one convention of this project, and the conversion from each dataset's convention.
 
 Frame C: x image-right, y up, z toward the viewer. A rotation R maps head coordinates to C, so a head
 that looks straight into the camera has R = I. The canonical Euler triplet is that of 300W-LP,
@@ -8,9 +8,9 @@ that looks straight into the camera has R = I. The canonical Euler triplet is th
 with ordinary right-handed Rx, Ry, Rz: +yaw turns the face toward image-left, +pitch looks up,
 +roll tilts the head clockwise in the image. Angles are degrees, in the order yaw, pitch, roll.
 
-The triplet is unique for |yaw| < 90 only, and 300W-LP has faces at and beyond it. Hence the rule of the
-manifest: the matrix and the source's own triplet are both stored; Euler errors are measured on the
-triplet, geodesic errors on the matrix.
+Every rotation has two triplets. Where angles are computed from a matrix, the one with the smaller |pitch| + |roll| is
+taken; a source that publishes triplets in this order keeps its own. The manifest stores the matrix and the source's
+triplet: Euler errors are measured on the triplet, geodesic errors on the matrix.
 
 Sources: Zhu et al., CVPR 2016 (300W-LP, AFLW2000-3D); Fanelli et al., IJCV 2013 (BIWI);
 Koestinger et al., ICCVW 2011 (AFLW) and its official tools; Ruiz et al., CVPRW 2018 (the BIWI formula).
@@ -90,14 +90,22 @@ def matrix_from_euler(ypr_deg: npt.ArrayLike) -> FloatArray:
 def euler_from_matrix(rotation: npt.ArrayLike) -> FloatArray:
     """Return canonical yaw, pitch, roll (..., 3) in degrees of rotation matrices (..., 3, 3).
 
-    yaw lies in [-90, 90]; pitch and roll in [-180, 180]. At |yaw| = 90 only pitch and roll together
-    are determined. Applied to F R F of a BIWI matrix it is the formula of Hopenet's BIWI loader.
+    Two triplets describe one rotation: (yaw, pitch, roll) and (180 - yaw, pitch + 180, roll + 180). This returns the
+    one with the smaller |pitch| + |roll|, so that yaw lies in [-180, 180] and a head that turns beyond profile keeps
+    its pitch and roll. Of two equal sums it returns the triplet with |yaw| <= 90. At |yaw| = 90 only pitch and roll
+    together are determined. Applied to F R F of a BIWI matrix it is the formula of Hopenet's BIWI loader.
     """
     r = _as_rotations(rotation)
-    pitch = np.arctan2(r[..., 1, 2], r[..., 2, 2])
-    yaw = np.arctan2(-r[..., 0, 2], np.hypot(r[..., 0, 0], r[..., 0, 1]))
-    roll = np.arctan2(r[..., 0, 1], r[..., 0, 0])
-    ypr: FloatArray = np.degrees(np.stack([yaw, pitch, roll], axis=-1))
+    pitch = np.degrees(np.arctan2(r[..., 1, 2], r[..., 2, 2]))
+    yaw = np.degrees(np.arctan2(-r[..., 0, 2], np.hypot(r[..., 0, 0], r[..., 0, 1])))
+    roll = np.degrees(np.arctan2(r[..., 0, 1], r[..., 0, 0]))
+    # The other triplet has |pitch| and |roll| of 180 degrees minus these, so the sum decides.
+    is_beyond_profile = np.abs(pitch) + np.abs(roll) > 180.0
+    half_turn = np.where(is_beyond_profile, 180.0, 0.0)
+    yaw = np.where(is_beyond_profile, np.copysign(180.0, yaw) - yaw, yaw)
+    ypr: FloatArray = np.stack(
+        [yaw, pitch - np.copysign(half_turn, pitch), roll - np.copysign(half_turn, roll)], axis=-1
+    )
     return ypr
 
 

@@ -75,14 +75,14 @@ def csv_text(text: str) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def rendered(name: str, **values: Any) -> str:
+def rendered(template: str, /, **values: Any) -> str:
     """Return a template of `ubhpd/templates` filled with values.
 
     Args:
-        name: file name without its last suffix, as "leaderboard.html".
+        template: file name without its last suffix, as "leaderboard.html".
         values: the variables of the template; one that is missing is an error.
     """
-    return _template(name).render(values)
+    return _template(template).render(values)
 
 
 def template_part(name: str) -> str:

@@ -286,13 +286,14 @@ class Diagnosis:
         return {**vars(self), "findings": [f._asdict() for f in self.findings], "exit_code": self.exit_code}
 
 
-def diagnose(path: str | Path, manifest: str | Path | None = None) -> Diagnosis:
+def diagnose(path: str | Path | Predictions, manifest: str | Path | None = None) -> Diagnosis:
     """Return the diagnosis of a prediction file against a manifest, its own truth columns, or the last build.
 
     Raises:
         UbhpdError: the file cannot be read at all, or there is no truth.
     """
-    file = predictions.read(path, strict=False)
+    file = predictions.given(path, strict=False)
+    path = file.path
     findings: list[Finding] = []
     if manifest is None and file.true_deg is None:
         manifest = pairing.recall()
@@ -300,7 +301,7 @@ def diagnose(path: str | Path, manifest: str | Path | None = None) -> Diagnosis:
     file = _each_id_once(file, findings)
     file = _finite(file, findings)
     if not len(file):
-        return _diagnosis(str(path), 0, findings, None, None)
+        return _diagnosis(path, 0, findings, None, None)
     found = pair(file, manifest, _own_split(file, manifest))
     _coverage(found, findings)
     thin = np.unique(np.linspace(0, len(found.sample_id) - 1, LARGEST).astype(np.int64))
@@ -308,8 +309,8 @@ def diagnose(path: str | Path, manifest: str | Path | None = None) -> Diagnosis:
     known = np.isfinite(true).all(axis=1)
     predicted, true = predicted[known], true[known]
     if not len(true):
-        return _diagnosis(str(path), 0, findings, None, None)
-    return examine(predicted, true, str(path), findings)
+        return _diagnosis(path, 0, findings, None, None)
+    return examine(predicted, true, path, findings)
 
 
 def examine(

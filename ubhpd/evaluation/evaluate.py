@@ -78,16 +78,18 @@ class Comparison(NamedTuple):
 
 
 def evaluate(
-    path: str | Path, manifest: str | Path | None = None, options: EvaluationOptions | None = None
+    path: str | Path | predictions.Predictions,
+    manifest: str | Path | None = None,
+    options: EvaluationOptions | None = None,
 ) -> Evaluation:
-    """Return the evaluation of a prediction file.
+    """Return the evaluation of a prediction file, or of predictions in memory.
 
     Without a manifest the truth is the file's own; if it has none, the test split of the last build.
 
     Raises:
         UbhpdError: wrong input anywhere, with file and row.
     """
-    file = predictions.read(path)
+    file = predictions.given(path)
     manifest, o = _or_last_build(file, manifest, options or EvaluationOptions())
     protocol = _protocol(o, manifest)
     found = pair(file, manifest, protocol.test if protocol else None)
@@ -106,21 +108,25 @@ def evaluate(
 
 
 def compare(
-    first: str | Path, second: str | Path, manifest: str | Path | None, options: EvaluationOptions
+    first: str | Path | predictions.Predictions,
+    second: str | Path | predictions.Predictions,
+    manifest: str | Path | None,
+    options: EvaluationOptions,
 ) -> Comparison:
-    """Return the paired comparison of two prediction files on the heads that both have.
+    """Return the paired comparison of two prediction files, or of predictions in memory, on the heads that both have.
 
     Raises:
         UbhpdError: wrong input, no head in common, or two truths for one head.
     """
     bootstrap = options.bootstrap or BootstrapOptions()
-    files = [predictions.read(p) for p in (first, second)]
+    files = [predictions.given(p) for p in (first, second)]
+    names = [file.path for file in files]
     for file in files:
         manifest, options = _or_last_build(file, manifest, options)
     protocol = _protocol(options, manifest)
     found = [pair(file, manifest, protocol.test if protocol else None) for file in files]
     source = _source(options, manifest, protocol)
-    rows = _common(found[0], found[1], str(first), str(second))
+    rows = _common(found[0], found[1], *names)
     both = [_score(f, options, source, r) for f, r in zip(found, rows, strict=True)]
     (a, kept_a), (b, kept_b) = both
     groups = _groups(found[0], bootstrap.over)
@@ -131,8 +137,8 @@ def compare(
         "ubhpd": __version__,
         "result_version": RESULT_VERSION,
         "kind": "comparison",
-        "first": str(first),
-        "second": str(second),
+        "first": names[0],
+        "second": names[1],
         "truth": found[0].truth,
         "heads": len(kept_a),
         "only_first": len(found[0].sample_id) - len(rows[0]),

@@ -5,20 +5,26 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+from ubhpd.core import options, registry
 from ubhpd.core.errors import UbhpdError
 
-# What every file in metrics/ defines, and its type; the docstring of `ubhpd.metrics` explains each.
-METRIC_CARD: dict[str, type] = {"NAME": str, "TITLE": str, "UNIT": str, "PAPER": str, "BETTER": str, "SCORES": dict}
+# What every file in metrics/ defines; the docstring of `ubhpd.metrics` explains each.
+METRIC_CARD = registry.Card(
+    "metrics",
+    {"NAME": str, "TITLE": str, "UNIT": str, "PAPER": str, "BETTER": str, "SCORES": dict},
+    ("score",),
+    "Options",
+    "give paper, equation, units and the rules for empty bins",
+    "the docstring of metrics/",
+)
 INPUTS = ("angles", "relative", "columns", "aligned")
 BETTER = ("lower", "higher", "neither")
 
@@ -48,26 +54,19 @@ def metrics() -> dict[str, Metric]:
     """
     import ubhpd.metrics as package
 
-    by_name: dict[str, Metric] = {}
+    by_name: dict[str, Metric] = registry.entries(package, check_metric, lambda metric: metric.NAME, "metrics")
     owner: dict[str, str] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        if info.name.startswith("_"):
-            continue
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
-        check_metric(module)
-        if module.NAME in by_name:
-            raise UbhpdError(f"Two metrics are called {module.NAME!r}: rename the one in {info.name}.py.")
-        for score in module.SCORES:
+    for name, metric in by_name.items():
+        for score in metric.SCORES:
             if score in owner:
-                raise UbhpdError(f"The score {score!r} is in {owner[score]} and in {module.NAME}: rename one.")
-            owner[score] = module.NAME
-        by_name[module.NAME] = cast(Metric, module)
+                raise UbhpdError(f"The score {score!r} is in {owner[score]} and in {name}: rename one.")
+            owner[score] = name
     computed = {name for module in by_name.values() for name in getattr(module, "COLUMNS", ())}
     for name, metric in by_name.items():
         for need in ("PER_BIN", "PER_RING", "QUANTILES"):
             if absent := sorted(set(getattr(metric, need, ())) - computed):
                 raise UbhpdError(f"The metric {name!r} has {absent[0]!r} in {need}, a column that no metric computes.")
-    return dict(sorted(by_name.items()))
+    return by_name
 
 
 def columns_needed(attribute: str) -> tuple[str, ...]:
@@ -106,17 +105,8 @@ def scores_of_whole_sets() -> set[str]:
 
 def check_metric(module: Any) -> None:
     """Raise UbhpdError unless `module` has the card and the functions of a metric."""
+    registry.check_card(module, METRIC_CARD, may_be_empty=False)
     where = f"metrics/{module.__name__.rpartition('.')[2]}.py"
-    if not (module.__doc__ or "").strip():
-        raise UbhpdError(f"{where} has no docstring: give paper, equation, units and the rules for empty bins.")
-    for name, kind in METRIC_CARD.items():
-        if not isinstance(getattr(module, name, None), kind) or not getattr(module, name):
-            raise UbhpdError(f"{where} has no {name} of type {kind.__name__}: add it to its card.")
-    if not callable(getattr(module, "score", None)):
-        raise UbhpdError(f"{where} has no function score: see the docstring of metrics/.")
-    options = getattr(module, "Options", None)
-    if not is_dataclass(options) or not getattr(options, "__dataclass_params__").frozen:  # noqa: B009
-        raise UbhpdError(f"{where} has no frozen dataclass Options: see the docstring of metrics/.")
     if (kind_of_input := getattr(module, "INPUT", None)) is not None and (
         kind_of_input not in INPUTS or not getattr(module, "COLUMNS", ()) or not callable(module.per_sample)
     ):
@@ -169,29 +159,12 @@ def metric_options(chosen: Iterable[str] = ()) -> dict[str, Any]:
     Raises:
         UbhpdError: not of that form, an unknown metric or key, or a value that is not allowed.
     """
-    options = {name: m.Options() for name, m in metrics().items()}
-    for text in chosen:
-        place, equals, value = text.partition("=")
-        name, dot, key = place.partition(".")
-        if not (equals and dot and value):
-            raise UbhpdError(f"{text!r} is not of the form METRIC.KEY=VALUE, as ubmae.unseen=smooth.")
-        if name not in options:
-            raise UbhpdError(f"Unknown metric {name!r}: choose from {', '.join(options)}.")
-        options[name] = _with(options[name], name, key, value)
-    return options
-
-
-def _with(options: Any, name: str, key: str, value: str) -> Any:
-    known = {f.name: f for f in fields(options)}
-    if key not in known:
-        raise UbhpdError(f"{name} has no option {key!r}: it has {', '.join(known) or 'none'}.")
-    if (choices := known[key].metadata.get("choices")) and value not in choices:
-        raise UbhpdError(f"{name}.{key} cannot be {value!r}: choose from {', '.join(choices)}.")
-    kind = type(getattr(options, key))
-    try:
-        return replace(options, **{key: kind(value)})
-    except ValueError:
-        raise UbhpdError(f"{name}.{key} cannot be {value!r}: it is a number, as {getattr(options, key)}.") from None
+    by_metric = options.owner_key_values(chosen, "METRIC.KEY=VALUE", "", "ubmae.unseen=smooth")
+    known = metrics()
+    for name in by_metric:
+        if name not in known:
+            raise UbhpdError(f"Unknown metric {name!r}: {registry.suggestion(name, known)}")
+    return {name: options.from_texts(m.Options, by_metric.get(name, {}), name) for name, m in known.items()}
 
 
 if __name__ == "__main__":

@@ -83,6 +83,25 @@ def read(path: str | Path, *, strict: bool = True) -> Predictions:
     path = Path(path)
     head = _head(path)
     table, roles = _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path, head)
+    return _checked(table, roles, path, strict)
+
+
+def of_table(table: pa.Table, name: str = "the table", *, strict: bool = True) -> Predictions:
+    """Return predictions that lie in memory, with the columns of a prediction file; `name` stands for its path.
+
+    Raises:
+        UbhpdError: as `read`.
+    """
+    roles = roles_of(table.column_names, name)
+    return _checked(table.select(_columns(roles)), roles, Path(name), strict)
+
+
+def given(source: str | Path | Predictions, *, strict: bool = True) -> Predictions:
+    """Return the predictions themselves, or those of a file; errors as `read`."""
+    return source if isinstance(source, Predictions) else read(source, strict=strict)
+
+
+def _checked(table: pa.Table, roles: Roles, path: Path, strict: bool) -> Predictions:
     if table.num_rows == 0:
         raise UbhpdError(f"{path} has a header and no rows: there is nothing to score.")
     ids = _ids(table.column(roles.sample_id), path, strict)

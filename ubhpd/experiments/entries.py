@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import sha256_of, write_json
+from ubhpd.core.files import read_json, sha256_of, write_json
+from ubhpd.core.options import from_json
 from ubhpd.core.progress import Progress
 from ubhpd.experiments.plan import BenchRequest, Run
 from ubhpd.experiments.protocol_data import Sides
-from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash, typed
+from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash
 from ubhpd.models import checkpoint
 from ubhpd.training.request import WEIGHTS
 
@@ -64,7 +64,7 @@ def weights_of(run: Run, sides: Sides, request: BenchRequest, progress: Progress
 def _kept(path: Path, record: Path) -> Training | None:
     """Return how weights came about that are there already, None unless they are there whole."""
     try:
-        found: Training = typed(json.loads(record.read_text(encoding="utf-8")), Training, str(record))
+        found = from_json(read_json(record, "run ubhpd bench again"), Training, str(record))
         is_same = checkpoint.read_about(path).sha256 == found.weights_sha256
     except (OSError, ValueError, UbhpdError):
         return None

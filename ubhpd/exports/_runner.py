@@ -12,10 +12,8 @@ What an export tells its user, and the lists of formats and recipes.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import logging
-import pkgutil
 import shutil
 import uuid
 from collections.abc import Callable
@@ -23,11 +21,12 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from ubhpd import __version__, exports, manifest
+from ubhpd.core import registry
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
 from ubhpd.core.parallel import Engine
@@ -196,9 +195,12 @@ __all__ = ["ExportConfig", "ExportReport", "export", "formats"]
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
     """Return the formats by name."""
-    found = [i.name for i in pkgutil.iter_modules(exports.__path__) if not i.name.startswith("_")]
-    modules = [cast(Format, importlib.import_module(f"{exports.__name__}.{name}")) for name in found]
-    return {m.CARD.name: m for m in sorted(modules, key=lambda m: m.CARD.name)}
+    return registry.entries(exports, _check_format, lambda form: form.CARD.name, "export formats")
+
+
+def _check_format(module: Any) -> None:
+    if not isinstance(getattr(module, "CARD", None), Card):
+        raise UbhpdError(f"exports/{module.__name__.rpartition('.')[2]}.py has no CARD: see the docstring of exports/.")
 
 
 def export(config: ExportConfig, engine: Engine | None = None, progress: Progress | None = None) -> ExportReport:
@@ -265,9 +267,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
 
 
 def _checked(config: ExportConfig) -> tuple[Format, Recipe, int | None]:
-    if config.form not in formats():
-        raise UbhpdError(f"No export format is called {config.form!r}: choose from {', '.join(formats())}.")
-    form = formats()[config.form]
+    form = registry.pick(formats(), config.form, "export format")[1]
     card = form.CARD
     recipe = recipe_named(config.recipe or card.recipe)
     size = config.size if config.size is not None else recipe.size

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,63 +18,7 @@ from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import read_json, write_json
-
-_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
-
-
-def typed(value: Any, hint: Any, where: str) -> Any:
-    """Return a value as its type has it: dataclasses, tuples and dictionaries by their parts, a list for a tuple.
-
-    Args:
-        value: as json.loads gives it.
-        hint: a dataclass, int, float, str, bool, None, Any, tuple[X, ...], dict[str, X], or a union of these.
-        where: path of the value, which begins the sentence of an error.
-
-    Raises:
-        UbhpdError: a value of another type, a number that is not finite, or a field missing or unknown.
-    """
-    if hint is Any:
-        return value
-    kinds = _alternatives(hint)
-    for kind in kinds:
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
-        if is_dataclass(kind) and isinstance(value, dict):
-            return _object(value, kind, where)
-        if origin is tuple and isinstance(value, list):
-            return tuple(typed(v, inner[0], f"{where}[{i}]") for i, v in enumerate(value))
-        if origin is dict and isinstance(value, dict):
-            return {k: typed(v, inner[1], f"{where}.{k}") for k, v in value.items()}
-        if kind is type(value) and kind is not float:
-            return value
-        if kind is float and type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    raise UbhpdError(f"{where} is {_shown(value)}, it has to be {' or '.join(map(_in_words, kinds))}.")
-
-
-def _object(value: Mapping[str, Any], kind: Any, where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    if unknown := [k for k in value if k not in hints]:
-        raise UbhpdError(f"{where} has a field {unknown[0]!r} that this ubhpd does not know: update ubhpd.")
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [n for n in needed if n not in value]:
-        raise UbhpdError(f"{where} lacks the field {missing[0]!r}: the file is incomplete.")
-    return kind(**{k: typed(v, hints[k], f"{where}.{k}") for k, v in value.items()})
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _in_words(kind: Any) -> str:
-    origin = typing.get_origin(kind)
-    return "a list" if origin is tuple else _WORDS.get(kind, "an object")
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
+from ubhpd.core.options import from_json
 
 FORMAT = 1
 MAX_BYTES = 16 << 20  # of a result file; one has a few kilobytes
@@ -294,7 +235,7 @@ def read(path: Path) -> Result:
     if not is_own:
         raise UbhpdError(f"{path} was changed after it was written (its hash does not match): {_REMEDY}.")
     del content["kind"]
-    found: Result = typed(content, Result, str(path))
+    found = from_json(content, Result, str(path))
     _check_tables(found, path)
     return found
 

@@ -118,6 +118,8 @@ class BuildFolder:
         Raises:
             UbhpdError: build.json is missing, or does not say it.
         """
+        if not self.has_record:
+            raise UbhpdError(f"There is no {self.record_path}, which says where the images are: {_REMEDY[POOL]}.")
         roots = {}
         datasets = self.record.get("datasets")
         if not isinstance(datasets, dict):

@@ -9,20 +9,15 @@ A model's code and its options: imported when used, every value checked against 
 from __future__ import annotations
 
 import ast
-import difflib
 import importlib
-import json
-import math
-import pkgutil
 import re
-import types
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ubhpd.core import options, registry
 from ubhpd.core.errors import UbhpdError
 
 NETWORKS = ("image", "sequence", "landmarks")
@@ -69,19 +64,10 @@ def catalogue() -> dict[str, ModelCard]:
     Raises:
         UbhpdError: a file in the room has no valid card, or two models share a name.
     """
-    import ubhpd.baselines as room
+    import ubhpd.baselines as package
 
-    found: dict[str, ModelCard] = {}
-    for folder in room.__path__:
-        for info in pkgutil.iter_modules([folder]):
-            for card in cards_of(Path(folder) / f"{info.name}.py"):
-                if card.name in found:
-                    raise UbhpdError(
-                        f"Two models are called {card.name!r}: rename the one in {card.file}.py or that in "
-                        f"{found[card.name].file}.py."
-                    )
-                found[card.name] = card
-    return dict(sorted(found.items()))
+    cards = ((c.name, path.name, c) for path in registry.files(package).values() for c in cards_of(path))
+    return registry.by_name(cards, "models")
 
 
 def card(name: str) -> ModelCard:
@@ -90,12 +76,7 @@ def card(name: str) -> ModelCard:
     Raises:
         UbhpdError: no model has that name.
     """
-    known = catalogue()
-    if name in known:
-        return known[name]
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known) or 'none'}."
-    raise UbhpdError(f"No model is called {name!r}: {hint}")
+    return registry.pick(catalogue(), name, "model")[1]
 
 
 def cards_of(path: Path) -> list[ModelCard]:
@@ -115,10 +96,10 @@ def cards_of(path: Path) -> list[ModelCard]:
     card = _checked(_constants(tree, where), where)
     return [
         ModelCard(
-            name, path.stem, card["TITLE"], card["PAPER"], card["CODE"], card["LICENSE"], card["KIND"], options,
+            name, path.stem, card["TITLE"], card["PAPER"], card["CODE"], card["LICENSE"], card["KIND"], own,
             card["PARAMETERS"].get(name), card["REPORTED"].get(name), text.splitlines()[0], text,
         )
-        for name, options in card["MODELS"].items()
+        for name, own in card["MODELS"].items()
     ]  # fmt: skip
 
 
@@ -149,12 +130,12 @@ def _checked(card: dict[str, Any], where: str) -> dict[str, Any]:
     models, parameters, reported = (card[name] for name in _TABLES)
     if not models:
         raise UbhpdError(f"{where}: MODELS is empty: name one model at least.")
-    for name, options in models.items():
+    for name, own in models.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UbhpdError(f"{where}: {name!r} is no name for a model: use lower case, digits and underscores.")
-        if not isinstance(options, dict) or not all(isinstance(key, str) for key in options):
+        if not isinstance(own, dict) or not all(isinstance(key, str) for key in own):
             raise UbhpdError(f"{where}: the options of {name} are no dictionary of names: write {{}} for none.")
-        if options and card["KIND"] == "reported":
+        if own and card["KIND"] == "reported":
             raise UbhpdError(f"{where}: {name} is only reported, so it can have no options: write {{}}.")
     counted = models if card["KIND"] in NETWORKS else {}
     if set(parameters) != set(counted):
@@ -190,12 +171,7 @@ def configured(name: str, chosen: Mapping[str, str] | None = None) -> tuple[Any,
     """
     found = card(name)
     module = module_of(found)
-    hints = typing.get_type_hints(module.Config)
-    values = dict(found.options)
-    for key, text in (chosen or {}).items():
-        _known(key, hints, name)
-        values[key] = _parsed(text, hints[key])
-    return module, config_of(module, values, name)
+    return module, options.from_texts(module.Config, chosen or {}, name, found.options)
 
 
 def config_of(module: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -204,15 +180,7 @@ def config_of(module: Any, values: Mapping[str, Any], where: str) -> Any:
     Raises:
         UbhpdError: an unknown option, or a value of another type; `where` begins the sentence.
     """
-    hints = typing.get_type_hints(module.Config)
-    checked = {}
-    for key, value in values.items():
-        _known(key, hints, where)
-        try:
-            checked[key] = _typed(value, hints[key])
-        except ValueError:
-            raise UbhpdError(f"{where}.{key} cannot be {value!r}: it is {_in_words(hints[key])}.") from None
-    return module.Config(**checked)
+    return options.from_values(module.Config, values, where)
 
 
 def module_of(found: ModelCard) -> Any:
@@ -236,88 +204,11 @@ def module_of(found: ModelCard) -> Any:
         if not callable(getattr(module, part, None)):
             raise UbhpdError(f"{where} has no {part}: see docs/add-a-model.md.")
     config = getattr(module, "Config", None)
-    if not is_dataclass(config) or not getattr(config, "__dataclass_params__").frozen:  # noqa: B009
+    if not registry.is_frozen_dataclass(config):
         raise UbhpdError(f"{where} has no frozen dataclass Config: see docs/add-a-model.md.")
     return module
 
 
-def pairs(texts: Iterable[str]) -> dict[str, str]:
-    """Return KEY=VALUE texts as a dictionary.
-
-    Raises:
-        UbhpdError: a text of another form, or a key given twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (key and equals and value):
-            raise UbhpdError(f"{text!r} is not of the form KEY=VALUE, as size=64.")
-        if key in found:
-            raise UbhpdError(f"The option {key} is given twice: choose between {found[key]} and {value}.")
-        found[key] = value
-    return found
-
-
 def options_listed(config: Any) -> list[tuple[str, str, Any]]:
     """Return (name, type in words, value) of every option of a Config."""
-    hints = typing.get_type_hints(type(config))
-    return [(f.name, _in_words(hints[f.name]), getattr(config, f.name)) for f in fields(config)]
-
-
-def _known(key: str, hints: Mapping[str, Any], where: str) -> None:
-    if key not in hints:
-        near = difflib.get_close_matches(key, hints, n=1)
-        hint = f"did you mean {near[0]}? It" if near else "it"
-        raise UbhpdError(f"{where} has no option {key!r}: {hint} has {', '.join(hints) or 'none'}.")
-
-
-def _parsed(text: str, hint: Any) -> Any:
-    """Return the value that a typed text stands for, as JSON would give it; the text itself where it is none."""
-    kinds = _alternatives(hint)
-    if type(None) in kinds and text.lower() == "none":
-        return None
-    if any(typing.get_origin(kind) is tuple for kind in kinds):
-        return [_parsed(part.strip(), int | float) for part in text.split(",")]
-    if str in kinds or any(isinstance(choice, str) for kind in kinds for choice in typing.get_args(kind)):
-        return text
-    try:
-        return json.loads(text.lower())
-    except ValueError:
-        return text
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """Return the value as the type has it; ValueError if it is none of it."""
-    for kind in _alternatives(hint):
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
-        if origin is typing.Literal and value in inner and type(value) in map(type, inner):
-            return value
-        if origin is tuple and isinstance(value, list | tuple):
-            kinds = inner[:1] * len(value) if inner[-1] is ... else inner
-            if len(kinds) == len(value):
-                return tuple(_typed(v, k) for v, k in zip(value, kinds, strict=True))
-        if kind is type(value) and kind in (int, str, bool, type(None)):
-            return value
-        if kind is float and type(value) in (int, float) and math.isfinite(value):
-            return float(value)
-    raise ValueError
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    return typing.get_args(hint) if is_union else (hint,)
-
-
-def _in_words(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "none"}
-    words = []
-    for kind in _alternatives(hint):
-        origin, inner = typing.get_origin(kind), typing.get_args(kind)
-        if origin is typing.Literal:
-            words.append(f"one of {', '.join(map(str, inner))}")
-        elif origin is tuple:
-            count = "" if inner[-1] is ... else f"{len(inner)} "
-            words.append(f"{count}{'whole numbers' if inner[0] is int else 'numbers'} with commas between")
-        else:
-            words.append(names.get(kind, str(kind)))
-    return " or ".join(words)
+    return options.listed(config)

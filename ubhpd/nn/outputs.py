@@ -67,12 +67,20 @@ def matrix_from_euler(angles_deg: torch.Tensor) -> torch.Tensor:
 
 
 def euler_from_matrix(rotation: torch.Tensor) -> torch.Tensor:
-    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3); yaw within [-90, 90]."""
+    """Return canonical yaw, pitch, roll (..., 3) in degrees of rotations (..., 3, 3).
+
+    Of the two triplets of a rotation it is the one with the smaller |pitch| + |roll|, as in `ubhpd.core.rotation`.
+    """
     r = rotation
-    pitch = torch.atan2(r[..., 1, 2], r[..., 2, 2])
-    yaw = torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1))
-    roll = torch.atan2(r[..., 0, 1], r[..., 0, 0])
-    return torch.rad2deg(torch.stack([yaw, pitch, roll], dim=-1))
+    pitch = torch.rad2deg(torch.atan2(r[..., 1, 2], r[..., 2, 2]))
+    yaw = torch.rad2deg(torch.atan2(-r[..., 0, 2], torch.linalg.vector_norm(r[..., 0, :2], dim=-1)))
+    roll = torch.rad2deg(torch.atan2(r[..., 0, 1], r[..., 0, 0]))
+    angles = torch.stack([yaw, pitch, roll], dim=-1)
+    # With the sign of each angle: yaw becomes 180 - yaw, pitch and roll move by 180 degrees toward 0.
+    half_turn = torch.where(angles < 0, -180.0, 180.0)
+    other = (angles - half_turn) * torch.tensor([-1.0, 1.0, 1.0]).to(angles)
+    is_beyond_profile = angles[..., 1:].abs().sum(dim=-1, keepdim=True) > 180.0
+    return torch.where(is_beyond_profile, other, angles)
 
 
 def geodesic_rad(first: torch.Tensor, second: torch.Tensor, margin: float = 1e-7) -> torch.Tensor:

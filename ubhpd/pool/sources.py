@@ -1,38 +1,43 @@
-"""Finds what lies in a room: scans the folder, imports each file, checks its card. No list to keep by hand.
+"""What datasets are known, how to get them, and which of them lie below a folder.
 
-Finds raw datasets below a folder, unpacked or as archives, whatever their top folders are called.
-
-What datasets are known, how to get them, and which of them lie below a folder.
+Datasets are found unpacked or as archives, whatever their top folders are called.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
-import pkgutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+from ubhpd.core import options, registry
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import Drop, Note, Record, Unit
+from ubhpd.core.registry import Card
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import Tree, TreeSpec, archive_fault, is_archive, open_tree, peek
 
-# What every file in builders/ defines, and its type; docs/add-a-dataset.md explains each.
-BUILDER_CARD: dict[str, type] = {
-    "NAME": str,
-    "TITLE": str,
-    "HOMEPAGE": str,
-    "LICENSE": str,
-    "CITATION": str,
-    "ACCESS": str,
-    "LAYOUT": str,
-    "PUBLISHED": dict,
-    "OUT_OF_RANGE": frozenset,
-}
+# What every file in builders/ defines; docs/add-a-dataset.md explains each.
+BUILDER_CARD = Card(
+    "builders",
+    {
+        "NAME": str,
+        "TITLE": str,
+        "HOMEPAGE": str,
+        "LICENSE": str,
+        "CITATION": str,
+        "ACCESS": str,
+        "LAYOUT": str,
+        "PUBLISHED": dict,
+        "OUT_OF_RANGE": frozenset,
+    },
+    ("recognise", "units", "read"),
+    "Options",
+    "say what the dataset is and which quirks are handled",
+    "docs/add-a-dataset.md",
+)
 
 
 class Builder(Protocol):
@@ -64,51 +69,32 @@ def builders() -> dict[str, Builder]:
     """Return the builders by name, sorted.
 
     Raises:
-        UbhpdError: a file in the room has no valid card, or two share a name.
+        UbhpdError: a file of the package has no valid card, or two share a name.
     """
-    import ubhpd.builders as room
+    import ubhpd.builders as package
 
-    found: dict[str, Builder] = {}
-    for info in pkgutil.iter_modules(room.__path__):
-        module = importlib.import_module(f"{room.__name__}.{info.name}")
-        check_builder(module)
-        if module.NAME in found:
-            raise UbhpdError(f"Two builders are called {module.NAME!r}: rename the one in {info.name}.py.")
-        found[module.NAME] = cast(Builder, module)
-    return dict(sorted(found.items()))
+    return registry.entries(package, check_builder, lambda builder: builder.NAME, "builders")
 
 
 def check_builder(module: Any) -> None:
     """Raise UbhpdError unless `module` has the card and the functions of a builder."""
-    where = f"builders/{module.__name__.rpartition('.')[2]}.py"
-    if not (module.__doc__ or "").strip():
-        raise UbhpdError(f"{where} has no docstring: say what the dataset is and which quirks are handled.")
-    for name, kind in BUILDER_CARD.items():
-        if not isinstance(getattr(module, name, None), kind):
-            raise UbhpdError(f"{where} has no {name} of type {kind.__name__}: add it to its card.")
-    for name in ("recognise", "units", "read"):
-        if not callable(getattr(module, name, None)):
-            raise UbhpdError(f"{where} has no function {name}: see docs/add-a-dataset.md.")
-    options = getattr(module, "Options", None)
-    if not (isinstance(options, type) and is_dataclass(options) and _is_frozen(options)):
-        raise UbhpdError(f"{where} has no frozen dataclass Options: see docs/add-a-dataset.md.")
+    registry.check_card(module, BUILDER_CARD)
 
 
 def select(names: Iterable[str]) -> dict[str, Builder]:
-    """Return the named builders in the order of all builders.
+    """Return the named builders in the order of all builders; upper and lower case do not count.
 
     Raises:
         UbhpdError: an unknown name, or none at all.
     """
-    known, wanted = builders(), set(names)
-    if unknown := sorted(wanted - set(known)):
-        raise UbhpdError(f"Unknown source {unknown[0]!r}: choose from {', '.join(known)}.")
-    if not wanted:
+    known = builders()
+    chosen = {registry.pick(known, name, "source")[0] for name in sorted(set(names))}
+    if not chosen:
         raise UbhpdError(f"No source named: choose from {', '.join(known)}.")
-    return {name: builder for name, builder in known.items() if name in wanted}
+    return {name: builder for name, builder in known.items() if name in chosen}
 
 
-def options_for(builder: Builder, chosen: dict[str, str]) -> Any:
+def options_for(builder: Builder, chosen: Mapping[str, str]) -> Any:
     """Return the builder's options with the chosen values.
 
     A field's metadata["choices"] lists what it may be; without choices any text goes to the builder's own check.
@@ -116,19 +102,7 @@ def options_for(builder: Builder, chosen: dict[str, str]) -> Any:
     Raises:
         UbhpdError: an unknown option or value.
     """
-    known = {f.name: f for f in fields(builder.Options)}
-    for key, value in chosen.items():
-        if key not in known:
-            listed = ", ".join(known) or "none"
-            raise UbhpdError(f"{builder.NAME} has no option {key!r}: it has {listed}.")
-        choices = known[key].metadata.get("choices")
-        if choices and value not in choices:
-            raise UbhpdError(f"{builder.NAME}.{key} cannot be {value!r}: choose from {', '.join(choices)}.")
-    return replace(builder.Options(), **chosen)
-
-
-def _is_frozen(kind: Any) -> bool:
-    return bool(kind.__dataclass_params__.frozen)
+    return options.from_texts(builder.Options, chosen, builder.NAME)
 
 
 _MAX_DEPTH = 5  # folders below the data root, and again inside an archive

@@ -1,33 +1,37 @@
-"""What a build's folder holds, for its card and its Croissant file: nothing of the machine that it was made on.
+"""The dataset card of a build's folder, in Markdown: what is in it, where it comes from, what its limits are.
 
-The dataset card of a build's folder, in Markdown: what is in it, where it comes from, what is wrong with it.
-
-It is made of build.json and of counts over the manifests. The same folder gives the same bytes: no date, no path
-of the machine, no head's data.
+It is made of build.json and of counts over the manifests. The same folder gives the same bytes: the card holds no date,
+no path of the machine, and no data of a single head. What a build's folder says of itself is not trusted: names, notes
+and options are escaped, so that a card never shows foreign HTML or Markdown. `read_built` also serves the Croissant
+file.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from markupsafe import Markup
 
 from ubhpd import manifest
 from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import DROP_REASONS
+from ubhpd.core.text import markdown_text, rendered
 from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, list_length
 from ubhpd.pool import sources as registry
 from ubhpd.pool.summary import summarise
 from ubhpd.sampling import densities
+
+Escape = Callable[[str], str]
 
 FILES = ("pool.parquet", "ubhpd.parquet")
 CITATION = (
@@ -47,7 +51,7 @@ _REMEDY = "run ubhpd build again"
 
 @dataclass(frozen=True)
 class BuiltSource:
-    """One raw dataset of a build: its card, what was found and what was refused."""
+    """One raw dataset of a build: its card, how many heads it has and how many were refused."""
 
     name: str
     title: str
@@ -74,7 +78,7 @@ class BuiltColumn:
 
 @dataclass(frozen=True)
 class BuiltFile:
-    """A manifest in the folder. splits: the sides that its column split names, sorted."""
+    """A manifest in the folder. splits: the values of its column split, sorted."""
 
     name: str
     rows: int
@@ -85,7 +89,7 @@ class BuiltFile:
 
 @dataclass(frozen=True)
 class Built:
-    """A build's folder. unbiased: what build.json says of UBHPD, empty where none was sampled."""
+    """A build's folder. unbiased: what build.json says of UBHPD, empty if none was sampled."""
 
     out: Path
     version: str
@@ -99,10 +103,9 @@ class Built:
         """What to call the dataset."""
         return "UBHPD" if len(self.files) == len(FILES) else "Head pose pool"
 
-    @property
-    def description(self) -> str:
-        """One sentence on what it is."""
-        sources = "; ".join(s.title for s in self.sources)
+    def description(self, escape: Escape = str) -> str:
+        """Return one sentence on what it is; `escape` is applied to names out of the folder."""
+        sources = "; ".join(escape(s.title) for s in self.sources)
         pool = f"{sum(s.usable for s in self.sources):,} usable heads ({sources})"
         if len(self.files) == len(FILES):
             return (
@@ -136,7 +139,7 @@ def read_built(out: Path) -> Built:
 
 
 def without_places(text: str, places: tuple[str, ...] = ()) -> str:
-    """Return a text in which these folders, and any absolute path, are reduced to what says nothing of a machine."""
+    """Return a text in which these folders, and any absolute path, are reduced to names without a place."""
     for place in sorted(filter(None, places), key=len, reverse=True):
         text = text.replace(place.rstrip("/\\"), "DATA")
     return _ABSOLUTE.sub(lambda m: m[1] + (PureWindowsPath(m[2]).name or "/"), text)
@@ -182,16 +185,16 @@ def _file(path: Path) -> BuiltFile:
 
 
 def _belonging(files: tuple[BuiltFile, ...], report: dict[str, Any], out: Path) -> tuple[BuiltFile, ...]:
-    """Return the files; raise UbhpdError if build.json speaks of another pool."""
+    """Return the files; raise UbhpdError if build.json describes another pool."""
     if files[0].fingerprint != report["fingerprint"]:
-        raise UbhpdError(f"{out / files[0].name} is not the pool that build.json speaks of: {_REMEDY}.")
+        raise UbhpdError(f"{out / files[0].name} is not the pool that build.json describes: {_REMEDY}.")
     return files
 
 
 NAME = "CARD.md"
 
 _MAX_WARNINGS = 10
-_MAX_ITEMS = 8  # of a list that is printed whole
+_MAX_ITEMS = 8  # of a list that is shown in full
 _FRONTAL_DEG = 30.0
 
 
@@ -217,86 +220,114 @@ def card(out: Path) -> str:
         UbhpdError: no build there, or files that do not belong together.
     """
     built = read_built(out)
-    facts = summarise(out / FILES[0])["datasets"]
-    parts = [
-        [f"# {built.name}", built.description, *_files(built)],
-        ["## Sources", *_sources(built, facts), *_refused(built)],
-        ["## How it was made", *_making(built)],
-        ["## Splits", *_splits(built)] if any(f.splits for f in built.files) else [],
-        ["## Densities", *_densities(built)] if any(s.usable for s in built.sources) else [],
-        ["## Columns", *_columns(built)],
-        ["## Known limits and biases", "\n".join(f"* {limit}" for limit in limits(built))],
-        ["## Licence and people", *_licence()],
-        ["## How to cite", *_citations(built)],
-    ]
-    return "\n\n".join(block for part in parts for block in part) + "\n"
+    cited = dict.fromkeys(s.citation for s in built.sources if s.citation)
+    return rendered(
+        "card.md",
+        name=built.name,
+        description=Markup(built.description(markdown_text)),
+        version=built.version,
+        files=built.files,
+        sources=_sources(built),
+        refused=[
+            _Refused(s.title, reason, heads, Markup(DROP_REASONS.get(reason, "")))
+            for s in built.sources
+            for reason, heads in s.dropped.items()
+        ],
+        max_angle=f"{built.max_angle_deg:g}",
+        settings=[(f"{s.name}.{key}", value) for s in built.sources for key, value in s.options.items()],
+        sampling=list(_items(built.unbiased)) if built.unbiased else None,
+        splits=[_split_counts(built, file) for file in built.files if file.splits],
+        densities=_densities(built) if any(s.usable for s in built.sources) else None,
+        columns=_columns(built),
+        limits=[Markup(limit) for limit in limits(built, markdown_text)],
+        personal=Markup(PERSONAL),
+        citations=[Markup(c) for c in (f"UBHPD and UBMAE: {CITATION}", *cited)],
+    )
 
 
-def limits(built: Built) -> list[str]:
-    """Return sentences on what a user of the folder should know before trusting a number made with it."""
+class _Source(NamedTuple):
+    name: str
+    title: str
+    homepage: Markup
+    licence: Markup
+    heads: int
+    usable: int
+    subjects: int
+    synthetic: int
+
+
+class _Refused(NamedTuple):
+    title: str
+    reason: str
+    heads: int
+    meaning: Markup
+
+
+class _SplitCounts(NamedTuple):
+    """Heads per dataset, and of all, in each split of a file."""
+
+    file: str
+    names: tuple[str, ...]
+    rows: list[tuple[str, list[int]]]
+
+
+class _Densities(NamedTuple):
+    """Share of the heads per bin, as text; a column per manifest and angle."""
+
+    titles: list[str]
+    rows: list[tuple[str, list[Markup]]]
+
+
+class _Column(NamedTuple):
+    """`only_in`: the file that has the column, "" if all have it."""
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+    only_in: str
+
+
+def limits(built: Built, escape: Escape = str) -> list[str]:
+    """Return sentences on what a user of the folder should know before trusting a number made with it.
+
+    Args:
+        built: the folder.
+        escape: applied to names and notes out of the folder.
+    """
     facts = summarise(built.out / FILES[0])["datasets"]
     return [
         *_pose_limits(built),
-        *_people_limits(facts),
+        *_people_limits(facts, escape),
         "Labels come from different instruments and fits, each with an offset and a frame of its own; a constant "
         "difference of a few degrees between sources is possible.",
         "Nothing is recorded of age, sex or origin of the people, so the folder cannot be balanced over them.",
         *(
-            f"{s.title}: {warning.rstrip('.')}."
+            f"{escape(s.title)}: {escape(warning.rstrip('.'))}."
             for s in built.sources
             for warning in (*s.warnings[:_MAX_WARNINGS], *_more(len(s.warnings) - _MAX_WARNINGS))
         ),
     ]
 
 
-def _files(built: Built) -> Iterator[str]:
-    rows = [["file", "heads", "fingerprint"]]
-    rows += [[f"`{f.name}`", f"{f.rows:,}", f"`{f.fingerprint}`"] for f in built.files]
-    yield _table(rows)
-    yield (
-        f"Made by ubhpd {built.version}. The fingerprint is a SHA-256 of the rows: equal rows have equal fingerprints, "
-        "on any machine. Images are not in the folder; `image_path` leads to them in the raw data."
-    )
-
-
-def _sources(built: Built, facts: dict[str, Any]) -> Iterator[str]:
-    rows = [["source", "heads found", "usable", "refused", "people told apart", "synthetic", "licence"]]
+def _sources(built: Built) -> list[_Source]:
+    facts = summarise(built.out / FILES[0])["datasets"]
+    rows = []
     for s in built.sources:
-        own = facts.get(s.name, {})
-        title = f"[{s.title}]({s.homepage})" if s.homepage else s.title
-        people, synthetic = (f"{own.get(k, 0):,}" for k in ("subjects", "synthetic"))
-        rows.append([title, f"{s.heads:,}", f"{s.usable:,}", f"{s.heads - s.usable:,}", people, synthetic, s.licence])
-    yield _table(rows)
+        subjects, synthetic = (facts.get(s.name, {}).get(key, 0) for key in ("subjects", "synthetic"))
+        own = Markup(s.homepage), Markup(s.licence)
+        rows.append(_Source(s.name, s.title, *own, s.heads, s.usable, subjects, synthetic))
+    return rows
 
 
-def _refused(built: Built) -> Iterator[str]:
-    rows = [["source", "refused as", "heads", "meaning"]]
-    for s in built.sources:
-        rows += [[s.title, f"`{r}`", f"{n:,}", DROP_REASONS.get(r, "")] for r, n in s.dropped.items()]
-    if rows[1:]:
-        yield "Refused heads are in `pool.parquet`, each with its reason, and nowhere else:"
-        yield _table(rows)
-    else:
-        yield "No head was refused."
-
-
-def _making(built: Built) -> Iterator[str]:
-    rows = [["setting", "value"], ["largest angle", f"{built.max_angle_deg:g} degrees"]]
-    rows += [[f"`{s.name}.{key}`", value] for s in built.sources for key, value in s.options.items()]
-    yield _table(rows)
-    if built.unbiased:
-        yield "The sampling of UBHPD from the pool:"
-        yield _table([["item", "value"], *_items(built.unbiased)])
-
-
-def _items(block: dict[str, Any], prefix: str = "") -> Iterator[list[str]]:
-    """Yield name and value of whatever build.json says, tables of numbers and long lists aside."""
+def _items(block: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and value of all that build.json says, except tables of numbers and long lists."""
     for key, value in block.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _items(value, f"{name}.")
         elif (text := _value(value)) is not None:
-            yield [f"`{name}`", text]
+            yield name, text
 
 
 def _value(value: Any) -> str | None:
@@ -314,45 +345,43 @@ def _value(value: Any) -> str | None:
     return f"{value:,}" if isinstance(value, int) else without_places(str(value))
 
 
-def _splits(built: Built) -> Iterator[str]:
-    for file in (f for f in built.files if f.splits):
-        table = manifest.read(built.out / file.name, ["dataset", "split"])
-        counts = {
-            (row["dataset"], row["split"]): row["split_count"]
-            for row in table.group_by(["dataset", "split"]).aggregate([("split", "count")]).to_pylist()
-        }
-        rows = [[f"`{file.name}`", *file.splits]]
-        for name in sorted({dataset for dataset, _ in counts}):
-            rows.append([name, *(f"{counts.get((name, side), 0):,}" for side in file.splits)])
-        totals = [sum(n for (_, s), n in counts.items() if s == side) for side in file.splits]
-        yield _table([*rows, ["all", *(f"{n:,}" for n in totals)]])
+def _split_counts(built: Built, file: BuiltFile) -> _SplitCounts:
+    table = manifest.read(built.out / file.name, ["dataset", "split"])
+    counts = {
+        (row["dataset"], row["split"]): row["split_count"]
+        for row in table.group_by(["dataset", "split"]).aggregate([("split", "count")]).to_pylist()
+    }
+    rows = [
+        (name, [counts.get((name, split), 0) for split in file.splits])
+        for name in sorted({dataset for dataset, _ in counts})
+    ]
+    totals = [sum(n for (_, own), n in counts.items() if own == split) for split in file.splits]
+    return _SplitCounts(file.name, file.splits, [*rows, ("all", totals)])
 
 
-def _densities(built: Built) -> Iterator[str]:
-    yield (
-        "Heads per bin of 12 degrees, in percent of the heads inside -90 to 90. The pool holds the usable heads only."
-        + (" UBHPD is what was chosen of it." if len(built.files) > 1 else "")
-    )
-    found = [densities.read(built.out / f.name) for f in built.files]
-    counted = [t for d, own in zip(found, ("pool", "ubhpd"), strict=False) if (t := getattr(d, own)) is not None]
-    rows = [["bin", *(f"{t.name} {a}" for t in counted for a in bins.ANGLES)]]
+def _densities(built: Built) -> _Densities:
+    read = [densities.read(built.out / f.name) for f in built.files]
+    counted = [t for d, own in zip(read, ("pool", "ubhpd"), strict=False) if (t := getattr(d, own)) is not None]
+    rows = []
     for i in range(bins.N_BINS):
         low, high = bins.EDGES_DEG[i], bins.EDGES_DEG[i + 1]
         shares = [_share(int(row[i]), int(row.sum())) for t in counted for row in t.inside]
-        rows.append([f"{low:.0f} to {high:.0f}", *shares])
-    yield _table([*rows, ["outside (heads)", *(f"{n:,}" for t in counted for n in t.outside)]])
+        rows.append((f"{low:.0f} to {high:.0f}", shares))
+    outside = [Markup(f"{n:,}") for t in counted for n in t.outside]
+    return _Densities([f"{t.name} {a}" for t in counted for a in bins.ANGLES], [*rows, ("outside (heads)", outside)])
 
 
-def _columns(built: Built) -> Iterator[str]:
-    own = {c.name: c for f in built.files for c in f.columns}
+def _columns(built: Built) -> list[_Column]:
+    all_columns = {c.name: c for f in built.files for c in f.columns}
     first = {c.name for c in built.files[0].columns}
-    rows = [["column", "type", "unit", "what it is"]]
-    for c in own.values():
-        only = "" if c.name in first else f" (only in `{built.files[-1].name}`)"
+    known = {c.name for c in COLUMNS}
+    rows = []
+    for c in all_columns.values():
+        only_in = "" if c.name in first else built.files[-1].name
         kind = str(c.type) if c.length is None else f"double x {c.length}"
-        rows.append([f"`{c.name}`", kind, c.unit, f"{c.meaning}{only}"])
-    yield "Missing is null. Angles: R = Rx(-pitch) Ry(-yaw) Rz(-roll), x right in the image, y up, z to the viewer."
-    yield _table(rows)
+        texts = (Markup(c.unit), Markup(c.meaning)) if c.name in known else (c.unit, c.meaning)
+        rows.append(_Column(c.name, kind, *texts, only_in))
+    return rows
 
 
 def _pose_limits(built: Built) -> Iterator[str]:
@@ -380,44 +409,27 @@ def _pose_limits(built: Built) -> Iterator[str]:
         yield "UBHPD follows its target angle by angle, not jointly: combinations of two large angles stay rare."
 
 
-def _people_limits(facts: dict[str, Any]) -> Iterator[str]:
+def _people_limits(facts: dict[str, Any], escape: Escape) -> Iterator[str]:
     unknown = [name for name, own in facts.items() if own["usable"] and not own["subjects"]]
     if unknown:
         yield (
-            f"{', '.join(unknown)}: the source does not tell persons apart, so one person may be on both sides of any "
-            "split."
+            f"{', '.join(map(escape, unknown))}: the source does not distinguish persons, so one person may be in "
+            "several splits."
         )
     for name, own in facts.items():
         if own["subjects"]:
-            yield f"{name}: {own['usable']:,} heads of only {own['subjects']:,} people, many nearly the same frame."
+            people = f"{own['subjects']:,} people"
+            yield f"{escape(name)}: {own['usable']:,} heads of only {people}, many nearly the same frame."
     synthetic = sum(own["synthetic"] for own in facts.values())
     if synthetic:
         yield f"{synthetic:,} of {sum(own['usable'] for own in facts.values()):,} usable heads are rendered or warped."
 
 
 def _more(n: int) -> list[str]:
-    return [f"{n} more remarks stand in build.json"] if n > 0 else []
+    return [f"{n} more warnings are in build.json"] if n > 0 else []
 
 
-def _licence() -> Iterator[str]:
-    yield "The labels keep the terms of the sources above; together, the strictest apply. The code of ubhpd is MIT."
-    yield PERSONAL
-
-
-def _citations(built: Built) -> Iterator[str]:
-    own = dict.fromkeys(s.citation for s in built.sources if s.citation)
-    yield "\n".join(f"* {c}" for c in [f"UBHPD and UBMAE: {CITATION}", *own])
-    yield f"Name the fingerprint with a result: `{built.files[-1].fingerprint}`."
-
-
-def _share(heads: int, total: int) -> str:
+def _share(heads: int, total: int) -> Markup:
     if not heads:
-        return "0"
-    return f"{100 * heads / total:.2f}" if heads >= total / 20_000 else "< 0.01"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table; the first row is its header."""
-    cells = [[" ".join(c.split()).replace("|", "\\|") for c in row] for row in rows]
-    lines = [f"| {' | '.join(row)} |" for row in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+        return Markup("0")
+    return Markup(f"{100 * heads / total:.2f}" if heads >= total / 20_000 else "< 0.01")

@@ -98,7 +98,7 @@ def croissant(out: Path) -> dict[str, Any]:
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.1",
         "name": built.name,
-        "description": built.description,
+        "description": built.description(),
         "version": f"1.0.0+{built.files[-1].fingerprint[:12]}",
         "license": [f"{s.title}: {s.licence}" for s in built.sources],
         "isBasedOn": [s.homepage for s in built.sources if s.homepage],

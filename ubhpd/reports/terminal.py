@@ -1,4 +1,7 @@
-"""Reports as text for a terminal. The numbers come from elsewhere; here they only get their form."""
+"""Reports as text for a terminal: only the form, the numbers are computed elsewhere.
+
+Names and notes come out of foreign files: their control characters are shown, so that a terminal does not obey them.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ubhpd.core.text import table
+from ubhpd.core.text import printable, table
 
 if TYPE_CHECKING:
     from ubhpd.pool.build import BuildReport
@@ -14,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def build_text(report: BuildReport, out: Path, shard: tuple[int, int] | None) -> str:
-    """Return what a build tells its user."""
+    """Return the report of a build."""
     resumed = f", {report.units_kept} kept from an earlier run" if report.units_kept else ""
     if shard:
         return (
@@ -32,7 +35,7 @@ def build_text(report: BuildReport, out: Path, shard: tuple[int, int] | None) ->
     lines.append(
         f"Wrote {out / 'pool.parquet'}; see: ubhpd info {out}, ubhpd info {out} --dropped, ubhpd validate {out}"
     )
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def sources_text(found: dict[str, dict[str, Any]], data_root: str | None) -> str:
@@ -48,7 +51,7 @@ def sources_text(found: dict[str, dict[str, Any]], data_root: str | None) -> str
 
 
 def source_text(card: dict[str, Any]) -> str:
-    """Return all that is known of one dataset."""
+    """Return the card of one dataset."""
     lines = [
         f"{card['title']} ({card['name']})",
         f"  homepage  {card['homepage']}",
@@ -75,12 +78,12 @@ def info_text(summary: dict[str, Any]) -> str:
         for what in ("dropped", "boxes", "landmarks"):
             if own[what]:
                 lines.append(f"{name}: {what} " + ", ".join(f"{k} {n:,}" for k, n in own[what].items()))
-    return "\n".join([*lines, "Angles: mean, and least to largest, in degrees, of the usable heads."])
+    return printable("\n".join([*lines, "Angles: mean, and least to largest, in degrees, of the usable heads."]))
 
 
 def dropped_text(heads: Sequence[dict[str, str]]) -> str:
     """Return the refused heads, one per line."""
-    return "\n".join(f"{h['sample_id']}\t{h['drop_reason']}\t{h['drop_detail']}" for h in heads)
+    return "\n".join("\t".join(_in_line(h[k]) for k in ("sample_id", "drop_reason", "drop_detail")) for h in heads)
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
@@ -95,6 +98,10 @@ def findings_text(findings: Sequence[Finding]) -> str:
 def published_heads(published: dict[str, int]) -> int:
     """Return the published size of a dataset: prefixes inside another prefix are not counted twice."""
     return sum(n for p, n in published.items() if not any(p != q and p.startswith(q) for q in published))
+
+
+def _in_line(text: str) -> str:
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _range(spread: dict[str, float] | None) -> str:
