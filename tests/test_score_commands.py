@@ -1,6 +1,7 @@
 """`ubhpd score` and `ubhpd compare` as a user runs them."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -10,10 +11,15 @@ from click.testing import CliRunner
 from realdata import needs
 from score_data import HOPENET, heads, write_csv, write_manifest
 
+from ubhpd import manifest
 from ubhpd.cli import root
 from ubhpd.core.bins import counts
+from ubhpd.evaluation.evaluate import evaluate
 from ubhpd.evaluation.metric_cards import all_scores
+from ubhpd.evaluation.score_figures import sheet_of_worst, worst_heads
 from ubhpd.metrics.ubmae import ubmae
+from ubhpd.pool import build as building
+from ubhpd.synth.writers import aflw2000_writer
 
 
 def ubhpd(*arguments):
@@ -109,7 +115,8 @@ def test_json_html_and_images_are_written(files):
     assert (run.exit_code, run.output) == (0, "")
     assert json.loads((out / "r.json").read_text())["kind"] == "score"
     page = (out / "r.html").read_text()
-    assert page.count("data:image/png;base64,") == 3 and "http" not in page and "<script" not in page
+    assert page.count("data:image/png;base64,") == 3 and "://" not in page and "<script" not in page
+    assert '<meta name="viewport"' in page and "default-src 'none'" in page
     images = sorted((out / "f").iterdir())
     assert len(images) == 3 and all(p.read_bytes().startswith(b"\x89PNG") for p in images)
 
@@ -133,6 +140,39 @@ def test_the_worst_heads_are_shown_where_images_are(files):
     assert run.exit_code == 0 and (files["dir"] / "f" / "worst_heads.png").exists()
     run = CliRunner().invoke(root, [*map(str, arguments), "--images", str(files["dir"] / "nowhere")])
     assert run.exit_code == 0  # no images, no sheet
+
+
+def test_the_images_of_the_worst_heads_are_found_by_the_build(tmp_path):
+    aflw2000_writer.write(tmp_path / "raw", 8, distinct_images=2)
+    building.build(building.BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "raw")))
+    table = manifest.read(tmp_path / "out" / "pool.parquet").to_pandas()
+    table = table[table.drop_reason.isna()]
+    true = table[["yaw_deg", "pitch_deg", "roll_deg"]].to_numpy()
+    moved = true.copy()
+    moved[3, 0] += 25.0
+    path = write_csv(tmp_path / "p.csv", moved, ids=table.sample_id)
+    page = tmp_path / "r.html"
+    arguments = ["score", path, "--manifest", tmp_path / "out", "--html", page, "--quiet"]
+    run = CliRunner().invoke(root, [*map(str, arguments)], catch_exceptions=False)
+    text = page.read_text()
+    assert run.exit_code == 0 and 'alt="worst heads"' in text
+    first = text.partition("<h2>Worst heads</h2>")[2].partition("<tbody>")[2]
+    assert re.search(r'<th scope="row" class="name">([^<]*)</th>', first)[1] == table.sample_id.iloc[3]
+    evaluation = evaluate(path, tmp_path / "out")
+    worst = worst_heads(evaluation)
+    assert len(worst) == len(table) and worst[0].error_deg == pytest.approx(24.9, abs=0.5)
+    assert sheet_of_worst(evaluation, tmp_path / "out", tmp_path / "nowhere") is None
+
+
+def test_options_are_shown_without_python_notation(files):
+    page = files["dir"] / "r.html"
+    arguments = ["score", files["own"], "--bootstrap", "samples", "--html", page, "--quiet"]
+    CliRunner().invoke(root, [*map(str, arguments)], catch_exceptions=False)
+    options = page.read_text().partition("<h2>Options</h2>")[2]
+    cells = dict(re.findall(r'<tr><th scope="row">([^<]*)</th><td class="name">([^<]*)</td></tr>', options))
+    assert cells["bootstrap.over"] == "samples" and cells["bootstrap.rounds"] == "1,000"
+    assert cells["exclude_outside"] == "no" and cells["source"] == "not set"
+    assert not re.search(r"[{}\[\]]|None|True|False", options)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,11 @@ PATH = click.Path(path_type=Path)
 @click.option("--json", "json_out", metavar="FILE", help="Write the result as JSON; - for the screen instead of text.")
 @click.option("--html", "html_out", type=PATH, help="Write one page with images.")
 @click.option("--figures", type=PATH, help="Write the images to this folder, as PNG.")
-@click.option("--images", type=PATH, help="Root of the images: adds a sheet of the worst heads; needs --manifest.")
+@click.option(
+    "--images",
+    type=PATH,
+    help="Root of the images of the worst heads; needs --manifest. Default: the raw data that build.json names.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     predictions: Path, manifest: Path | None, source: str | None, pair: str | None, bins: bool, json_out: str | None,
@@ -57,7 +61,7 @@ def command(
         with replacing(Path(json_out)) as part:
             part.write_text(as_json + "\n", encoding="utf-8")
     if html_out or figures or images:
-        from ubhpd.evaluation.score_figures import score_figures
+        from ubhpd.evaluation.score_figures import score_figures, worst_heads
 
         drawn = score_figures(evaluation, options.score, manifest, images)
         if figures:
@@ -66,7 +70,7 @@ def command(
                 (figures / f"{name.replace(' ', '_')}.png").write_bytes(png)
         if html_out:
             with replacing(html_out) as part:
-                part.write_text(score_html(evaluation.result, drawn), encoding="utf-8")
+                part.write_text(score_html(evaluation.result, drawn, worst_heads(evaluation)), encoding="utf-8")
     if json_out == "-":
         click.echo(as_json)
     elif not quiet:

@@ -7,6 +7,8 @@ as Markdown in NAME.md.jinja. Text of type `Markup` is in the format already and
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
@@ -88,6 +90,11 @@ def rendered(template: str, /, **values: Any) -> str:
 def template_part(name: str) -> str:
     """Return a file of `ubhpd/templates` as it is: a style sheet or a script."""
     return (files("ubhpd") / "templates" / name).read_text(encoding="utf-8")
+
+
+def content_hash(text: str) -> str:
+    """Return the hash by which a content security policy lets this style sheet or script through."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @lru_cache(maxsize=8)

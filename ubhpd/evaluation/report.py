@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ubhpd.core.text import table
+from markupsafe import Markup
+
+from ubhpd.core.text import content_hash, rendered, table, template_part
 from ubhpd.evaluation.metric_cards import all_scores
 
 if TYPE_CHECKING:
     from ubhpd.evaluation.doctor import Diagnosis
+    from ubhpd.evaluation.score_figures import WorstHead
 
 _ANGLES = ("yaw", "pitch", "roll")
 _FIRST = ("mae", "mae_yaw", "mae_pitch", "mae_roll", "mae_wrapped", "geodesic", "geodesic_aligned", "maev")
@@ -111,26 +113,54 @@ def bin_rows(result: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
-def score_html(result: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
-    """Return the result as one page that needs no other file; figures are PNG by their caption."""
-    images = "\n".join(
-        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-        f"<figcaption>{html.escape(name)}</figcaption></figure>"
-        for name, png in figures.items()
+class ShownFigure(NamedTuple):
+    """A figure of the page: PNG in base64."""
+
+    caption: str
+    data: str
+
+
+def score_html(result: Mapping[str, Any], figures: Mapping[str, bytes], worst: Sequence[WorstHead] = ()) -> str:
+    """Return the result as one page that needs no other file.
+
+    Args:
+        result: of `ubhpd.evaluation.evaluate.evaluate`.
+        figures: PNG files by caption.
+        worst: the heads with the largest errors, to be listed by name.
+    """
+    style = template_part("score.css")
+    return rendered(
+        "score.html",
+        style=Markup(style),
+        style_hash=Markup(content_hash(style)),
+        predictions=result["predictions"],
+        heading=_heading(result),
+        scores=score_rows(result),
+        remarks=_remarks(result),
+        figures=[ShownFigure(name, base64.b64encode(png).decode()) for name, png in figures.items()],
+        worst=worst,
+        angles=_ANGLES,
+        has_weights="weight" in result["bins"][_ANGLES[0]],
+        bins=bin_rows(result)[1:],
+        options=list(_option_rows(result["options"])),
     )
-    parts = [
-        "<h1>Head pose scores</h1>",
-        *(f"<p>{html.escape(line)}</p>" for line in _heading(result)),
-        _html_table(score_rows(result)),
-        *(f"<p>{html.escape(line)}</p>" for line in _remarks(result)),
-        images,
-        "<h2>Per bin</h2>",
-        _html_table(bin_rows(result)),
-        "<h2>Options</h2>",
-        _html_table([["option", "value"], *([k, str(v)] for k, v in result["options"].items())]),
-    ]
-    title = html.escape(str(result["predictions"]))
-    return _PAGE.replace("TITLE", title).replace("BODY", "\n".join(parts))
+
+
+def _option_rows(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield name and value of every option; those inside another one have a dotted name."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _option_rows(value, f"{prefix}{key}.") if value else [(f"{prefix}{key}", "none")]
+        else:
+            yield f"{prefix}{key}", _option_text(value)
+
+
+def _option_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "not set", True: "yes", False: "no"}[value]
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_option_text, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _heading(result: Mapping[str, Any]) -> list[str]:
@@ -195,24 +225,3 @@ def _p(value: float | None) -> str:
 
 def _percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.2f} %"
-
-
-def _html_table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    cells = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + "</tr>"]
-    cells += ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body]
-    return "<table>" + "\n".join(cells) + "</table>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: #1b1b1b; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; display: block; }
-table { overflow-x: auto; }
-td, th { padding: .15rem .7rem .15rem 0; text-align: left; border-bottom: 1px solid #ddd; white-space: nowrap; }
-img { max-width: 100%; } figure { margin: 1.5rem 0; } figcaption { color: #555; }
-</style></head><body>
-BODY
-</body></html>
-"""

@@ -9,8 +9,6 @@ in them needs a style attribute, which the page's content security policy would 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +23,7 @@ from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
-from ubhpd.core.text import rendered, template_part
+from ubhpd.core.text import content_hash, rendered, template_part
 from ubhpd.leaderboards.columns import COLUMNS, Cell, Column, baseline_cells, method_cells, reported_cells
 from ubhpd.leaderboards.result import Split, read_all
 from ubhpd.leaderboards.standings import TIED, WINNER, Method, Standing, standings
@@ -217,7 +215,7 @@ def page(standings: Sequence[Standing], docs: str | None = None) -> str:
     """Return the page; `docs` is the address that the pages of docs/ are linked below, without it they are named."""
     style, script = (template_part(f"leaderboard.{kind}") for kind in ("css", "js"))
     policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        f"default-src 'none'; style-src '{content_hash(style)}'; script-src '{content_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
     return rendered(
@@ -262,10 +260,6 @@ def _section(standing: Standing) -> Section:
 
 def _css(method: Method) -> str:
     return method.standing if method.standing in (WINNER, TIED) else ""
-
-
-def _hash(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 HTML = "html"
