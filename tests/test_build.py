@@ -14,8 +14,9 @@ import pytest
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.files import locked
 from ubhpd.core.parallel import Engine
-from ubhpd.core.records import Record
+from ubhpd.core.records import Note, Record
 from ubhpd.pool import sources
 from ubhpd.pool.build import BuildConfig, build
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer, synhead_writer, w300lp_writer
@@ -136,13 +137,53 @@ def test_another_option_or_root_does_not_use_the_old_parts(tmp_path):
     assert pool_bytes(tmp_path / "out") == pool_bytes(tmp_path / "alone")
 
 
-def test_a_damaged_part_is_read_again(data, tmp_path):
+def test_a_damaged_part_is_read_again_and_said(data, tmp_path, caplog):
     run(data, tmp_path)
     before = pool_bytes(tmp_path)
     part = sorted((tmp_path / "work" / "parts").rglob("*.arrow"))[0]
-    part.write_bytes(part.read_bytes()[:50])
-    assert run(data, tmp_path).units_read == 1
+    whole = part.read_bytes()
+    for at in (0, 40, len(whole) // 2, len(whole) - 1):  # one bit: in the checksum, the header, a value, the footer
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        caplog.clear()
+        assert run(data, tmp_path).units_read == 1
+        assert f"{part} is damaged" in caplog.text
+        assert pool_bytes(tmp_path) == before
+    for content in (whole[:50], b"", b"x" * 1000):
+        part.write_bytes(content)
+        assert run(data, tmp_path).units_read == 1
     assert pool_bytes(tmp_path) == before
+
+
+def test_a_folder_exchanged_for_one_with_older_files_is_read_again(tmp_path):
+    for seed in (1, 2):
+        biwi_writer.write(tmp_path / str(seed), (1,), frames=3, seed=seed, with_depth=False)
+        for path in (tmp_path / str(seed)).rglob("*"):
+            os.utime(path, ns=(10**18, 10**18))
+    run(tmp_path / "2", tmp_path / "fresh", sources=("biwi",))
+    (tmp_path / "raw").symlink_to(tmp_path / "1")
+    run(tmp_path / "raw", tmp_path / "out", sources=("biwi",))
+    (tmp_path / "raw").unlink()
+    (tmp_path / "raw").symlink_to(tmp_path / "2")
+    assert run(tmp_path / "raw", tmp_path / "out", sources=("biwi",)).units_read == 1
+    assert pool_bytes(tmp_path / "out") == pool_bytes(tmp_path / "fresh")
+    shutil.move(tmp_path / "1", tmp_path / "3")
+    shutil.move(tmp_path / "2", tmp_path / "1")
+    shutil.move(tmp_path / "3", tmp_path / "2")
+    assert run(tmp_path / "raw", tmp_path / "out", sources=("biwi",)).units_read == 1
+
+
+def test_a_relative_out_keeps_its_parts(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run(data, Path("out"))
+    second = run(data, Path("out"))
+    assert (second.units_read, second.units_kept) == (0, first.units_read)
+
+
+def test_two_builds_into_one_folder_are_one_too_many(data, tmp_path):
+    with locked(tmp_path), pytest.raises(UbhpdError, match=r"Another ubhpd command is writing to .*: let it finish"):
+        run(data, tmp_path)
+    run(data, tmp_path)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_parts_of_units_that_are_gone_are_swept_away(tmp_path):
@@ -254,13 +295,53 @@ def test_two_copies_in_one_tree_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "out" / "pool.parquet").exists()
 
 
-def test_a_reader_that_fails_names_the_unit(data, tmp_path, monkeypatch):
+def test_a_reader_that_fails_costs_the_rest_of_its_unit_and_is_asked_again(data, tmp_path, monkeypatch):
+    builder = sources.builders()["biwi"]
+    read = builder.read
+
+    def fails(source, unit, options):
+        heads = read(source, unit, options)
+        yield next(heads)
+        if unit.key == "02":
+            raise KeyError("surprise")
+        yield from heads
+
+    run(data, tmp_path / "whole", sources=("biwi",))
+    with monkeypatch.context() as patch:
+        patch.setattr(builder, "read", fails)
+        report = run(data, tmp_path / "out", sources=("biwi",)).datasets["biwi"]
+    assert (report.heads, report.usable, report.dropped) == (12, 9, {"reader_failed": 3})
+    (note,) = [n for n in report.notes if n["is_warning"]]
+    assert "biwi reader failed on 02 (KeyError: 'surprise'), which costs 3 heads" in note["text"]
+    table = manifest.read(tmp_path / "out" / "pool.parquet").to_pandas()
+    lost = table[table.drop_reason == "reader_failed"]
+    assert lost.sample_id.tolist() == [f"biwi/02/unread_{i:05d}" for i in (1, 2, 3)]
+    assert run(data, tmp_path / "out", sources=("biwi",)).units_read == 1
+    assert pool_bytes(tmp_path / "out") == pool_bytes(tmp_path / "whole")
+
+
+def test_a_reader_that_gives_what_no_manifest_can_hold_costs_its_unit(data, tmp_path, monkeypatch):
     def read(source, unit, options):
-        raise KeyError("surprise")
+        yield Record(f"biwi/{unit.key}", "x.png", "wide", 1, 0.0, 0.0, 0.0, np.eye(3).ravel())
 
     monkeypatch.setattr(sources.builders()["biwi"], "read", read)
-    with pytest.raises(UbhpdError, match="biwi reader failed on 01 .*surprise"):
-        run(data, tmp_path, sources=("biwi",))
+    report = run(data, tmp_path, sources=("biwi",)).datasets["biwi"]
+    assert (report.heads, report.dropped) == (12, {"reader_failed": 12})
+
+
+def test_names_that_are_not_utf8_are_refused_heads(data, tmp_path, monkeypatch):
+    name = os.fsdecode(b"caf\xe9")
+
+    def read(source, unit, options):
+        yield Record(f"biwi/{unit.key}/a", "a.png", 1, 1, 0.0, 0.0, 0.0, np.eye(3).ravel())
+        yield Record(f"biwi/{unit.key}/{name}", f"{name}.png", 1, 1, 0.0, 0.0, 0.0, np.eye(3).ravel())
+        yield Note(f"{name} is odd", is_warning=True)
+
+    monkeypatch.setattr(sources.builders()["biwi"], "read", read)
+    report = run(data, tmp_path, sources=("biwi",)).datasets["biwi"]
+    assert (report.usable, report.dropped) == (3, {"unreadable_file": 3})
+    table = manifest.read(tmp_path / "pool.parquet").to_pandas()
+    assert table.sample_id[1] == "biwi/01/caf\\udce9" and "not UTF-8" in table.drop_detail[1]
 
 
 def test_a_pose_that_is_not_finite_never_passes_as_usable(data, tmp_path, monkeypatch):

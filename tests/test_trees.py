@@ -49,7 +49,7 @@ def test_reading_is_the_same_through_every_door(door, root, place, tmp_path):
             assert tree.head(name, length)[:length] == probe.head[:length] == data[:length]
             assert probe.tail == data[-12:]
             assert probe.size == len(data)
-        assert tree.changed_at(name) <= time.time() + 1
+        assert tree.identity(name) == tree.identity(name) != "absent"
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -140,7 +140,7 @@ def test_a_union_takes_a_file_from_the_first_that_has_it(tmp_path):
     assert tree.read("both.txt") == b"zip"
     assert tree.read("d/two.txt") == b"22"
     assert tree.probe("last.txt", 9) == Probe(b"last", b"last", 4)
-    assert tree.changed_at("last.txt") == FolderTree(str(tmp_path / "c")).changed_at("last.txt")
+    assert tree.identity("last.txt") == FolderTree(str(tmp_path / "c")).identity("last.txt")
     with tree.local_path("d/two.txt") as path:
         assert Path(path).read_bytes() == b"22"
     with pytest.raises(OSError, match="no such file"):
@@ -248,7 +248,7 @@ def test_an_unreadable_file_raises_oserror(tmp_path, monkeypatch):
         tree.read("a.mat")
     with pytest.raises(PermissionError):
         tree.probe("a.mat", 9)
-    assert tree.changed_at("a.mat") < float("inf")
+    assert tree.identity("a.mat") != "absent"
 
 
 def test_no_file_is_left_open(tmp_path):
@@ -271,13 +271,51 @@ def test_a_file_without_an_end_is_refused_at_the_limit(tmp_path):
         FolderTree(str(tmp_path)).read("endless.mat", limit=1 << 20)
 
 
-def test_when_a_file_changed_is_infinity_where_it_cannot_be_told(tmp_path):
+def test_a_file_that_is_exchanged_for_an_older_one_of_its_size_is_another(tmp_path):
+    for name, data in (("a.txt", b"1"), ("b.txt", b"2")):
+        (tmp_path / name).write_bytes(data)
+        os.utime(tmp_path / name, ns=(10**18, 10**18))
+    tree = FolderTree(str(tmp_path))
+    first, second = tree.identity("a.txt"), tree.identity("b.txt")
+    (tmp_path / "a.txt").unlink()
+    assert tree.identity("a.txt") == "absent"
+    (tmp_path / "b.txt").rename(tmp_path / "a.txt")
+    assert tree.identity("a.txt") not in (first, "absent") and first != second
+
+
+def test_a_member_of_an_archive_is_another_when_the_archive_is(tmp_path):
     write_zip(tmp_path / "a.zip", {"a.txt": b"1"})
+    write_zip(tmp_path / "b.zip", {"a.txt": b"2"})
     tree = opened(tmp_path / "a.zip")
-    assert tree.changed_at("a.txt") == pytest.approx(time.time(), abs=60)
-    (tmp_path / "a.zip").unlink()
-    assert tree.changed_at("a.txt") == float("inf")
-    assert FolderTree(str(tmp_path)).changed_at("nothing") == float("inf")
+    before = tree.identity("a.txt")
+    (tmp_path / "b.zip").replace(tmp_path / "a.zip")
+    assert tree.identity("a.txt") != before
+
+
+@pytest.mark.parametrize("ending", [".index.json", ".spool"])
+def test_what_is_kept_of_an_archive_is_checked_before_it_is_used(ending, tmp_path, caplog):
+    write_tar(tmp_path / "a.tgz", {"a.txt": b"some text", "b.txt": b"other"}, "w:gz")
+    spec = TreeSpec(((str(tmp_path / "a.tgz"), ""),), str(tmp_path / "spool"))
+    assert open_tree(spec).read("a.txt") == b"some text"
+    (kept,) = (tmp_path / "spool").glob(f"*{ending}")
+    for damaged in (kept.read_bytes().replace(b"a.txt", b"b.txt", 1)[:-1], b"", b"[" * 100_000, b'{"members": 30}'):
+        kept.write_bytes(damaged)
+        caplog.clear()
+        assert open_tree(spec).read("a.txt") == b"some text"
+        assert "is read again" in caplog.text
+
+
+def test_a_changed_byte_in_a_spool_is_a_fault_of_its_member_alone(tmp_path):
+    write_tar(tmp_path / "a.tgz", {"a.txt": b"some text", "b.txt": b"other"}, "w:gz")
+    spec = TreeSpec(((str(tmp_path / "a.tgz"), ""),), str(tmp_path / "spool"))
+    open_tree(spec)
+    (spool,) = (tmp_path / "spool").glob("*.spool")
+    spool.write_bytes(spool.read_bytes().replace(b"some", b"sone"))
+    tree = open_tree(spec)
+    assert tree.read("b.txt") == b"other"
+    with pytest.raises(OSError, match=r"damaged in .*\.spool"):
+        tree.read("a.txt")
+    assert open_tree(spec, lambda done, total: None).read("a.txt") == b"some text"
 
 
 # A first look.

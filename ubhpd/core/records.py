@@ -20,6 +20,7 @@ OF_SOURCE_PHOTO = "_of_source_photo"
 DROP_REASONS: dict[str, str] = {
     "missing_image": "a label without its image",
     "missing_label": "an image without its label",
+    "reader_failed": "a fault that the reader of the dataset did not foresee, on this head or on one before it",
     "unreadable_file": "a file that cannot be opened (permissions, a folder in its place, a broken link)",
     "bad_image": "an image that is truncated, not an image, or does not decode",
     "bad_label": "a label file that does not follow its format",

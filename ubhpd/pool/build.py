@@ -11,7 +11,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import groupby
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from ubhpd import __version__, manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import locked, write_json
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import Note
@@ -107,21 +107,27 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     """
     engine, progress = engine or Engine(), progress or Progress(show=False)
     engine.check()
+    config = _resolved(config)
     _check(config)
+    with locked(config.out, is_shared=config.shard is not None):
+        return _build(config, engine, progress)
+
+
+def _build(config: BuildConfig, engine: Engine, progress: Progress) -> BuildReport:
     chosen = registry.select(config.sources)
     if unknown := sorted(set(config.options) - set(chosen)):
         raise UbhpdError(f"Option for {unknown[0]!r}, which is not among the sources {', '.join(chosen)}.")
     options = {n: registry.options_for(b, dict(config.options.get(n, {}))) for n, b in chosen.items()}
-    work = config.out.absolute() / WORK  # workers may stand in another folder
+    work = config.out / WORK
     specs = _find(config, chosen, work)
     reports: dict[str, DatasetReport] = {}
     tasks: list[tuple[Task, bool]] = []
     for name, builder in chosen.items():
         with progress.step(f"opening {name}") as on_progress:
             source = Source(open_tree(specs[name], on_progress), config.check_images)
-        roots = [[os.path.abspath(place), root] for place, root in specs[name].parts]
+        roots = [[place, root] for place, root in specs[name].parts]
         reports[name] = DatasetReport(builder.TITLE, roots, asdict(options[name]))
-        tasks += _tasks(name, builder, source, specs[name], options[name], config.check_images, work)
+        tasks += _tasks(name, builder, source, specs[name], options[name], work)
         reports[name].notes += _merged_notes([Note(fault, is_warning=True) for fault in source.faults])
     first, step = (config.shard[0] - 1, config.shard[1]) if config.shard else (0, 1)
     mine = [task for task, is_fresh in tasks[first::step] if not is_fresh]
@@ -135,6 +141,16 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     if config.shard is None:
         _merge(config, [task for task, _ in tasks], report, progress)
     return report
+
+
+def _resolved(config: BuildConfig) -> BuildConfig:
+    """Return the settings with absolute paths: workers may stand in another folder."""
+    return replace(
+        config,
+        out=config.out.absolute(),
+        data_root=None if config.data_root is None else os.path.abspath(config.data_root),
+        roots={name: os.path.abspath(place) for name, place in config.roots.items()},
+    )
 
 
 def _check(config: BuildConfig) -> None:
@@ -162,25 +178,20 @@ def _find(config: BuildConfig, chosen: Mapping[str, registry.Builder], work: Pat
 
 
 def _tasks(
-    name: str, builder: registry.Builder, source: Source, spec: TreeSpec, options: Any, thorough: bool, work: Path
+    name: str, builder: registry.Builder, source: Source, spec: TreeSpec, options: Any, work: Path
 ) -> list[tuple[Task, bool]]:
     """Return the tasks of a dataset, each with whether its part is there and still good."""
-    found = []
+    tasks = []
     with without_cycle_search():
         units = builder.units(source, options)
     for i, unit in enumerate(units):
-        digest = parts.digest_of(name, spec, unit, options, thorough)
+        digest = parts.digest_of(name, source, spec, unit, options)
         path = work / "parts" / name / f"{i:05d}-{digest[:12]}.arrow"
-        head = parts.read_head(path)
-        fresh = (
-            head is not None
-            and head.digest == digest
-            and all(source.changed_at(p) < head.started_at for p in unit.paths)
-        )
-        found.append((Task(name, spec, unit._replace(paths=()), options, thorough, str(path), digest), fresh))
-    if not found:
+        task = Task(name, spec, unit._replace(paths=()), options, source.thorough, str(path), digest)
+        tasks.append((task, parts.is_fresh(path, digest)))
+    if not tasks:
         raise UbhpdError(f"{spec.where} looked like {builder.TITLE}, but holds none of its files: check the folder.")
-    return found
+    return tasks
 
 
 def _merge(config: BuildConfig, tasks: list[Task], report: BuildReport, progress: Progress) -> None:
@@ -201,11 +212,12 @@ def _tables(config: BuildConfig, tasks: list[Task], report: BuildReport, advance
     for name, own in groupby(tasks, key=lambda t: t.dataset):
         notes: list[Note] = []
         for task in own:
-            head = parts.read_head(Path(task.part))
-            if head is None:
+            part = parts.read_part(Path(task.part))
+            if part is None:
                 raise UbhpdError(f"{task.part} vanished or is damaged: run the same command again.")
+            head, table = part
             notes += head.notes
-            table = _limited(parts.read_part(Path(task.part)), config.max_angle_deg)
+            table = _limited(table, config.max_angle_deg)
             ids.append(table.column("sample_id"))
             _count(table, report.datasets[name])
             advance(1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import time
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -23,30 +23,34 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.manifest.schema import SCHEMA_VERSION, schema, table_from_records
-from ubhpd.pool import parts, sources
+from ubhpd.pool import sources
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
 
+_LOG = logging.getLogger(__name__)
+
 _DIGEST = b"ubhpd.unit"
 _NOTES = b"ubhpd.notes"
-_STARTED = b"ubhpd.started_at"
+_CHECKSUM_BYTES = 32  # of SHA-256, before the Arrow file
+_LONGEST_REASON = 200
+UNFINISHED = "unfinished"  # digest of a part whose reader failed: it is merged, and read again by the next build
 _NOTHING = Record("", None, None, None, None, None, None, None)
 # One thread per worker: the workers themselves are the parallelism.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 
 
 class PartHead(NamedTuple):
-    """What a part file says of itself: the digest of what it was made from, when, and the notes."""
+    """What a part file says of itself: the digest of what it was made from, and the notes."""
 
     digest: str
-    started_at: float  # seconds since 1970: a file that changed later was not seen
     notes: list[Note]
 
 
-def digest_of(dataset: str, spec: TreeSpec, unit: Unit, options: Any, thorough: bool) -> str:
-    """Return a digest of everything a part depends on but the content of its files."""
-    told = repr((__version__, SCHEMA_VERSION, dataset, spec.parts, unit.key, unit.items, options, thorough))
-    return hashlib.sha256(told.encode()).hexdigest()
+def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options: Any) -> str:
+    """Return a digest of everything a part depends on: the unit, how it is read, and which files it is read from."""
+    files = [source.identity(path) for path in unit.paths]
+    content = (__version__, SCHEMA_VERSION, dataset, spec.parts, unit, files, options, source.thorough)
+    return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def collect(dataset: str, said: Iterable[Record | Drop | Note]) -> tuple[pa.Table, list[Note]]:
@@ -60,35 +64,51 @@ def collect(dataset: str, said: Iterable[Record | Drop | Note]) -> tuple[pa.Tabl
             records.append(_refused(item))
         else:
             notes.append(item)
-    return table_from_records(dataset, [_guarded(r) for r in records]), notes
-
-
-def write_part(path: Path, table: pa.Table, notes: list[Note], digest: str, started_at: float) -> None:
-    """Write a part, whole or not at all."""
-    metadata = {_DIGEST: digest, _STARTED: repr(started_at), _NOTES: json.dumps(notes)}
-    with (
-        replacing(path) as part,
-        pa.OSFile(str(part), "wb") as file,
-        pa.ipc.new_file(file, schema().with_metadata(metadata), options=_WRITE) as writer,
-    ):
-        writer.write_table(table)
-
-
-def read_head(path: Path) -> PartHead | None:
-    """Return what a part says of itself, None if there is no such part or it is damaged."""
+    records = [_guarded(r) for r in records]
     try:
-        with pa.memory_map(str(path)) as file:
-            metadata = pa.ipc.open_file(file).schema.metadata
-        notes = [Note(*n) for n in json.loads(metadata[_NOTES])]
-        return PartHead(metadata[_DIGEST].decode(), float(metadata[_STARTED]), notes)
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
+        return table_from_records(dataset, records), notes
+    except UnicodeEncodeError:  # a name that is not UTF-8, as an old archive leaves them
+        notes = [note._replace(text=_utf8(note.text)) for note in notes]
+        return table_from_records(dataset, [_nameable(r) for r in records]), notes
+
+
+def write_part(path: Path, table: pa.Table, notes: list[Note], digest: str) -> None:
+    """Write a part, whole or not at all: the SHA-256 of all that follows it, and an Arrow file."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(
+        sink, schema().with_metadata({_DIGEST: digest, _NOTES: json.dumps(notes)}), options=_WRITE
+    ) as writer:
+        writer.write_table(table)
+    content = sink.getvalue()
+    with replacing(path, can_be_made_again=True) as part, part.open("wb") as file:
+        file.write(hashlib.sha256(content).digest())
+        file.write(content)
+
+
+def read_part(path: Path) -> tuple[PartHead, pa.Table] | None:
+    """Return what a part says of itself and its heads; None if there is no such part or it is damaged."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return None
+    content = memoryview(data)[_CHECKSUM_BYTES:]
+    if hashlib.sha256(content).digest() != data[:_CHECKSUM_BYTES]:
+        return None
+    try:
+        table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+        metadata = table.schema.metadata
+        head = PartHead(metadata[_DIGEST].decode(), [Note(*n) for n in json.loads(metadata[_NOTES])])
+        return head, table.cast(schema())
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
-def read_part(path: Path) -> pa.Table:
-    """Return the heads of a part."""
-    with pa.memory_map(str(path)) as file:
-        return pa.ipc.open_file(file).read_all().replace_schema_metadata(schema().metadata)
+def is_fresh(path: Path, digest: str) -> bool:
+    """Return True if a part is there, whole, and made from what the digest says; a damaged one is logged."""
+    part = read_part(path)
+    if part is None and path.exists():
+        _LOG.warning(f"{path} is damaged: its heads are read again.")
+    return part is not None and part[0].digest == digest
 
 
 def _guarded(record: Record) -> Record:
@@ -100,6 +120,20 @@ def _guarded(record: Record) -> Record:
         yaw_deg=None, pitch_deg=None, roll_deg=None, rotation=None,
         drop_reason="bad_label", drop_detail=f"{record.image_path}: its pose is not finite",
     )  # fmt: skip
+
+
+def _nameable(record: Record) -> Record:
+    """Return the record with texts that are UTF-8; one whose names are not is refused."""
+    texts: dict[str, Any] = {n: _utf8(v) for n, v in record._asdict().items() if isinstance(v, str)}
+    if all(getattr(record, n) == text for n, text in texts.items()):
+        return record
+    if record.drop_reason is None:
+        texts |= {"drop_reason": "unreadable_file", "drop_detail": "the name is not UTF-8: rename the file"}
+    return record._replace(**texts)
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _refused(drop: Drop) -> Record:
@@ -145,21 +179,39 @@ def sweep(work: Path, parts_in_use: set[str], datasets: set[str]) -> None:
 def run_task(task: Task, session: str) -> int:
     """Read a unit and write its part."""
     builder = sources.builders()[task.dataset]
-    started_at = time.time()
-    try:
-        with without_cycle_search():
-            source = _source(task.spec, task.thorough, session)
-            table, notes = parts.collect(task.dataset, builder.read(source, task.unit, task.options))
-    except UbhpdError:
-        raise
-    except Exception as error:
-        # A builder turns bad data into drops; what it did not foresee must still name the place.
-        raise UbhpdError(
-            f"The {task.dataset} reader failed on {task.unit.key} ({type(error).__name__}: {error}): "
-            "please report this with the file that causes it."
-        ) from error
-    parts.write_part(Path(task.part), table, notes, task.digest, started_at)
+    said: list[Record | Drop | Note] = []
+    digest = task.digest
+    with without_cycle_search():
+        source = _source(task.spec, task.thorough, session)
+        try:
+            said.extend(builder.read(source, task.unit, task.options))
+            table, notes = collect(task.dataset, said)
+        except UbhpdError:
+            raise
+        except Exception as error:  # what a builder did not foresee costs the heads of this unit, not the build
+            table, notes = collect(task.dataset, _lost(task, said, error))
+            digest = UNFINISHED
+    write_part(Path(task.part), table, notes, digest)
     return task.unit.size
+
+
+def _lost(task: Task, said: list[Record | Drop | Note], error: Exception) -> list[Record | Drop | Note]:
+    """Return what a reader gave before it failed, if that can be kept, and a refusal for every head after it."""
+    reason = _utf8(f"{type(error).__name__}: {error}"[:_LONGEST_REASON])
+    given = [item for item in said if not isinstance(item, Note)]
+    try:
+        collect(task.dataset, said)
+    except Exception:
+        said, given = [], []
+    lost = max(task.unit.size - len(given), 1)
+    detail = f"the {task.dataset} reader failed on {task.unit.key} ({reason})"
+    note = Note(
+        f"The {task.dataset} reader failed on {task.unit.key} ({reason}), which costs {lost:,} heads: please report "
+        "this with the file that causes it.",
+        is_warning=True,
+    )
+    names = (f"{task.dataset}/{task.unit.key}/unread_{number:05d}" for number in range(1, lost + 1))
+    return [*said, *(Drop(name, "reader_failed", detail) for name in names), note]
 
 
 @lru_cache(maxsize=4)

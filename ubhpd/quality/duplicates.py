@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import uuid
+import zipfile
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -193,9 +194,10 @@ def image_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress |
     trees = {
         n: open_tree(TreeSpec(places[n], spool, keep_whole=True)) for n in {p.dataset for p in parts} & set(places)
     }
-    missing = [part for part in parts if not _is_fresh(part, trees)]
+    identity = {p.path: _identity(p, trees[p.dataset]) if p.dataset in trees else "" for p in parts}
+    missing = [part for part in parts if not _is_fresh(part, identity[part.path])]
     with (progress or Progress(show=False)).bar("looking at images", sum(len(p.rows) for p in missing)) as advance:
-        for done in _run(missing, table.select(COLUMNS), out, jobs):
+        for done in _run(missing, identity, table.select(COLUMNS), out, jobs):
             advance(done)
     value, known = np.zeros(table.num_rows, dtype=np.uint64), np.zeros(table.num_rows, dtype=bool)
     failures: list[str] = []
@@ -245,18 +247,30 @@ def _parts(table: pa.Table, folder: Path, places: dict[str, str]) -> Iterator[_P
         start = stop
 
 
-def _is_fresh(part: _Part, trees: dict[str, Tree]) -> bool:
-    """Return True if the part is there, and its images have not changed since."""
-    if part.dataset not in trees or not part.path.exists():
+def _is_fresh(part: _Part, identity: str) -> bool:
+    """Return True if the part is there, whole, and its images are the same files as then."""
+    if not identity or not part.path.exists():
         return False
-    made_at = part.path.stat().st_mtime
-    return all(trees[part.dataset].changed_at(p) < made_at for p in part.images)
+    try:
+        with np.load(part.path, allow_pickle=False) as stored:  # a zip, with a checksum of each array
+            lengths = {len(stored["hash"]), len(stored["known"])}
+            return lengths == {len(part.rows)} and str(stored["images"]) == identity and bool(stored["failures"].ndim)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return False
 
 
-def _run(parts: list[_Part], table: pa.Table, out: Path, jobs: int) -> Iterator[int]:
+def _identity(part: _Part, tree: Tree) -> str:
+    """Return a hash of which files the images of a part are."""
+    files = "\n".join(f"{path} {tree.identity(path)}" for path in sorted(part.images))
+    return hashlib.sha256(files.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _run(parts: list[_Part], identity: dict[Path, str], table: pa.Table, out: Path, jobs: int) -> Iterator[int]:
     """Compute parts, in any order, and yield how many heads are done."""
     session = uuid.uuid4().hex
-    tasks = ((str(p.path), table.take(pa.array(p.rows)).to_pylist(), str(out), session) for p in parts)
+    tasks = (
+        (str(p.path), identity[p.path], table.take(pa.array(p.rows)).to_pylist(), str(out), session) for p in parts
+    )
     if jobs == 1 or len(parts) < 2:
         yield from (_hash_part(*task) for task in tasks)
         return
@@ -266,7 +280,7 @@ def _run(parts: list[_Part], table: pa.Table, out: Path, jobs: int) -> Iterator[
     yield from parallel(delayed(_hash_part)(*task) for task in tasks)
 
 
-def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -> int:
+def _hash_part(path: str, identity: str, heads: list[dict[str, Any]], out: str, session: str) -> int:
     """Compute the hashes of one part and write them.
 
     Raises:
@@ -290,7 +304,8 @@ def _hash_part(path: str, heads: list[dict[str, Any]], out: str, session: str) -
     if unreadable == len(heads):
         raise UbhpdError(failures[0])
     with replacing(Path(path)) as half, half.open("wb") as file:
-        np.savez(file, hash=hash_patches(patches), known=known, failures=np.array(failures, dtype=str))
+        np.savez(file, hash=hash_patches(patches), known=known, failures=np.array(failures, dtype=str),
+                 images=np.array(identity))  # fmt: skip
     return len(heads)
 
 

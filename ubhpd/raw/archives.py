@@ -14,6 +14,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -24,10 +25,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.raw.folders import LABEL_LIMIT, TAIL_BYTES, Entry, Probe, Tree, changed_at, refuse_large
+from ubhpd.core.files import file_identity, read_json, replacing
+from ubhpd.raw.folders import LABEL_LIMIT, TAIL_BYTES, Entry, Probe, Tree, refuse_large
 
 # ruff: noqa: D102 - the methods are those of Tree
 
@@ -64,8 +66,8 @@ class ArchiveTree(Tree):
     def listdir(self, path: str) -> list[Entry]:
         return sorted(Entry(name, is_dir) for name, is_dir in self._folders.get(path, {}).items())
 
-    def changed_at(self, path: str) -> float:
-        return changed_at(self._archive)
+    def identity(self, path: str) -> str:
+        return file_identity(self._archive)
 
     def _add(self, path: str, is_dir: bool) -> None:
         while path:
@@ -139,7 +141,10 @@ def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int) -
 # ruff: noqa: D102 - the methods are those of Tree
 
 
+_LOG = logging.getLogger(__name__)
+
 _PEEK_MEMBERS = 400
+_MAX_INDEX = 1 << 30  # bytes; AFLW's is about 3 MB
 _BULK_HEAD = {".png": 4096, ".bin": 4096, ".jpg": 65_536, ".jpeg": 65_536}  # kept of each in a spool
 _NAMES_THE_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _MAX_LONG_NAME = 1 << 20
@@ -151,7 +156,8 @@ OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 class TarTree(ArchiveTree):
     """A .tar read in place, or a compressed one through its spool.
 
-    The index maps a member to (offset, bytes stored, size) in the data file: the tar itself, or the spool.
+    The index maps a member to (offset, bytes stored, size) in the data file: the tar itself, or the spool, of which
+    the index also has the CRC-32 of the bytes stored.
     A member stored in part holds its head and then its last twelve bytes.
     """
 
@@ -165,14 +171,17 @@ class TarTree(ArchiveTree):
             self._data.close()
 
     def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
-        offset, stored, size = self._find(path)
+        offset, stored, size, *checksum = self._find(path)
         refuse_large(size, limit)
         if stored < size:
             raise OSError("only its head was kept from the compressed archive; build with --check-images")
-        return os.pread(self._data.fileno(), size, offset)
+        data = os.pread(self._data.fileno(), size, offset)
+        if checksum and zlib.crc32(data) != checksum[0]:
+            raise OSError(f"damaged in {self._data.name}, which holds what was unpacked; remove that file")
+        return data
 
     def probe(self, path: str, head: int) -> Probe:
-        offset, stored, size = self._find(path)
+        offset, stored, size, *_ = self._find(path)
         tail = min(TAIL_BYTES, stored)
         first = min(head, size) if stored == size else stored - tail
         fd = self._data.fileno()
@@ -185,7 +194,7 @@ class TarTree(ArchiveTree):
             raise FileNotFoundError("no such file in the archive") from None
 
     def _copy(self, path: str, to: IO[bytes]) -> None:
-        offset, stored, size = self._find(path)
+        offset, stored, size, *_ = self._find(path)
         if stored < size:
             raise OSError("only its head was kept from the compressed archive")
         for start in range(0, size, 1 << 20):
@@ -239,21 +248,58 @@ def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_
         UbhpdError: the archive is damaged or unsafe, or its spool cannot be written.
     """
     compressed = not _is_plain_tar(place)
-    status = os.stat(place)
-    identity = f"{os.path.abspath(place)} {status.st_size} {status.st_mtime_ns} {keep_whole}"
+    identity = f"{os.path.abspath(place)} {file_identity(place)} {keep_whole}"
     stem = Path(spool_dir or tempfile.gettempdir(), hashlib.sha256(identity.encode()).hexdigest()[:16])
     spool = stem.with_suffix(".spool")
     index_file = stem.with_suffix(".index.json")
-    if not index_file.exists() or (compressed and not spool.exists()):
+    # Only the process that plans the work checks all of the spool, not each worker; a worker checks what it reads.
+    index = _stored_index(index_file, spool if compressed else None, thorough=on_progress is not None)
+    if index is None:
         try:
-            stem.parent.mkdir(parents=True, exist_ok=True)
             index = _index_tar(place, spool if compressed else None, keep_whole, on_progress)
-            _write_beside(index_file, json.dumps(index).encode())
+            _write_index(index, index_file)
         except DAMAGED as error:
             raise UbhpdError(f"Cannot read {place} to its end: {error}; download it again.") from None
         except OSError as error:
             raise UbhpdError(f"Cannot read {place} or write what is kept of it in {stem.parent}: {error}.") from None
-    return TarTree(place, root, str(spool) if compressed else place, json.loads(index_file.read_bytes()))
+    return TarTree(place, root, str(spool) if compressed else place, index)
+
+
+def _stored_index(path: Path, spool: Path | None, thorough: bool) -> dict[str, list[int]] | None:
+    """Return the index that an earlier opening kept; None if there is none, or it or the spool is damaged."""
+    if not path.exists() or (spool is not None and not spool.exists()):
+        return None
+    try:
+        content = read_json(path, "it is made again", _MAX_INDEX)
+        members = content["members"]
+        end = max((offset + stored for offset, stored, *_ in members.values()), default=0)
+        is_whole = content["sha256"] == _index_hash(members) and (spool is None or spool.stat().st_size == end)
+        if is_whole and not (spool is not None and thorough and _has_damaged_member(spool, members)):
+            return cast(dict[str, list[int]], members)
+    except (UbhpdError, OSError, KeyError, TypeError, ValueError, AttributeError):
+        pass
+    _LOG.warning(f"{path} or its spool is damaged: the archive is read again.")
+    return None
+
+
+def _has_damaged_member(spool: Path, members: dict[str, list[int]]) -> bool:
+    with spool.open("rb") as file:
+        for offset, stored, _, checksum in members.values():
+            own = 0
+            for start in range(0, stored, 1 << 20):
+                own = zlib.crc32(os.pread(file.fileno(), min(1 << 20, stored - start), offset + start), own)
+            if own != checksum:
+                return True
+    return False
+
+
+def _write_index(members: dict[str, list[int]], path: Path) -> None:
+    with replacing(path) as part:
+        part.write_text(json.dumps({"members": members, "sha256": _index_hash(members)}), encoding="utf-8")
+
+
+def _index_hash(members: dict[str, list[int]]) -> str:
+    return hashlib.sha256(json.dumps(members).encode()).hexdigest()
 
 
 class _Member(tarfile.TarInfo):
@@ -282,14 +328,8 @@ def _index_tar(
     """Return where each member's bytes lie; fill the spool on the way if there is one."""
     if spool is None:
         return _index_members(place, None, keep_whole, on_progress)
-    part = spool.with_suffix(f".{os.getpid()}.part")
-    try:
-        with open(part, "wb") as out:
-            index = _index_members(place, out, keep_whole, on_progress)
-        part.replace(spool)
-    finally:
-        part.unlink(missing_ok=True)
-    return index
+    with replacing(spool) as part, open(part, "wb") as out:
+        return _index_members(place, out, keep_whole, on_progress)
 
 
 def _index_members(
@@ -312,7 +352,9 @@ def _index_members(
                 continue
             content = tar.extractfile(member)
             assert content is not None  # a regular member always has content
-            index[name] = [out.tell(), _spool_member(content, member.size, name, keep_whole, out), member.size]
+            start = out.tell()
+            stored, checksum = _spool_member(content, member.size, name, keep_whole, out)
+            index[name] = [start, stored, member.size, checksum]
             if on_progress:
                 on_progress(raw.tell(), packed)
         if out is not None and tar.fileobj is not None:
@@ -329,21 +371,20 @@ def _is_plain_tar(place: str) -> bool:
         return False
 
 
-def _spool_member(content: IO[bytes], size: int, name: str, keep_whole: bool, out: IO[bytes]) -> int:
+def _spool_member(content: IO[bytes], size: int, name: str, keep_whole: bool, out: IO[bytes]) -> tuple[int, int]:
+    """Write what is kept of a member; return how many bytes that is, and their CRC-32."""
     head = _BULK_HEAD.get(PurePosixPath(name).suffix.lower(), size)
+    checksum = 0
     if keep_whole or size <= head + TAIL_BYTES:
-        shutil.copyfileobj(content, out)
-        return size
-    out.write(content.read(head))
+        while block := content.read(1 << 20):
+            checksum = zlib.crc32(block, checksum)
+            out.write(block)
+        return size, checksum
+    first = content.read(head)
     content.seek(size - TAIL_BYTES)
-    out.write(content.read(TAIL_BYTES))
-    return head + TAIL_BYTES
-
-
-def _write_beside(target: Path, data: bytes) -> None:
-    part = target.with_suffix(f".{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(target)
+    last = content.read(TAIL_BYTES)
+    out.write(first + last)
+    return head + TAIL_BYTES, zlib.crc32(first + last)
 
 
 def _clean_name(name: str) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple
 
+from ubhpd.core.files import file_identity
+
 LABEL_LIMIT = 64 << 20  # no label file comes near this
 TAIL_BYTES = 12
 
@@ -55,8 +57,8 @@ class Tree(ABC):
         return self.probe(path, size).head
 
     @abstractmethod
-    def changed_at(self, path: str) -> float:
-        """Return when the file last changed, in seconds since 1970; infinity if that cannot be told."""
+    def identity(self, path: str) -> str:
+        """Return what tells one content of a file from another, see `ubhpd.core.files.file_identity`."""
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:
@@ -122,8 +124,8 @@ class FolderTree(Tree):
         finally:
             os.close(fd)
 
-    def changed_at(self, path: str) -> float:
-        return changed_at(self._prefix + path)
+    def identity(self, path: str) -> str:
+        return file_identity(self._prefix + path)
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:
@@ -161,8 +163,8 @@ class UnionTree(Tree):
     def probe(self, path: str, head: int) -> Probe:
         return self._holder(path).probe(path, head)
 
-    def changed_at(self, path: str) -> float:
-        return self._holder(path).changed_at(path)
+    def identity(self, path: str) -> str:
+        return self._holder(path).identity(path)
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:
@@ -184,15 +186,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
-
-
-def changed_at(path: str) -> float:
-    """Return when a file on disk last changed, in seconds since 1970; infinity if that cannot be told."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return float("inf")
-    return max(status.st_mtime, status.st_ctime)
 
 
 def refuse_large(size: int, limit: int) -> None:

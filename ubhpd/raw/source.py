@@ -57,9 +57,9 @@ class Source:
                     return True
         return False
 
-    def changed_at(self, path: str) -> float:
-        """Return when a file last changed, in seconds since 1970."""
-        return self._tree.changed_at(path)
+    def identity(self, path: str) -> str:
+        """Return what tells one content of a file from another without reading it."""
+        return self._tree.identity(path)
 
     def read(self, path: str, missing: str = "missing_label") -> bytes:
         """Return the bytes of a label file.
