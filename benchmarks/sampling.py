@@ -1,4 +1,4 @@
-"""Seconds, memory and distance to the floor of sampling and splitting up to a million heads, on one core.
+"""Seconds, memory and distance to the lower bound of sampling and splitting up to a million heads, on one core.
 
     OMP_NUM_THREADS=1 python benchmarks/sampling.py [--out docs/benchmarks/sampling.md] [--repeats 5]
 
@@ -144,7 +144,7 @@ def measure(n: int, repeats: int) -> dict[str, float]:
     return found | {
         "heads": n,
         "eligible": result.eligible,
-        "floor": result.floor,
+        "lower_bound": result.lower_bound,
         "reached": result.reached,
         "independent": independent.reached,
         "split_share": subjects.share,
@@ -195,7 +195,7 @@ def report(rows: list[dict[str, float]], repeats: int) -> str:
         "| mean total variation distance to the target | " + " | ".join(f"{r['heads']:,}" for r in rows) + " |",
     ]
     text += ["|---|" + "---:|" * len(rows)]
-    for name, key in (("floor", "floor"), ("joint", "reached"), ("independent", "independent")):
+    for name, key in (("lower_bound", "lower_bound"), ("joint", "reached"), ("independent", "independent")):
         text += [f"| {name} | " + " | ".join(f"{r[key]:.4f}" for r in rows) + " |"]
     text += [
         "| train against test, split by subject | " + " | ".join(f"{r['split_distance']:.4f}" for r in rows) + " |"

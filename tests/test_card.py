@@ -30,7 +30,8 @@ EXTRA = (
 SAMPLED = {
     "sampling": {
         "config": {"size": 25000, "target": "/home/someone/target.csv", "sigma_deg": "auto", "seed": 7},
-        "size": 30, "sigma_deg": 22.5, "floor": 0.0125, "floor_per_angle": [0.01, 0.0125, 0.015], "reached": 0.0131,
+        "size": 30, "sigma_deg": 22.5, "lower_bound": 0.0125, "lower_bound_per_angle": [0.01, 0.0125, 0.015],
+        "reached": 0.0131,
         "target": [[1 / 15] * 15] * 3, "counts_before": [[0] * 15] * 3, "edges": [0.5] * 16,
         "notes": ["25,000 heads were asked for, 30 are inside the bins."],
     },
@@ -113,7 +114,8 @@ def test_the_card_gives_what_build_json_says_of_the_sampling(out):
     for row in (
         "| `sampling.config.size` | 25,000 |", "| `sampling.config.seed` | 7 |",
         "| `sampling.config.target` | target.csv |",
-        "| `sampling.floor` | 0.0125 |", "| `sampling.floor_per_angle` | yaw 0.01, pitch 0.0125, roll 0.015 |",
+        "| `sampling.lower_bound` | 0.0125 |",
+        "| `sampling.lower_bound_per_angle` | yaw 0.01, pitch 0.0125, roll 0.015 |",
         "| `sampling.reached` | 0.0131 |", "| `split.form` | subject |", "| `exclude` | none |",
         "| `decisions` | none |",
         "| `sampling.notes` | 25,000 heads were asked for, 30 are inside the bins. |",

@@ -1,4 +1,4 @@
-"""The sampler: the floor on real labels, laws on random pools, what happens inside a cell, bad input."""
+"""The sampler: the lower bound on real labels, laws on random pools, what happens inside a cell, bad input."""
 
 import json
 import tracemalloc
@@ -68,12 +68,12 @@ def pools(draw):
 targets_of_many_kinds = st.sampled_from([targets.gaussian(10), targets.gaussian(25), targets.uniform()])
 
 
-# The floor and what is reached, on real labels
+# The lower bound and what is reached, on real labels
 
 
 @needs("labels")
 @pytest.mark.parametrize(
-    ("size", "sigma_deg", "floor"),
+    ("size", "sigma_deg", "lower_bound"),
     # The 15,183 frames of the FSA-Net list have 0.000 0.0005 0.011 0.032 0.208 and 0.047.
     # These are for all labels, with the sum of x held at N; without that, uniform would be 0.171.
     [
@@ -85,22 +85,22 @@ targets_of_many_kinds = st.sampled_from([targets.gaussian(10), targets.gaussian(
         (5000, 15.0, 0.0428),
     ],
 )
-def test_real_labels_reach_the_floor(real, size, sigma_deg, floor):
+def test_real_labels_reach_the_lower_bound(real, size, sigma_deg, lower_bound):
     config = SamplingConfig(size, "gaussian" if sigma_deg else "uniform", sigma_deg or "auto")
     result = sample(real, config)
     assert result.eligible == 17642
-    assert result.floor == pytest.approx(floor, abs=5e-5)
-    assert result.floor - 1e-9 <= result.reached <= result.floor + 0.001
+    assert result.lower_bound == pytest.approx(lower_bound, abs=5e-5)
+    assert result.lower_bound - 1e-9 <= result.reached <= result.lower_bound + 0.001
     assert result.reached_per_angle.mean() == pytest.approx(result.reached)
-    assert (result.floor_per_angle <= result.reached_per_angle + 1e-9).all()
+    assert (result.lower_bound_per_angle <= result.reached_per_angle + 1e-9).all()
 
 
 @needs("labels")
-def test_real_labels_independent_mode_stays_above_the_floor(real):
+def test_real_labels_independent_mode_stays_above_the_lower_bound(real):
     joint = sample(real, SamplingConfig(2000, sigma_deg=SIGMA))
     independent = sample(real, SamplingConfig(2000, sigma_deg=SIGMA, mode="independent"))
     assert len(np.unique(independent.rows)) == independent.size == 2000
-    assert independent.floor == joint.floor
+    assert independent.lower_bound == joint.lower_bound
     assert independent.reached > 20 * joint.reached
 
 
@@ -108,9 +108,9 @@ def test_real_labels_independent_mode_stays_above_the_floor(real):
 @pytest.mark.parametrize("size", [500, 2000, 5000, 17642])
 def test_auto_sigma_is_the_widest_of_the_whole_grid(real, size):
     counts = allocation.joint_counts(real.cell)
-    floors = np.array([allocation.floor(counts, targets.gaussian(s), size) for s in auto.SIGMAS_DEG])
-    good = np.flatnonzero(floors <= auto.TOLERANCE)
-    expected = auto.SIGMAS_DEG[good.max() if len(good) else floors.argmin()]
+    lower_bounds = np.array([allocation.lower_bound(counts, targets.gaussian(s), size) for s in auto.SIGMAS_DEG])
+    good = np.flatnonzero(lower_bounds <= auto.TOLERANCE)
+    expected = auto.SIGMAS_DEG[good.max() if len(good) else lower_bounds.argmin()]
     assert auto.widest_sigma(counts, size) == expected
     assert sample(real, SamplingConfig(size)).sigma_deg == expected
 
@@ -119,23 +119,23 @@ def test_auto_sigma_is_the_widest_of_the_whole_grid(real, size):
 def test_auto_size_is_the_largest_within_the_tolerance(real):
     counts, target = allocation.joint_counts(real.cell), targets.gaussian(SIGMA)
     size = sample(real, SamplingConfig("auto", sigma_deg=SIGMA)).size
-    assert allocation.floor(counts, target, size) <= 0.01 < allocation.floor(counts, target, size + 1)
+    assert allocation.lower_bound(counts, target, size) <= 0.01 < allocation.lower_bound(counts, target, size + 1)
 
 
 # The allocation
 
 
-def test_floor_by_hand():
+def test_lower_bound_by_hand():
     # Ten frontal heads and ten at yaw 12: with the target all frontal, 15 heads hold 5 at least that are not.
     counts = counts_of([[0, 0, 0]] * 10 + [[12, 0, 0]] * 10)
     target = np.zeros((3, 15))
     target[:, 7] = 1
-    assert allocation.floor(counts, target, 15) == pytest.approx((5 / 15 + 0 + 0) / 3)
-    assert allocation.floors_alone(counts, target, 15) == pytest.approx([1 / 3, 0, 0])
+    assert allocation.lower_bound(counts, target, 15) == pytest.approx((5 / 15 + 0 + 0) / 3)
+    assert allocation.lower_bounds_alone(counts, target, 15) == pytest.approx([1 / 3, 0, 0])
     assert allocation.allocate(counts, target, 15).taken[[7, 8], 7, 7].tolist() == [10, 5]
 
 
-def test_floor_is_that_of_a_dense_programme_written_out():
+def test_lower_bound_is_that_of_a_dense_programme_written_out():
     rng = np.random.default_rng(0)
     ypr = rng.normal(size=(300, 3)) * [40, 15, 10]
     counts, target, size = counts_of(ypr), targets.gaussian(25), 120
@@ -158,7 +158,7 @@ def test_floor_is_that_of_a_dense_programme_written_out():
         b_eq=[size],
         bounds=[(0, n) for n in counts[tuple(cells.T)]] + [(0, None)] * 45,
     )
-    assert allocation.floor(counts, target, size) == pytest.approx(found.fun / (6 * size), abs=1e-9)
+    assert allocation.lower_bound(counts, target, size) == pytest.approx(found.fun / (6 * size), abs=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -166,30 +166,30 @@ def test_floor_is_that_of_a_dense_programme_written_out():
 def test_allocation_laws(pool, target, part):
     counts = allocation.joint_counts(pool.cell)
     size = max(1, round(part * counts.sum()))
-    taken, floor = allocation.allocate(counts, target, size)
+    taken, lower_bound = allocation.allocate(counts, target, size)
     assert taken.sum() == size
     assert (taken >= 0).all()
     assert (taken <= counts).all()
     reached = allocation.distances(taken, target).mean()
-    assert floor - 1e-9 <= reached <= floor + 0.002 + 45 / (2 * size)
+    assert lower_bound - 1e-9 <= reached <= lower_bound + 0.002 + 45 / (2 * size)
 
 
 @pytest.mark.parametrize("size", [1000, 25_000, 100_000])
-def test_a_large_pool_reaches_the_floor(size):
+def test_a_large_pool_reaches_the_lower_bound(size):
     rng = np.random.default_rng(1)
     ypr = np.concatenate([rng.normal(size=(200_000, 3)) * [40, 12, 10], rng.uniform(-90, 90, size=(20_000, 3))])
     counts, target = counts_of(ypr), targets.gaussian(30)
-    taken, floor = allocation.allocate(counts, target, size)
-    assert allocation.distances(taken, target).mean() <= floor + 0.0006 + 3 / size
+    taken, lower_bound = allocation.allocate(counts, target, size)
+    assert allocation.distances(taken, target).mean() <= lower_bound + 0.0006 + 3 / size
 
 
 def test_an_uneven_end_of_the_ascent_is_mixed_with_the_corner(monkeypatch):
     rng = np.random.default_rng(2)
     counts, target = counts_of(rng.normal(size=(20_000, 3)) * [40, 12, 10]), targets.gaussian(25)
-    monkeypatch.setattr(allocation, "_BOX", 0.1)  # far too small: by itself it ends 0.1 above the floor
-    taken, floor = allocation.allocate(counts, target, 5000)
+    monkeypatch.setattr(allocation, "_BOX", 0.1)  # far too small: by itself it ends 0.1 above the lower bound
+    taken, lower_bound = allocation.allocate(counts, target, 5000)
     reached = allocation.distances(taken, target).mean()
-    assert floor - 1e-9 <= reached <= floor + 0.002
+    assert lower_bound - 1e-9 <= reached <= lower_bound + 0.002
 
 
 def test_the_most_even_of_the_optima_is_taken():
@@ -260,7 +260,7 @@ def test_choice_laws(pool, data):
     result = sample(pool, config)
     assert (np.diff(result.rows) > 0).all()
     assert len(result.rows) == result.size == min(config.size, result.eligible)
-    assert result.floor - 1e-9 <= result.reached <= result.floor + 0.002 + 45 / (2 * result.size)
+    assert result.lower_bound - 1e-9 <= result.reached <= result.lower_bound + 0.002 + 45 / (2 * result.size)
     np.testing.assert_array_equal(result.counts_after, bins.counts(pool.ypr_deg[result.rows]).inside)
     order = np.array(data.draw(st.permutations(range(len(pool)))))
     shuffled = sample(pool.take(order), config)
@@ -331,10 +331,10 @@ def test_another_seed_gives_other_heads():
 
 @settings(max_examples=30, deadline=None)
 @given(pools(), st.integers(1, 300))
-def test_independent_mode_never_beats_the_floor(pool, size):
+def test_independent_mode_never_beats_the_lower_bound(pool, size):
     result = sample(pool, SamplingConfig(size, sigma_deg=SIGMA, mode="independent"))
     assert len(np.unique(result.rows)) == result.size == min(size, result.eligible)
-    assert result.reached >= result.floor - 1e-9
+    assert result.reached >= result.lower_bound - 1e-9
 
 
 # Names
@@ -426,7 +426,7 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(UbhpdError, match="dataset has shape"):
         heads.from_arrays(np.zeros((5, 3)), np.arange(5), dataset=np.arange(4))
     with pytest.raises(UbhpdError, match="6 heads are wanted of 5"):
-        allocation.floor(allocation.joint_counts(pool.cell), targets.uniform(), 6)
+        allocation.lower_bound(allocation.joint_counts(pool.cell), targets.uniform(), 6)
     batches = iter([[pool], []])
     with pytest.raises(UbhpdError, match="changed while it was read"):
         sample_stream(lambda: next(batches), SamplingConfig(2, sigma_deg=SIGMA))

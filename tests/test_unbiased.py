@@ -153,7 +153,7 @@ def test_the_command_makes_everything(data, tmp_path, capsys):
     }  # fmt: skip
     out = capsys.readouterr().out
     assert "UBHPD: 60 heads, target sigma 20 degrees, seed 0" in out
-    assert "floor, all three together" in out and "leakage" in out
+    assert "lower bound, all three together" in out and "leakage" in out
     told = json.loads((tmp_path / "o" / "build.json").read_text())
     assert told["unbiased"]["sampling"]["size"] == 60
     assert told["audit"]["kinds"]["photo"]["pairs"] >= 0
@@ -214,7 +214,7 @@ def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
         Progress(show=False),
     )
     assert made.unbiased.sampling.size == 10
-    assert np.isclose(made.unbiased.sampling.reached, made.unbiased.sampling.floor, atol=0.05)
+    assert np.isclose(made.unbiased.sampling.reached, made.unbiased.sampling.lower_bound, atol=0.05)
 
 
 def test_no_usable_head_leaves_the_pool_and_says_so(tmp_path, capsys):

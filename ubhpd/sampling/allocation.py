@@ -4,14 +4,13 @@ A joint cell is one of 15 x 15 x 15 combinations of a yaw, a pitch and a roll bi
 which x_c are taken, 0 <= x_c <= n_c, N in all. The distance to the target t is the total variation distance
 of each angle's density, 0.5 sum_i |p_ij - t_ij|, averaged over the three angles. Three steps:
 
-1. The floor. The smallest distance there is, over real x_c, is a linear programme. Nothing can go below it.
-2. The most even of the optima. The floor is reached by many x, and a simplex geometric method returns a corner, with
-most
+1. The lower bound. The smallest distance there is, over real x_c, is a linear programme. Nothing can go below it.
+2. The most even of the optima. The lower bound is reached by many x, and a simplex solver returns a corner, with most
    cells empty. Wanted is the x of maximum entropy. Its dual has one multiplier per bin,
    x_c = min(n_c, exp(nu + a_yaw + b_pitch + c_roll)), which is iterative proportional fitting with caps; the
    L1 distance becomes a box on the multipliers (here +-12: exact in the limit). The marginals need not be fixed
    beforehand, so a target that cannot be met is missed evenly too. L-BFGS-B solves it in 10 to 100 ms. Should
-   it end above the floor by more than SLACK, it is mixed with the corner, which by convexity brings it there.
+   it end above the lower bound by more than SLACK, it is mixed with the corner, which by convexity brings it there.
 3. Whole numbers. Each x_c is rounded up or down by a second linear programme that keeps the three histograms
    and otherwise rounds up the largest fractions; its corner leaves at most 46 cells undecided, which are
    settled greedily. This costs a few heads per histogram, so a few / N in distance.
@@ -30,17 +29,17 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 
 SHAPE = (N_BINS,) * len(ANGLES)
-SLACK = 0.0005  # distance above the floor that evenness may cost
+SLACK = 0.0005  # distance above the lower bound that evenness may cost
 
 _BOX = 12.0
 _EVENNESS_WEIGHT = 0.01  # of a fraction rounded up against one head in a histogram
 
 
 class Allocation(NamedTuple):
-    """Heads to take of each cell (15, 15, 15), and the floor of the distance."""
+    """Heads to take of each cell (15, 15, 15), and the lower bound of the distance."""
 
     taken: IntArray
-    floor: float
+    lower_bound: float
 
 
 def joint_counts(cell: IntArray) -> IntArray:
@@ -62,7 +61,7 @@ def distances(counts: AnyArray, target: FloatArray) -> FloatArray:
     return result
 
 
-def floor(counts: IntArray, target: FloatArray, size: int) -> float:
+def lower_bound(counts: IntArray, target: FloatArray, size: int) -> float:
     """Return the smallest mean distance to the target (3, 15) of any `size` heads of the cells (15, 15, 15).
 
     Raises:
@@ -74,7 +73,7 @@ def floor(counts: IntArray, target: FloatArray, size: int) -> float:
     return _distance(x, _slabs(occupied), size * target.ravel(), size)
 
 
-def floors_alone(counts: IntArray, target: FloatArray, size: int) -> FloatArray:
+def lower_bounds_alone(counts: IntArray, target: FloatArray, size: int) -> FloatArray:
     """Return the smallest distance (3,) that each angle could have if the others did not matter."""
     met = np.minimum(marginals(counts) / size, target).sum(axis=1)
     result: FloatArray = np.maximum(1 - met, 0.0)
@@ -82,7 +81,7 @@ def floors_alone(counts: IntArray, target: FloatArray, size: int) -> FloatArray:
 
 
 def allocate(counts: IntArray, target: FloatArray, size: int) -> Allocation:
-    """Return the most even whole allocation whose distance to the target is the floor, but for SLACK and rounding.
+    """Return the most even whole allocation that reaches the lower bound of the distance, up to SLACK and rounding.
 
     Args:
         counts: heads per joint cell (15, 15, 15).

@@ -6,7 +6,7 @@ same way: count the heads per joint cell, decide how many to take of each (`allo
 comparison: each head weighted by the product of its three bins' target / pool density.
 
 What had to be chosen:
-* sigma "auto": the widest sigma whose floor is within the tolerance, else the sigma with the lowest floor.
+* sigma "auto": the widest sigma whose lower bound is within the tolerance, else the sigma with the lowest lower bound.
 * A size above the number of heads inside the bins is reduced to that number, and a note says so. That is the
   largest there is, but it takes every head and balances nothing. size "auto" is the largest size up to 25,000 at
   which the target is still met within the tolerance.
@@ -72,8 +72,8 @@ class SamplingConfig:
 class SamplingResult:
     """What was chosen and how near it came. Distances are total variation, 0 to 1; arrays are (3,) or (3, 15).
 
-    rows: indices into the pool, ascending. eligible: usable heads with all angles inside the bins. floor: the
-    smallest distance that any heads of this number can have; floor_per_angle: the smallest of each angle if the
+    rows: indices into the pool, ascending. eligible: usable heads with all angles inside the bins. lower_bound: the
+    smallest distance that any heads of this number can have; lower_bound_per_angle: the smallest of each angle if the
     others did not matter. counts_before, outside: of the usable heads of the pool. notes: sentences for the user.
     """
 
@@ -84,8 +84,8 @@ class SamplingResult:
     eligible: int
     sigma_deg: float | None
     target: FloatArray
-    floor: float
-    floor_per_angle: FloatArray
+    lower_bound: float
+    lower_bound_per_angle: FloatArray
     reached: float
     reached_per_angle: FloatArray
     counts_before: IntArray
@@ -133,9 +133,9 @@ def sample(pool: Heads, config: SamplingConfig) -> SamplingResult:
     if config.mode == "independent":
         rows = _independent(pool, cell, survey.joint, plan, config.seed)
         chosen = allocation.joint_counts(cell[rows])
-        return _result(config, survey, plan, rows, chosen, allocation.floor(survey.joint, plan.target, plan.size))
-    taken, floor = allocation.allocate(survey.joint, plan.target, plan.size)
-    return _result(config, survey, plan, pick(pool, cell, taken, config.seed), taken, floor)
+        return _result(config, survey, plan, rows, chosen, allocation.lower_bound(survey.joint, plan.target, plan.size))
+    taken, lower_bound = allocation.allocate(survey.joint, plan.target, plan.size)
+    return _result(config, survey, plan, pick(pool, cell, taken, config.seed), taken, lower_bound)
 
 
 def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig) -> SamplingResult:
@@ -155,7 +155,7 @@ def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig
         raise UbhpdError("The independent mode needs the pool in memory: use mode joint for a pool read in batches.")
     survey = _survey((batch.index, batch.refused) for batch in batches())
     plan = _plan(survey.joint, config)
-    taken, floor = allocation.allocate(survey.joint, plan.target, plan.size)
+    taken, lower_bound = allocation.allocate(survey.joint, plan.target, plan.size)
     kept: list[Heads] = []
     kept_rows: list[IntArray] = []
     seen = waiting = 0
@@ -177,7 +177,7 @@ def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig
     rows = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *kept_rows]))
     if len(rows) != plan.size:
         raise UbhpdError(f"The pool changed while it was read ({len(rows)} of {plan.size} heads found): start again.")
-    return _result(config, survey, plan, rows, taken, floor)
+    return _result(config, survey, plan, rows, taken, lower_bound)
 
 
 def _survey(batches: Iterable[tuple[IntArray, BoolArray]]) -> _Survey:
@@ -214,7 +214,7 @@ def _plan(counts: IntArray, config: SamplingConfig) -> _Plan:
         )
     if config.size == "auto":
         size = largest_size(counts, target, SIZE, config.tolerance)
-        lowest = allocation.floor(counts, target, 1)
+        lowest = allocation.lower_bound(counts, target, 1)
         goal = "the target" if lowest <= config.tolerance else f"the {lowest:.3f} that no size can do better than"
         notes.append(f"{size:,} heads is the largest size up to {SIZE:,} within {config.tolerance:g} of {goal}.")
     return _Plan(size, sigma, target, tuple(notes))
@@ -234,7 +234,7 @@ def _independent(pool: Heads, cell: IntArray, counts: IntArray, plan: _Plan, see
 
 
 def _result(
-    config: SamplingConfig, survey: _Survey, plan: _Plan, rows: IntArray, taken: IntArray, floor: float
+    config: SamplingConfig, survey: _Survey, plan: _Plan, rows: IntArray, taken: IntArray, lower_bound: float
 ) -> SamplingResult:
     reached = allocation.distances(taken, plan.target)
     return SamplingResult(
@@ -245,8 +245,8 @@ def _result(
         eligible=int(survey.joint.sum()),
         sigma_deg=plan.sigma_deg,
         target=plan.target,
-        floor=floor,
-        floor_per_angle=allocation.floors_alone(survey.joint, plan.target, plan.size),
+        lower_bound=lower_bound,
+        lower_bound_per_angle=allocation.lower_bounds_alone(survey.joint, plan.target, plan.size),
         reached=float(reached.mean()),
         reached_per_angle=reached,
         counts_before=survey.before,

@@ -181,8 +181,8 @@ def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:
     sampled, division = report.sampling, report.split
     shape = f"sigma {sampled.sigma_deg:g} degrees" if sampled.sigma_deg is not None else sampled.config.target
     rows = [["total variation to the target", *ANGLES, "mean"]]
-    rows.append(["floor, each angle by itself", *map(_share, sampled.floor_per_angle), ""])
-    rows.append(["floor, all three together", "", "", "", _share(sampled.floor)])
+    rows.append(["lower bound, each angle by itself", *map(_share, sampled.lower_bound_per_angle), ""])
+    rows.append(["lower bound, all three together", "", "", "", _share(sampled.lower_bound)])
     rows.append(["reached", *map(_share, sampled.reached_per_angle), _share(sampled.reached)])
     rows.append(["between train and test", *map(_share, division.distance), _share(float(np.mean(division.distance)))])
     sides = [["dataset", "train", "test"]]
