@@ -15,7 +15,7 @@ and its activation come before the product of the streams, not after; variance i
 of the bins come from a ReLU, so that angles have no bound.
 Known defects of the release: the sum over the stages has a pole at delta = -1, whence users' NaN; one published file,
 fsanet_var_netvlad of 300W-LP, is NaN all through. A fifth of 300W-LP was held back at random, so mirrored frames of
-one photo stood on both sides, and the last epoch was released; the recipe here holds nothing back.
+one photo stood in both splits, and the last epoch was released; the recipe here holds nothing back.
 Options, off by default: `min_delta` keeps away from the pole, -0.9 will do; `colour`; `feature_dense` is the "FC"
 variant of the release, which has a layer between vector and delta, eta, p, and no published weights.
 Readings: the paper names Glorot's initialisation, here that of every layer; biases start at 0.

@@ -8,7 +8,7 @@ The input is BGR of 0 to 255 as it is, the image stretched to a square.
 
 Differs from the release: nothing in the network. Options, off by default: `min_delta` keeps the head away from the
 pole of the stage-wise sum at delta = -1, -0.9 will do; `colour`. Training holds back no random fifth of 300W-LP,
-for that put mirrored frames of one photo on both sides; the last epoch was what was released.
+for that put mirrored frames of one photo in both splits; the last epoch was what was released.
 Readings: the paper prints a batch of 8 on BIWI's videos where the script has 16; here it is 8, as on 300W-LP.
 """
 

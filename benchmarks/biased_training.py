@@ -4,9 +4,9 @@
     ubhpd bench --models M --protocols 3 --data OUT    --out RESULTS/unbiased ...
     ubhpd bench --models M --protocols 3 --data BIASED --out RESULTS/biased   ...
 
-OUT is the folder of a build whose UBHPD is split by subject. BIASED becomes a folder with the same test side, and a
-training side of as many heads as UBHPD's, drawn at random from all usable heads of the pool that share no person,
-recording or photograph with the test side.
+OUT is the folder of a build whose UBHPD is split by subject. BIASED becomes a folder with the same test split, and a
+training split of as many heads as UBHPD's, drawn at random from all usable heads of the pool that share no person,
+recording or photograph with the test split.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ubhpd.sampling.ubhpd import UBHPD_COLUMNS
 
 
 def biased(pool: pa.Table, ubhpd: pa.Table, seed: int) -> pa.Table:
-    """Return UBHPD's test side and a training side of the pool's own densities, as large as UBHPD's."""
+    """Return UBHPD's test split and a training split of the pool's own densities, as large as UBHPD's."""
     pool = pool.filter(pool.column("drop_reason").is_null())
     group = splits.by_person(heads.from_table(pool))
     ids = np.array(pool.column("sample_id").to_pylist())
@@ -35,7 +35,7 @@ def biased(pool: pa.Table, ubhpd: pa.Table, seed: int) -> pa.Table:
     eligible = np.flatnonzero(~in_test)
     count = int((split == "train").sum())
     if len(eligible) < count:
-        raise SystemExit(f"The pool has {len(eligible)} heads apart from the test side, {count} are needed.")
+        raise SystemExit(f"The pool has {len(eligible)} heads apart from the test split, {count} are needed.")
     rows = np.sort(np.random.default_rng(seed).choice(eligible, count, replace=False))
     train = pool.take(rows)
     for column in UBHPD_COLUMNS[len(COLUMNS) :]:

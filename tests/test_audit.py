@@ -257,7 +257,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture
 def out(data, tmp_path):
-    """A build of three recordings; its split has each of them on one side, except for a planted copy."""
+    """A build of three recordings; its split has each of them in one split, except for a planted copy."""
     shutil.copytree(data, tmp_path / "raw")
     return rebuilt(tmp_path)
 

@@ -109,18 +109,18 @@ def test_options_make_other_files(data, tmp_path):
 
 
 def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
-    """BIWI has 20 people in 24 recordings: the test side of the 16-8 division has 8 recordings, too few."""
-    both = protocol_data.sides_of("300wlp_biwi_15678", data)
+    """BIWI has 20 people in 24 recordings: the test split of the 16-8 division has 8 recordings, too few."""
+    both = protocol_data.splits_of("300wlp_biwi_15678", data)
     assert protocol_data.resampled(both.test_rows) == "subjects"
-    assert protocol_data.resampled(protocol_data.sides_of("biwi_16_8_drawn", data).test_rows) == "samples"
+    assert protocol_data.resampled(protocol_data.splits_of("biwi_16_8_drawn", data).test_rows) == "samples"
     path = done(data, tmp_path, protocols=("300wlp_biwi_15678",))[0].written[0]
     own = read(path).resampling
     assert (own.over, own.groups) == ("subjects", 20)
 
 
 def test_a_head_refused_for_its_angle_is_tested_where_the_protocol_wants_it(data, tmp_path):
-    """The test manifest holds every head of the test side as usable, and its fingerprint is the result's."""
-    both = protocol_data.sides_of("300wlp_biwi_15678", data)
+    """The test manifest holds every head of the test split as usable, and its fingerprint is the result's."""
+    both = protocol_data.splits_of("300wlp_biwi_15678", data)
     path = protocol_data.write_test_manifest(both, data, tmp_path / "test")
     table = manifest.read(path)
     assert set(table.column("sample_id").to_pylist()) == set(both.resolution.test)
@@ -266,7 +266,7 @@ def test_weights_that_are_given_are_not_trained(data, tmp_path, trainer):
 
 
 def test_heads_that_cannot_be_judged_are_told(data, tmp_path, trainer):
-    """One head of the test side without a box, then all of them."""
+    """One head of the test split without a box, then all of them."""
     pool = manifest.read(data / "pool.parquet")
     is_biwi = pool.column("dataset").to_pylist().index("biwi")
     at = pool.schema.get_field_index("bbox_xyxy")

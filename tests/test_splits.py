@@ -35,7 +35,7 @@ pools = st.builds(random_pool, st.integers(2, 300), st.integers(0, 2**32), st.sa
 
 
 def shared(keys, train):
-    """Return the names, 0 aside, that are on both sides."""
+    """Return the names, 0 aside, that are in both splits."""
     return (set(keys[train].tolist()) & set(keys[~train].tolist())) - {0}
 
 

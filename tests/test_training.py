@@ -199,7 +199,7 @@ def test_a_damaged_state_is_told(request_):
 
 
 def test_no_test_head_is_read(built, request_, tmp_path):
-    """BIWI, the test side, is not even there."""
+    """BIWI, the test split, is not even there."""
     moved = built.parent / "raw" / "hidden"
     folder = next(p for p in (built.parent / "raw").rglob("*") if p.is_dir() and p.name == "01").parent
     folder.rename(moved)
@@ -215,9 +215,9 @@ def test_no_test_head_is_read(built, request_, tmp_path):
 
 
 def test_validation_heads_share_no_photograph_with_those_trained_on(built):
-    from ubhpd.training.training_heads import held_out, training_side
+    from ubhpd.training.training_heads import held_out, training_split
 
-    side = training_side(built, PROTOCOL)
+    side = training_split(built, PROTOCOL)
     held = held_out(side.table, 0.25)
     photos = np.array(side.table.column("source_photo").to_pylist())
     assert len(held.train) + len(held.validation) == side.table.num_rows and len(held.validation) >= 4
@@ -225,9 +225,9 @@ def test_validation_heads_share_no_photograph_with_those_trained_on(built):
 
 
 def test_one_person_alone_leaves_nobody_to_validate_on(built):
-    from ubhpd.training.training_heads import held_out, training_side
+    from ubhpd.training.training_heads import held_out, training_split
 
-    table = training_side(built, PROTOCOL).table
+    table = training_split(built, PROTOCOL).table
     place = table.schema.get_field_index("subject_id")
     table = table.set_column(place, table.schema.field(place), pa.array(["one"] * table.num_rows))
     with pytest.raises(UbhpdError, match="No validation heads can be held out.*--validation 0"):

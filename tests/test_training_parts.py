@@ -23,7 +23,7 @@ from ubhpd.training.feeding import Feed, Order, TrainingHeads, normalised
 from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
 from ubhpd.training.request import TrainRequest
 from ubhpd.training.state import Log, Waits
-from ubhpd.training.training_heads import loss_weights, sampling_weights, smoothed_density, training_side
+from ubhpd.training.training_heads import loss_weights, sampling_weights, smoothed_density, training_split
 
 RECIPE = TrainingRecipe(epochs=10, batch_size=4, lr=1.0)
 SEES = InputRecipe("square", 16)
@@ -346,7 +346,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def plan(built):
-    side = training_side(built, PROTOCOL)
+    side = training_split(built, PROTOCOL)
     return plan_of(side.table, SEES, side.origin["manifest_fingerprint"])
 
 

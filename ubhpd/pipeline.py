@@ -22,7 +22,7 @@ _AUDITED = (
 
 @dataclass
 class Made:
-    """What came out: the pool, and unless only that was wanted UBHPD and what leaks between its sides."""
+    """What came out: the pool, and unless only that was wanted UBHPD and what leaks between its splits."""
 
     pool: BuildReport
     unbiased: UnbiasedReport | None = None

@@ -55,7 +55,7 @@ def command(
     validation: float | None, select: str | None, frames: Path | None, protocol_seed: int, device: str, workers: int,
     speed: int | None, cache: Path | None, quiet: bool,
 ) -> None:  # fmt: skip
-    """Train every model under every protocol with every seed, predict the test side, score it, write RESULTS.
+    """Train every model under every protocol with every seed, predict the test split, score it, write RESULTS.
 
     A run that is done and whose inputs have not changed is kept; the same command goes on after an interruption. A
     run that fails is told, and the others go on. Exit code 0 good, 1 if a run failed, 2 wrong input.

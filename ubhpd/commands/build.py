@@ -48,7 +48,7 @@ from ubhpd.core.errors import UbhpdError
     default="random",
     show_default=True,
     type=click.Choice(["random", "sequence", "subject"]),
-    help="What stays on one side of the 70/30 split: nothing, a recording, a person.",
+    help="What the 70/30 split keeps together: nothing, a recording, a person.",
 )
 @click.option(
     "--exclude",

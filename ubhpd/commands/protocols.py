@@ -25,7 +25,7 @@ PATH = click.Path(path_type=Path)
     metavar="OUT",
     help="A build's folder, or a manifest: which heads the protocol takes there.",
 )
-@click.option("--list", "list_out", type=PATH, metavar="FILE", help="Write the heads with their side, as CSV.")
+@click.option("--list", "list_out", type=PATH, metavar="FILE", help="Write the heads with their split, as CSV.")
 @click.option("--frames", type=PATH, help="List of frames, for protocols that need one: lines as 01/frame_00003.")
 @click.option("--seed", type=int, help="Seed, for protocols that divide one dataset; default 0.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -28,7 +28,7 @@ PATH = click.Path(path_type=Path)
     "--protocol",
     metavar="ID",
     shell_complete=complete_protocol,
-    help="Train on its training side. Default: the split train of UBHPD.",
+    help="Train on its training split. Default: the split train of UBHPD.",
 )
 @click.option("--frames", "frame_list", type=PATH, metavar="FILE", help="Frame list, for protocols that need one.")
 @click.option("--protocol-seed", default=0, help="Of a protocol that divides one set of heads.")

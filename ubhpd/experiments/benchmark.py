@@ -1,4 +1,4 @@
-"""One run from weights to result: predict the test side of a protocol, score it, and say everything about it.
+"""One run from weights to result: predict the test split of a protocol, score it, and say everything about it.
 
 `ubhpd bench` as a function: every model on every protocol with every seed, one result file each.
 """
@@ -24,7 +24,7 @@ from ubhpd.evaluation.pairing import angles
 from ubhpd.evaluation.scoring import Pairs, bin_table, score
 from ubhpd.experiments import entries
 from ubhpd.experiments.plan import BenchRequest, Run, protocol_ids, runs_of
-from ubhpd.experiments.protocol_data import Sides, resampled, sides_of, write_test_manifest
+from ubhpd.experiments.protocol_data import Splits, resampled, splits_of, write_test_manifest
 from ubhpd.inference.predicting import Request, predict_request
 from ubhpd.leaderboards import result
 from ubhpd.leaderboards.reported import printed_pair
@@ -64,11 +64,11 @@ class Paths(NamedTuple):
         return cls(folder / f"{run.name}.json", folder / f"{run.name}.predictions.csv")
 
 
-def inputs_of(run: Run, sides: Sides, request: BenchRequest) -> str:
+def inputs_of(run: Run, splits: Splits, request: BenchRequest) -> str:
     """Return the hash of everything a run starts from: the same again means the same result."""
     speed = None if run.how == FITTED else request.speed  # a geometric method has none
-    test = [sides.resolution.hash, sides.test.fingerprint, run.protocol_id, sides.resolution.seed]
-    made = entries.made_from(run, sides, request)
+    test = [splits.resolution.hash, splits.test.fingerprint, run.protocol_id, splits.resolution.seed]
+    made = entries.made_from(run, splits, request)
     return canonical_hash({"ubhpd": __version__, "format": FORMAT, "test": test, "speed": speed, **made})
 
 
@@ -82,13 +82,13 @@ def finished(run: Run, inputs: str, out: Path) -> bool:
         return False
 
 
-def result_of(run: Run, sides: Sides, test_manifest: Path, request: BenchRequest, progress: Progress) -> Result:
+def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchRequest, progress: Progress) -> Result:
     """Make the weights of a run, predict and score, and return its result.
 
     Args:
         run: which.
-        sides: of its protocol.
-        test_manifest: the test side, see `write_test_manifest`.
+        splits: of its protocol.
+        test_manifest: the test split, see `write_test_manifest`.
         request: of the whole bench.
         progress: shows how far training and prediction are.
 
@@ -96,7 +96,7 @@ def result_of(run: Run, sides: Sides, test_manifest: Path, request: BenchRequest
         UbhpdError: whatever is wrong on the way.
     """
     paths = Paths.of(run, request.out)
-    found = entries.weights_of(run, sides, request, progress)
+    found = entries.weights_of(run, splits, request, progress)
     predicted = predict_request(
         Request(
             found.path, paths.predictions, run.model, test_manifest, device=request.device, threads=request.workers
@@ -105,31 +105,31 @@ def result_of(run: Run, sides: Sides, test_manifest: Path, request: BenchRequest
     )
     if not predicted.heads:
         why = predicted.problems[0][1]
-        raise UbhpdError(f"{run.model} could judge none of the {sides.test.heads:,} test heads; the first: {why}")
+        raise UbhpdError(f"{run.model} could judge none of the {splits.test.heads:,} test heads; the first: {why}")
     pair = printed_pair(run.protocol_id)
     options = EvaluationOptions(
-        bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(sides.test_rows), INTERVALS.seed),
+        bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(splits.test_rows), INTERVALS.seed),
         pair=pair,
         protocol=run.protocol_id,
-        frames=str(request.frames) if sides.resolution.protocol.needs_frames else None,
+        frames=str(request.frames) if splits.resolution.protocol.needs_frames else None,
         protocol_seed=request.protocol_seed,
     )
     evaluation = evaluate(paths.predictions, request.data, options)
     own = card(run.model)
     network = _of_network(found.path, request) if own.kind != "geometric" else _GEOMETRIC
-    resolution = sides.resolution
+    resolution = splits.resolution
     return Result(
         model=run.model, title=own.title, options=run.options, chosen=run.chosen,
         protocol=ProtocolUsed(
             resolution.protocol.id, resolution.protocol.version, resolution.protocol.definition_hash,
             resolution.hash, resolution.seed, resolution.warnings,
         ),
-        train=sides.train, test=sides.test, seed=run.seed, training=found.training,
+        train=splits.train, test=splits.test, seed=run.seed, training=found.training,
         coverage=evaluation.result["coverage"], scores=_scores(evaluation), resampling=_resampling(evaluation),
-        bins=_bins(evaluation), floor=_floor(evaluation, sides), printed_pair=pair,
+        bins=_bins(evaluation), floor=_floor(evaluation, splits), printed_pair=pair,
         predictions=paths.predictions.name,
         predictions_sha256=sha256_of(paths.predictions),
-        inputs=inputs_of(run, sides, request), **network,
+        inputs=inputs_of(run, splits, request), **network,
     )  # fmt: skip
 
 
@@ -170,10 +170,10 @@ def _bins(evaluation: Evaluation) -> dict[str, PerBin]:
     return {a: PerBin(*(tuple(tables[a][k]) for k in ("n", "error", "weight"))) for a in ANGLES}
 
 
-def _floor(evaluation: Evaluation, sides: Sides) -> Baseline:
-    """Return what the mean pose of the training side scores on the very heads that were scored."""
+def _floor(evaluation: Evaluation, splits: Splits) -> Baseline:
+    """Return what the mean pose of the training split scores on the very heads that were scored."""
     true = evaluation.paired.pairs.take(evaluation.kept)
-    answer = np.broadcast_to(angles(sides.train_rows).mean(axis=0), true.true_deg.shape)
+    answer = np.broadcast_to(angles(splits.train_rows).mean(axis=0), true.true_deg.shape)
     known = evaluation.scored.statistics
     constant = score(
         Pairs(answer, true.true_deg, None, true.true_rotation),
@@ -211,31 +211,32 @@ def bench(request: BenchRequest, progress: Progress) -> BenchReport:
     """
     waiting = runs_of(request)
     _check_files(request)
-    sides, failed = _resolved(request)
+    splits, failed = _resolved(request)
     written: list[Path] = []
     kept: list[Path] = []
     with progress.bar("Runs", len(waiting)) as advance:
         for run in waiting:
-            if run.protocol_id in sides:
-                _one(run, sides[run.protocol_id], request, written, kept, failed)
+            if run.protocol_id in splits:
+                _one(run, splits[run.protocol_id], request, written, kept, failed)
             advance(1)
     return BenchReport(tuple(written), tuple(kept), tuple(failed))
 
 
 def _one(
-    run: Run, sides: Sides, request: BenchRequest, written: list[Path], kept: list[Path], failed: list[tuple[str, str]],
+    run: Run, splits: Splits, request: BenchRequest, written: list[Path], kept: list[Path],
+    failed: list[tuple[str, str]],
 ) -> None:  # fmt: skip
     """Do one run, and note what came of it."""
     path = Paths.of(run, request.out).result
     name = f"{run.protocol_id}/{run.name}"
     try:
-        if finished(run, inputs_of(run, sides, request), request.out):
+        if finished(run, inputs_of(run, splits, request), request.out):
             kept.append(path)
             return
         _LOG.info(f"{name} ...")
-        test = write_test_manifest(sides, request.data, request.out / run.protocol_id / "test")
+        test = write_test_manifest(splits, request.data, request.out / run.protocol_id / "test")
         # Bars inside bars are not to be read: what a run is doing is told line by line.
-        found = result_of(run, sides, test, request, Progress(show=False))
+        found = result_of(run, splits, test, request, Progress(show=False))
         result.write(found, path)
     except Exception as error:  # a night's other runs are worth more than one traceback
         sentence = str(error) if isinstance(error, UbhpdError) else disk_fault(error)
@@ -259,15 +260,15 @@ def _check_files(request: BenchRequest) -> None:
             raise UbhpdError(f"There is no file {path}: check the path.")
 
 
-def _resolved(request: BenchRequest) -> tuple[dict[str, Sides], list[tuple[str, str]]]:
-    """Return both sides of every protocol there are heads for, and the protocols that failed."""
-    found: dict[str, Sides] = {}
+def _resolved(request: BenchRequest) -> tuple[dict[str, Splits], list[tuple[str, str]]]:
+    """Return both splits of every protocol there are heads for, and the protocols that failed."""
+    found: dict[str, Splits] = {}
     failed: list[tuple[str, str]] = []
     passed_over: list[tuple[str, str]] = []
     for protocol_id, is_named in protocol_ids(request.protocols).items():
         frames = request.frames if protocol(protocol_id).needs_frames else None
         try:
-            found[protocol_id] = sides_of(protocol_id, request.data, frames, request.protocol_seed)
+            found[protocol_id] = splits_of(protocol_id, request.data, frames, request.protocol_seed)
         except UbhpdError as error:
             (failed if is_named else passed_over).append((protocol_id, str(error)))
             _LOG.warning(f"{protocol_id} {'failed' if is_named else 'is passed over'}: {error}")

@@ -12,7 +12,7 @@ from ubhpd.core.files import read_json, sha256_of, write_json
 from ubhpd.core.options import from_json
 from ubhpd.core.progress import Progress
 from ubhpd.experiments.plan import BenchRequest, Run
-from ubhpd.experiments.protocol_data import Sides
+from ubhpd.experiments.protocol_data import Splits
 from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash
 from ubhpd.models import checkpoint
 from ubhpd.training.request import WEIGHTS
@@ -27,36 +27,36 @@ class Weights(NamedTuple):
     training: Training
 
 
-def made_from(run: Run, sides: Sides, request: BenchRequest) -> dict[str, Any]:
+def made_from(run: Run, splits: Splits, request: BenchRequest) -> dict[str, Any]:
     """Return everything that decides which weights a run has, as JSON can hold it.
 
-    Protocols with the same training side have the same weights, whatever they test on.
+    Protocols with the same training split have the same weights, whatever they test on.
     """
     own: dict[str, Any] = {"model": run.model, "options": run.options, "how": run.how, "seed": run.seed}
     if run.how == IMPORTED:
         return {**own, "files": [_file(f) for f in request.weights[run.model]]}
     how = asdict(request.train) | {"backbone": request.train.backbone and _file(request.train.backbone)}
     recipe = {} if run.how == FITTED else {"how_to_train": how}
-    return {**own, **recipe, "train": [sides.train.names_sha256, sides.train.fingerprint]}
+    return {**own, **recipe, "train": [splits.train.names_sha256, splits.train.fingerprint]}
 
 
-def weights_of(run: Run, sides: Sides, request: BenchRequest, progress: Progress) -> Weights:
+def weights_of(run: Run, splits: Splits, request: BenchRequest, progress: Progress) -> Weights:
     """Return the weights of a run: those of an earlier run if they were made from the same, else made now.
 
     Raises:
         UbhpdError: as training, fitting or importing does.
     """
-    folder = request.out / "weights" / f"{run.name}-{canonical_hash(made_from(run, sides, request))[:12]}"
+    folder = request.out / "weights" / f"{run.name}-{canonical_hash(made_from(run, splits, request))[:12]}"
     path, record = folder / WEIGHTS, folder / _RECORD
     kept = _kept(path, record)
     if kept is not None:
         return Weights(path, kept)
     if run.how == FITTED:
-        training = _fitted(run, sides, path)
+        training = _fitted(run, splits, path)
     elif run.how == IMPORTED:
         training = _imported(run, request.weights[run.model], path)
     else:
-        training = _trained(run, sides, request, path, progress)
+        training = _trained(run, splits, request, path, progress)
     write_json(asdict(training), record)
     return Weights(path, training)
 
@@ -71,12 +71,12 @@ def _kept(path: Path, record: Path) -> Training | None:
     return found if is_same else None
 
 
-def _fitted(run: Run, sides: Sides, path: Path) -> Training:
+def _fitted(run: Run, splits: Splits, path: Path) -> Training:
     from ubhpd.models.geometric_model import GeometricMethod, heads_of
 
-    origin = {"protocol": run.protocol_id, "list": sides.resolution.hashes["train"]}
-    about = GeometricMethod.fitted(run.model, run.chosen, heads_of(sides.train_rows), origin).save(path)
-    return Training(FITTED, about.sha256, "nothing", "none: a fit has one answer", sides.train.heads)
+    origin = {"protocol": run.protocol_id, "list": splits.resolution.hashes["train"]}
+    about = GeometricMethod.fitted(run.model, run.chosen, heads_of(splits.train_rows), origin).save(path)
+    return Training(FITTED, about.sha256, "nothing", "none: a fit has one answer", splits.train.heads)
 
 
 def _imported(run: Run, files: Sequence[Path], path: Path) -> Training:
@@ -100,10 +100,10 @@ def _is_own(files: Sequence[Path]) -> bool:
     return len(files) == 1
 
 
-def _trained(run: Run, sides: Sides, request: BenchRequest, path: Path, progress: Progress) -> Training:
+def _trained(run: Run, splits: Splits, request: BenchRequest, path: Path, progress: Progress) -> Training:
     from ubhpd.training import run as training
 
-    frames = request.frames if sides.resolution.protocol.needs_frames else None
+    frames = request.frames if splits.resolution.protocol.needs_frames else None
     wanted = request.train.request(
         run.model, request.data, path.parent, protocol=run.protocol_id, options=run.chosen, seed=run.seed,
         device=request.device, workers=request.workers, frame_list=frames, protocol_seed=request.protocol_seed,

@@ -1,4 +1,4 @@
-"""The two sides of a protocol on a build: their rows, what a result says of them, and the test side as a manifest."""
+"""The two splits of a protocol on a build: their rows, what a result says of them, and the test split as a manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ubhpd.protocols.resolve import Resolution, ids_hash, resolve
 GROUPS_TO_RESAMPLE = 10  # percentile intervals of fewer persons or recordings say little
 
 
-class Sides(NamedTuple):
+class Splits(NamedTuple):
     """A protocol on a build: rows of the manifest that train and that test, all usable, and what they are."""
 
     resolution: Resolution
@@ -33,20 +33,20 @@ class Sides(NamedTuple):
     test: Split
 
 
-def sides_of(protocol_id: str, data: Path, frames: Path | None = None, seed: int = 0) -> Sides:
-    """Return both sides of a protocol on the build in the folder `data`; other arguments and errors as `resolve`."""
+def splits_of(protocol_id: str, data: Path, frames: Path | None = None, seed: int = 0) -> Splits:
+    """Return both splits of a protocol on the build in the folder `data`; other arguments and errors as `resolve`."""
     resolution = resolve(protocol_id, data, frames, seed)
     own = resolution.protocol
     train_rows = _rows(data, own.train.table, resolution.train)
     test_rows = _rows(data, own.test.table, resolution.test)
-    return Sides(resolution, train_rows, test_rows, _side(train_rows), _side(test_rows))
+    return Splits(resolution, train_rows, test_rows, _side(train_rows), _side(test_rows))
 
 
-def write_test_manifest(sides: Sides, data: Path, folder: Path) -> Path:
-    """Write the test side as a manifest of its own, with the build's record of where images are, and return it."""
+def write_test_manifest(splits: Splits, data: Path, folder: Path) -> Path:
+    """Write the test split as a manifest of its own, with the build's record of where images are, and return it."""
     path = folder / "pool.parquet"
-    if not (path.is_file() and manifest.header(path).fingerprint == sides.test.fingerprint):
-        manifest.write_parquet([sides.test_rows], path)
+    if not (path.is_file() and manifest.header(path).fingerprint == splits.test.fingerprint):
+        manifest.write_parquet([splits.test_rows], path)
     with replacing(folder / "build.json") as part:
         try:
             shutil.copyfile(BuildFolder(data).record_path, part)

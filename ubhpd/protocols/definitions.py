@@ -1,6 +1,6 @@
 """Frozen, named protocols: which heads train and which test, each with an id, a version and two hashes.
 
-A protocol is data: two sides, each a few conditions on the columns of a manifest. The definition hash covers all
+A protocol is data: two splits, each a few conditions on the columns of a manifest. The definition hash covers all
 that decides which heads are chosen, and nothing that only explains. A changed definition gets a new version, or
 better a new id. What a definition gives on somebody's manifest has a hash of its own: see `protocols`.
 """
@@ -26,7 +26,7 @@ _DECIDING = ("id", "version", "train", "test", "divide")
 
 @dataclass(frozen=True)
 class Where:
-    """A condition on a text column: `how` is a key of protocol_rules.CONDITIONS."""
+    """A condition on a text column: `how` is a key of rules.CONDITIONS."""
 
     column: str
     how: str
@@ -37,12 +37,12 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Side:
-    """Which heads of a manifest make one side: those with a pose that meet every condition.
+class SplitDefinition:
+    """Which heads of a manifest make one split: those with a pose that meet every condition.
 
     table: "pool" or "ubhpd". max_angle_deg: no larger yaw, pitch or roll; None takes also what the build refused as
     beyond_max_angle. listed: only frames of a list that the user supplies. apart: columns; a head that shares a
-    value of one with the other side is left out.
+    value of one with the other split is left out.
     """
 
     where: tuple[Where, ...]
@@ -58,13 +58,13 @@ class Side:
         if self.listed:
             words.append("only the frames of a list")
         if self.apart:
-            words.append(f"none that shares {' or '.join(self.apart)} with the other side")
+            words.append(f"none that shares {' or '.join(self.apart)} with the other split")
         return "; ".join(words)
 
 
 @dataclass(frozen=True)
 class Divide:
-    """Both sides are one set of heads, divided. form: a key of protocol_rules.DIVISIONS. share: of train."""
+    """Both splits are one set of heads, divided. form: a key of rules.DIVISIONS. share: of train."""
 
     form: str
     share: float
@@ -72,7 +72,7 @@ class Divide:
 
 @dataclass(frozen=True)
 class Published:
-    """How many heads a side is known to have and, where the names are known, the SHA-256 of their sorted list."""
+    """How many heads a split is known to have and, where the names are known, the SHA-256 of their sorted list."""
 
     heads: int
     ids_hash: str | None = None
@@ -80,15 +80,18 @@ class Published:
 
 @dataclass(frozen=True)
 class Protocol:
-    """A frozen definition. series: the papers' number of it, "1", "2", "3" or "cross". published: by side, or "all"."""
+    """A frozen definition.
+
+    series: the number that the papers give it, "1", "2", "3" or "cross". published: by split, or "all".
+    """
 
     id: str
     version: int
     series: str
     sentence: str
     paper: str
-    train: Side
-    test: Side
+    train: SplitDefinition
+    test: SplitDefinition
     divide: Divide | None = None
     published: Mapping[str, Published] = field(default_factory=dict, hash=False)
     note: str = ""
@@ -151,17 +154,17 @@ def _dataset(name: str) -> Where:
 
 
 def _literature(target: str, heads: int, **rest: Any) -> Protocol:
-    test = rest.pop("test", Side((_dataset(target),), max_angle_deg=MAX_ANGLE_DEG))
+    test = rest.pop("test", SplitDefinition((_dataset(target),), max_angle_deg=MAX_ANGLE_DEG))
     hashed = rest.pop("ids_hash", None)
     return Protocol(
         id=f"300wlp_{target}_{heads}", version=1, series="1", test=test,
-        train=Side((_dataset("300wlp"),), max_angle_deg=MAX_ANGLE_DEG),
+        train=SplitDefinition((_dataset("300wlp"),), max_angle_deg=MAX_ANGLE_DEG),
         published={TRAIN: Published(122_415), TEST: Published(heads, hashed)}, **rest,
     )  # fmt: skip
 
 
 def _biwi(id: str, divide: Divide, sentence: str, note: str) -> Protocol:
-    side = Side((_dataset("biwi"),))
+    side = SplitDefinition((_dataset("biwi"),))
     return Protocol(
         id=id, version=1, series="2", sentence=sentence, paper=_FSANET + ", protocol 2", train=side, test=side,
         divide=divide, published={ALL: Published(15_678, _BIWI_HASH)},
@@ -175,8 +178,10 @@ def _cross(target: str, published: Published | None = None, also: tuple[Where, .
     return Protocol(
         id=f"ubhpd_cross_{target}", version=1, series="cross", paper=_OSGG,
         sentence=f"Trains on UBHPD without {target}, tests on all of {target}: a dataset never seen.",
-        train=Side((Where("dataset", "is not", (target,)), *also), UBHPD, apart=("subject_id", "source_photo")),
-        test=Side((_dataset(target),), max_angle_deg=MAX_ANGLE_DEG),
+        train=SplitDefinition(
+            (Where("dataset", "is not", (target,)), *also), UBHPD, apart=("subject_id", "source_photo")
+        ),
+        test=SplitDefinition((_dataset(target),), max_angle_deg=MAX_ANGLE_DEG),
         published={TEST: published} if published else {}, note=note,
     )  # fmt: skip
 
@@ -203,7 +208,7 @@ _ALL: tuple[Protocol, ...] = (
         2_000,
         sentence="300W-LP to all of AFLW2000, the 31 images beyond 99 degrees included.",
         paper="X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses. CVPR 2016 (its test set)",
-        test=Side((_dataset("aflw2000"),)),
+        test=SplitDefinition((_dataset("aflw2000"),)),
         ids_hash="f98b280a5649fa71088ec208b65050178c10ad83b2251de40e67eda9dfcb67b3",
         note="Some of the 31 labels are absurd (893 degrees) and weigh heavily in a mean error.",
     ),
@@ -220,7 +225,7 @@ _ALL: tuple[Protocol, ...] = (
         13_219,
         sentence="300W-LP to the 13,219 frames of BIWI that FSA-Net's face detector kept, from a list you supply.",
         paper=_FSANET + ", protocol 1",
-        test=Side((_dataset("biwi"),), max_angle_deg=MAX_ANGLE_DEG, listed=True),
+        test=SplitDefinition((_dataset("biwi"),), max_angle_deg=MAX_ANGLE_DEG, listed=True),
         note="Detecting again gives other frames: only a list reproduces them. No list is shipped; several public "
         "repositories have one.",
     ),
@@ -228,25 +233,25 @@ _ALL: tuple[Protocol, ...] = (
         "biwi_70_30_frames",
         Divide("random", 0.7),
         "BIWI divided 70/30 by frames, evenly over the bins, by seed.",
-        "Neighbouring frames are on both sides.",
+        "Neighbouring frames are in both splits.",
     ),
     _biwi(
         "biwi_70_30_sequences",
         Divide("sequence", 0.7),
-        "BIWI divided 70/30 by recordings so that both sides have the most similar angles.",
-        f"Four people are in two recordings, so a person can be on both sides. {_ONE_BEST}",
+        "BIWI divided 70/30 by recordings so that both splits have the most similar angles.",
+        f"Four people are in two recordings, so a person can be in both splits. {_ONE_BEST}",
     ),
     _biwi(
         "biwi_70_30_subjects",
         Divide("subject", 0.7),
-        "BIWI divided 70/30 by persons so that both sides have the most similar angles.",
-        f"Nobody is on both sides. {_ONE_BEST}",
+        "BIWI divided 70/30 by persons so that both splits have the most similar angles.",
+        f"Nobody is in both splits. {_ONE_BEST}",
     ),
     _biwi(
         "biwi_16_8_drawn",
         Divide("drawn recordings", 16 / 24),
         "BIWI with 16 of its 24 recordings drawn by seed to train, 8 to test, as FSA-Net drew them.",
-        "Four people are in two recordings, so a person can be on both sides.",
+        "Four people are in two recordings, so a person can be in both splits.",
     ),
     Protocol(
         id="biwi_leave_out_01_10_23",
@@ -255,13 +260,13 @@ _ALL: tuple[Protocol, ...] = (
         sentence="BIWI, tested on recordings 01, 10 and 23, trained on the other 21: the one public list.",
         paper="H. Wang, Z. Chen, Y. Zhou: Hybrid coarse-fine classification for head pose estimation. arXiv 2019 "
         "(repository accurate-head-pose)",
-        train=Side((_dataset("biwi"), Where("sequence_id", "is not", ("biwi/01", "biwi/10", "biwi/23")))),
-        test=Side((_dataset("biwi"), Where("sequence_id", "is", ("biwi/01", "biwi/10", "biwi/23")))),
+        train=SplitDefinition((_dataset("biwi"), Where("sequence_id", "is not", ("biwi/01", "biwi/10", "biwi/23")))),
+        test=SplitDefinition((_dataset("biwi"), Where("sequence_id", "is", ("biwi/01", "biwi/10", "biwi/23")))),
         published={
             TRAIN: Published(13_884, "2b2d9d4332caf69977449fd760c55a45bf1924aabc49c18b1d12959ba72842c9"),
             TEST: Published(1_794, "046e06260c16e38133177f99498c17394626c9481c0ece42406b969e761a563c"),
         },
-        note="No person is on both sides. The authors' own training list lacks 40 frames of recordings 18 and 21.",
+        note="No person is in both splits. The authors' own training list lacks 40 frames of recordings 18 and 21.",
     ),
     Protocol(
         id="upna_subjects",
@@ -271,8 +276,12 @@ _ALL: tuple[Protocol, ...] = (
         paper="D. Mohlin, G. Bianchi, J. Sullivan: Probabilistic Orientation Estimation with Matrix Fisher "
         "Distributions. NeurIPS 2020; I. Gilitschenski et al.: Deep Orientation Uncertainty Learning based on a "
         "Bingham Loss. ICLR 2020",
-        train=Side((_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(1, 7))))),
-        test=Side((_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(7, 11))))),
+        train=SplitDefinition(
+            (_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(1, 7))))
+        ),
+        test=SplitDefinition(
+            (_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(7, 11))))
+        ),
         published={TRAIN: Published(21_600), TEST: Published(14_400)},
         note="The numbers are 12 videos of 300 frames per user, as the literature has it. Mohlin et al. keep every "
         "20th frame. The labels, raw or zeroed, are an option of the build: name it beside a result.",
@@ -283,8 +292,8 @@ _ALL: tuple[Protocol, ...] = (
         series="3",
         sentence="UBHPD as it was built: the column split of ubhpd.parquet.",
         paper=_OSGG,
-        train=Side((Where("split", "is", (TRAIN,)),), UBHPD),
-        test=Side((Where("split", "is", (TEST,)),), UBHPD),
+        train=SplitDefinition((Where("split", "is", (TRAIN,)),), UBHPD),
+        test=SplitDefinition((Where("split", "is", (TEST,)),), UBHPD),
         note="Which heads these are depends on sources, size, target, seed and split of the build: compare the hash of "
         "the resolution.",
     ),

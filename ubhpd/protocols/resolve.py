@@ -1,8 +1,8 @@
-"""What a named protocol gives on a manifest: the heads of both sides, their hashes, and how they differ from print.
+"""What a named protocol gives on a manifest: the heads of both splits, their hashes, and how they differ from the published ones.
 
-The protocols themselves are data, in `protocol_definitions`; this module is all that others need to import. The
+The protocols themselves are data, in `definitions`; this module is all that others need to import. The
 hash of a resolution is the SHA-256 of its list as `list_text` writes it, so that `sha256sum` of the written file
-gives the same; the hash of one side is that of its sorted names, one per line. Neither depends on the order of the
+gives the same; the hash of one split is that of its sorted names, one per line. Neither depends on the order of the
 manifest, on --max-angle, nor on the machine.
 """
 
@@ -30,7 +30,7 @@ __all__ = [
     "PROTOCOLS",
     "Protocol",
     "Resolution",
-    "SideCount",
+    "SplitCount",
     "ids_hash",
     "in_series",
     "list_text",
@@ -47,7 +47,7 @@ _REMEDY = {
 }
 
 
-class SideCount(NamedTuple):
+class SplitCount(NamedTuple):
     """Heads chosen; published, if known; and left out: without a usable pose, beyond the angle, apart from the rest."""
 
     heads: int
@@ -61,7 +61,7 @@ class SideCount(NamedTuple):
 class Resolution:
     """The heads of a protocol on one manifest.
 
-    train, test: sorted sample_ids. seed: None where the protocol divides nothing. hash: of the list of both sides;
+    train, test: sorted sample_ids. seed: None where the protocol divides nothing. hash: of the list of both splits;
     hashes: of each. warnings: sentences, where the heads are not those of the papers.
     """
 
@@ -71,7 +71,7 @@ class Resolution:
     test: tuple[str, ...]
     hash: str
     hashes: Mapping[str, str]
-    counts: Mapping[str, SideCount]
+    counts: Mapping[str, SplitCount]
     warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def resolve(
 
     Raises:
         UbhpdError: no such protocol or manifest, a frame list missing, unwanted or with an unknown frame, a missing
-            column, or a side without heads.
+            column, or a split without heads.
     """
     wanted = protocol(protocol_id)
     if wanted.needs_frames and frame_list is None:
@@ -142,7 +142,10 @@ def ids_hash(ids: Iterable[str]) -> str:
 
 
 def list_text(resolution: Resolution) -> str:
-    """Return the heads with their side as CSV, train first, each side sorted; its SHA-256 is the resolution's hash."""
+    """Return the heads with their split as CSV, train first, each split sorted.
+
+    The SHA-256 of this text is the hash of the resolution.
+    """
     return _list_text(resolution.train, resolution.test)
 
 
@@ -185,17 +188,19 @@ def _sorted_ids(rows: pa.Table) -> tuple[str, ...]:
     return tuple(sorted(rows.column("sample_id").to_pylist()))
 
 
-def _count(wanted: Protocol, name: str, side: Chosen) -> SideCount:
+def _count(wanted: Protocol, name: str, side: Chosen) -> SplitCount:
     published = wanted.published.get(name)
-    return SideCount(side.rows.num_rows, published.heads if published else None, side.refused, side.beyond, side.shared)
+    return SplitCount(
+        side.rows.num_rows, published.heads if published else None, side.refused, side.beyond, side.shared
+    )
 
 
 def _differences(wanted: Protocol, ids: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Return a sentence for each side that does not have the published heads."""
+    """Return a sentence for each split that does not have the published heads."""
     known = {**ids, ALL: ids[TRAIN] + ids[TEST]}
     found = []
     for name, published in wanted.published.items():
-        start = "Both sides together have" if name == ALL else f"{name.capitalize()} has"
+        start = "Both splits together have" if name == ALL else f"{name.capitalize()} has"
         if len(known[name]) != published.heads:
             start += f" {len(known[name]):,} heads where {published.heads:,} are published"
         elif published.ids_hash and ids_hash(known[name]) != published.ids_hash:

@@ -24,7 +24,7 @@ from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import BoolArray
 from ubhpd.manifest import readmitted
-from ubhpd.protocols.definitions import TRAIN, Divide, Side
+from ubhpd.protocols.definitions import TRAIN, Divide, SplitDefinition
 from ubhpd.sampling import heads
 from ubhpd.sampling.splits import split
 
@@ -87,7 +87,7 @@ _BEYOND = "beyond_max_angle"
 
 
 class Chosen(NamedTuple):
-    """The rows of one side, how many were left out and why, and what there is to say."""
+    """The rows of one split, how many were left out and why, and what there is to say."""
 
     rows: pa.Table
     refused: int = 0
@@ -96,8 +96,8 @@ class Chosen(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def choose(side: Side, tables: Mapping[str, pa.Table], frames: FrameList | None) -> Chosen:
-    """Return the heads that meet the conditions of a side and have a pose within its limit.
+def choose(side: SplitDefinition, tables: Mapping[str, pa.Table], frames: FrameList | None) -> Chosen:
+    """Return the heads that meet the conditions of a split and have a pose within its limit.
 
     Raises:
         UbhpdError: a listed frame is not in the manifest.
@@ -122,7 +122,7 @@ def choose(side: Side, tables: Mapping[str, pa.Table], frames: FrameList | None)
 
 
 def apart(side: Chosen, columns: Iterable[str], other: pa.Table) -> Chosen:
-    """Return the side without the heads that share a value of one of the columns with the other side."""
+    """Return the side without the heads that share a value of one of the columns with the other split."""
     rows = side.rows
     for name in columns:
         there = pc.unique(other.column(name)).drop_null()

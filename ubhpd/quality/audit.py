@@ -147,7 +147,7 @@ def joint(photo: IntArray, dataset: IntArray) -> IntArray:
 
 
 KINDS: dict[str, str] = {
-    "head": "the same sample_id on both sides",
+    "head": "the same sample_id in both splits",
     "subject": "the same person",
     "sequence": "the same recording; distance in frames",
     "neighbour": "frames next to each other in the same recording; distance in frames",
@@ -194,7 +194,7 @@ class AuditReport:
         return any(len(leak.test) for leak in self.leaks)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return per kind the numbers of pairs, and of heads of either side that are in one."""
+        """Return per kind the numbers of pairs, and of heads of either split that are in one."""
         return {
             leak.kind: {
                 "pairs": int(leak.partners.sum()),
@@ -236,7 +236,7 @@ def audit(
 ) -> AuditReport:
     """Return what leaks from train to test.
 
-    Refused heads (drop_reason) and heads on neither side are left out. The result does not depend on the order
+    Refused heads (drop_reason) and heads in neither split are left out. The result does not depend on the order
     of the rows.
 
     Args:
@@ -246,7 +246,7 @@ def audit(
         hashes: of the rows of `table`, and of `test`; images are not compared without them.
 
     Raises:
-        UbhpdError: a column is missing, a split other than train or test, or a side without heads.
+        UbhpdError: a column is missing, a split other than train or test, or a split without heads.
     """
     options = options or AuditOptions()
     if options.frames < 0 or not 0 <= options.bits <= 15:
@@ -350,7 +350,7 @@ def audit_text(report: AuditReport, limit: int = 0) -> str:
 
 
 def _sides(table: pa.Table, test: pa.Table | None) -> tuple[pa.Table, BoolArray, IntArray]:
-    """Return the heads of both sides in the order of their names, which are test, and their rows in the input."""
+    """Return the heads of both splits in the order of their names, which are test, and their rows in the input."""
     parts, sides, rows, start = [], [], [], 0
     for number, part in enumerate((table,) if test is None else (table, test)):
         if missing := [n for n in COLUMNS if n not in part.column_names]:
@@ -369,13 +369,13 @@ def _sides(table: pa.Table, test: pa.Table | None) -> tuple[pa.Table, BoolArray,
     heads, is_test = pa.concat_tables(parts).combine_chunks(), np.concatenate(sides)
     for name, n in (("train", len(is_test) - is_test.sum()), ("test", is_test.sum())):
         if n == 0:
-            raise UbhpdError(f"There is no usable head in {name}: an audit compares two sides.")
+            raise UbhpdError(f"There is no usable head in {name}: an audit compares two splits.")
     order = np.lexsort((is_test, pc.rank(heads.column("sample_id"), tiebreaker="dense").to_numpy()))
     return heads.take(pa.array(order)), is_test[order], np.concatenate(rows)[order]
 
 
 def _by_split(table: pa.Table) -> tuple[BoolArray, BoolArray]:
-    """Return which rows are test, and which are on a side at all."""
+    """Return which rows are test, and which are in a split at all."""
     if SPLIT not in table.column_names:
         raise UbhpdError(f"The manifest has no column {SPLIT!r}: audit a split manifest, or two manifests.")
     split = table.column(SPLIT).cast(pa.string())

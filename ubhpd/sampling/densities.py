@@ -1,4 +1,4 @@
-"""Counts heads for the images of densities: per dataset, in the pool, in UBHPD and on each side of its split.
+"""Counts heads for the images of densities: per dataset, in the pool, in UBHPD and in each split.
 
 Only usable heads count (`drop_reason` is null). What lies in which bin is settled in `bins`; a head outside the
 bins of an angle is counted apart.
@@ -93,7 +93,7 @@ def from_arrays(
     if ubhpd is not None:
         index, side = _indices(ubhpd), None if split is None else np.asarray(split, dtype=object)
         if side is not None and side.shape != (len(index),):
-            raise UbhpdError(f"The split has shape {side.shape}, UBHPD {len(index)} heads: give one side per head.")
+            raise UbhpdError(f"The split has shape {side.shape}, UBHPD {len(index)} heads: give one split per head.")
         after = Tally(UBHPD)
         after.add(index, side)
     totals = [t for t in (pool, after) if t is not None]
@@ -197,7 +197,7 @@ def _joint(index: IntArray) -> IntArray:
 
 
 def _usable(file: Path, has_split: bool) -> Iterator[tuple[str, IntArray, AnyArray | None]]:
-    """Yield, per batch and dataset, the bins of the usable heads, maybe none, and their side of the split."""
+    """Yield, per batch and dataset, the bins of the usable heads, maybe none, and their split."""
     names = ["dataset", "drop_reason", *(f"{a}_deg" for a in ANGLES), *(["split"] if has_split else [])]
     for batch in manifest.iterate(file, names):
         usable = batch.filter(batch.column("drop_reason").is_null())

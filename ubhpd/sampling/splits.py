@@ -1,17 +1,17 @@
-"""Which heads must stay on one side of a split, and how to halve groups so that both sides look alike.
+"""Which heads must stay in one split, and how to halve groups so that both splits look alike.
 
 Heads are linked where they share a person, a recording, a photograph or where one mirrors the other; a group is
 a connected component of these links. A head without any name to link it is a group of its own.
 
-Divides heads into train and test, 70/30 unless told otherwise, so that both sides have the same densities.
+Divides heads into train and test, 70/30 unless told otherwise, so that both splits have the same densities.
 
-Three forms, by what must not be on both sides:
+Three forms, by what must not be in both splits:
 * random: nothing but the head itself (the paper's reading). Heads of every joint cell are divided in the share
   wanted, the remainders so that the three histograms come out right, evenly over the datasets.
 * sequence: no recording. A folder that was published as a whole, such as those of 300W-LP, is no recording;
   its heads are divided singly.
 * subject: no person, recording, photograph or flip pair. A head without any of these is divided singly.
-The fewer and larger the groups, the less alike the two sides can be; the result says how alike they are.
+The fewer and larger the groups, the less alike the two splits can be; the result says how alike they are.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ubhpd.sampling.heads import UNKNOWN, Heads, mixed
 N_ROWS = len(bins.ANGLES) * (bins.N_BINS + 1)  # a row for each bin of each angle, and one for what is in none
 
 _ONE_BY_ONE = 2048  # groups, the largest first, that are placed one after the other
-_SMALL_ONES = 2048  # of the others, how many may change sides to put right what is left
-_PAIRS = 64  # groups per side among which exchanges are tried
+_SMALL_ONES = 2048  # of the others, how many may change splits to put right what is left
+_PAIRS = 64  # groups per split among which exchanges are tried
 _MAX_MOVES = 500
 _FEW = 256  # groups, up to which the search is begun anew from other divisions
 _STARTS = 64
@@ -55,7 +55,7 @@ def halved(group: IntArray, rows: IntArray, sample: UInt64Array, share: float, s
     """Return True (n,) for the heads of the groups that make up `share` of all, chosen so that the rest is alike.
 
     The large groups are placed one by one, each on the side where the histograms stay nearer to the share;
-    the many small ones by turns along the cells; then single groups change sides, and pairs are exchanged, for
+    the many small ones by turns along the cells; then single groups change splits, and pairs are exchanged, for
     as long as that helps. What is minimised is sum |train - share * all| over the bins of the three angles,
     which holds the distance between the densities and the error of the share. It is a heuristic: the best
     division is a hard problem (number partitioning).
@@ -134,7 +134,7 @@ def _improved(profile: FloatArray, train: BoolArray, off: FloatArray) -> tuple[B
 
 
 def _best_exchange(step: FloatArray, train: BoolArray, cost: FloatArray, off: FloatArray, limit: float) -> list[int]:
-    """Return the pair of groups, one of each side, whose exchange is best and better than limit; else none."""
+    """Return the pair of groups, one of each split, whose exchange is best and better than limit; else none."""
     by_cost = np.argsort(cost, kind="stable")
     leave, enter = by_cost[train[by_cost]][:_PAIRS], by_cost[~train[by_cost]][:_PAIRS]
     if not (len(leave) and len(enter)):
@@ -145,7 +145,7 @@ def _best_exchange(step: FloatArray, train: BoolArray, cost: FloatArray, off: Fl
 
 
 def _last_of_a_side(train: BoolArray) -> IntArray:
-    """Return the group that is alone on its side, which must not leave it, if there is one."""
+    """Return the group that is alone in its split, which must not leave it, if there is one."""
     alone = [np.flatnonzero(side) for side in (train, ~train) if side.sum() == 1]
     return np.concatenate([*alone, np.zeros(0, dtype=np.int64)]).astype(np.int64)
 
@@ -178,7 +178,7 @@ class Split:
     """A division of n heads.
 
     side: "train" or "test" (n,). share: of train, reached. distance: total variation distance (3,) between the
-    densities of the two sides, yaw, pitch, roll; NaN where a side has no head inside the bins. groups: how many
+    densities of the two splits, yaw, pitch, roll; NaN where a split has no head inside the bins. groups: how many
     could not be divided.
     """
 

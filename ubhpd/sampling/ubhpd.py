@@ -3,7 +3,7 @@
 Everything is settled on a few columns held as arrays; the rows themselves, landmarks and all, only pass by in
 batches, so memory does not grow with the pool's landmarks.
 
-What a build says of UBHPD: how near the densities came to the target, what each side holds, what leaks.
+What a build says of UBHPD: how near the densities came to the target, what each split holds, what leaks.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _without(table: pa.Table, datasets: tuple[str, ...]) -> tuple[pa.Table, int]
 
 
 def _weights(counts: dict[str, IntArray]) -> FloatArray:
-    """Return w = d / s (3, 15), d the test density and s that of train; 0 where either side is empty."""
+    """Return w = d / s (3, 15), d the test density and s that of train; 0 where either split is empty."""
     d, s = bins.densities(counts[splits.TEST]), bins.densities(counts[splits.TRAIN])
     return np.divide(d, s, out=np.zeros_like(d), where=(s > 0) & (d > 0))
 

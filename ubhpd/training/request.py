@@ -24,7 +24,7 @@ class TrainRequest:
     """What to train on what, and how; None leaves it to the model's own recipe.
 
     model: a name of the catalogue. data: folder of a build. out: folder of the run, where an interrupted one goes on.
-    protocol: its training side; None takes the split train of ubhpd.parquet. options: of the model, as typed.
+    protocol: its training split; None takes the split train of ubhpd.parquet. options: of the model, as typed.
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.
     channels_last: memory order of images in which convolutions are faster, on a CPU too; rounding may differ.

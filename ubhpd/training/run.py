@@ -41,12 +41,12 @@ from ubhpd.training.optimisation import recipe_asked_for
 from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
 from ubhpd.training.training_heads import (
     Held,
-    TrainingSide,
+    TrainingSplit,
     angles_deg,
     held_out,
     loss_weights,
     sampling_weights,
-    training_side,
+    training_split,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def assembled(
     """Return the rows of a manifest as heads for a network.
 
     Args:
-        table: all rows of the training side.
+        table: all rows of the training split.
         fingerprint: of the manifest.
         kind: of the model: image, sequence or landmarks.
         recipe: its input recipe.
@@ -160,7 +160,7 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
         UbhpdError: wrong input; a folder that holds another run; a loss that is not finite; no room.
         KeyboardInterrupt: asked to stop; the same request goes on from there.
     """
-    side = training_side(request.data, request.protocol, request.frame_list, request.protocol_seed)
+    side = training_split(request.data, request.protocol, request.frame_list, request.protocol_seed)
     try:
         request.out.mkdir(parents=True, exist_ok=True)
         if card(request.model).kind == "geometric":
@@ -180,7 +180,7 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
         ) from None
 
 
-def _fitted(request: TrainRequest, side: TrainingSide) -> TrainReport:
+def _fitted(request: TrainRequest, side: TrainingSplit) -> TrainReport:
     method = GeometricMethod.fitted(request.model, request.options, heads_of(side.table), side.origin)
     about = method.save(request.out / WEIGHTS)
     return _written(request, TrainReport(
@@ -189,7 +189,7 @@ def _fitted(request: TrainRequest, side: TrainingSide) -> TrainReport:
     ))  # fmt: skip
 
 
-def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress: Progress) -> TrainReport:
+def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress: Progress) -> TrainReport:
     for warning in side.warnings:
         _LOG.warning(warning)
     model = Model.untrained(request.model, request.options, request.seed)
@@ -232,7 +232,7 @@ def _trained(request: TrainRequest, side: TrainingSide, members: Team, progress:
     return report
 
 
-def _save(work: Work, loop: Loop, side: TrainingSide, held: Held, warnings: tuple[str, ...]) -> None:
+def _save(work: Work, loop: Loop, side: TrainingSplit, held: Held, warnings: tuple[str, ...]) -> None:
     """Write the checkpoint of the weights selected, and the report; the state is needed no more."""
     request, model, position = work.request, work.model, loop.position
     epochs = -(-work.steps // work.order.steps)
@@ -303,7 +303,7 @@ def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | 
 
 
 def _identity(
-    request: TrainRequest, side: TrainingSide, model: Model, order: Order, steps: int, recipe: dict[str, Any]
+    request: TrainRequest, side: TrainingSplit, model: Model, order: Order, steps: int, recipe: dict[str, Any]
 ) -> dict[str, Any]:
     """Return all that decides the weights, but for rounding."""
     return {

@@ -12,7 +12,7 @@ distribution smoothing (LDS; Yang et al., Delving into Deep Imbalanced Regressio
 5 bins and sigma 2 as there). Z_j makes the mean 1. An angle outside the bins counts as 1. All weights have mean
 1: as probabilities, w_i / n, every occupied cell is drawn equally often.
 
-The heads to train on: those of a protocol's training side or of UBHPD's split train, and none else.
+The heads to train on: those of a protocol's training split or of UBHPD's split train, and none else.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ TRAIN = "train"
 _VALIDATION_SEED = 0  # one for all runs, so that what runs with several seeds are chosen by is the same
 
 
-class TrainingSide(NamedTuple):
+class TrainingSplit(NamedTuple):
     """Rows of a manifest, every column of `COLUMNS`, and where they are from; warnings are sentences."""
 
     table: pa.Table
@@ -105,7 +105,7 @@ class Held(NamedTuple):
     grouped_by: str
 
 
-def training_side(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSide:
+def training_split(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSplit:
     """Return the heads that train, and nothing of those that test.
 
     Args:
@@ -136,7 +136,7 @@ def training_side(data: Path, protocol: str | None, frame_list: Path | None = No
         raise UbhpdError(f"{path} has no usable head to train on.")
     mark = Fingerprint(COLUMNS)
     mark.update(table)
-    return TrainingSide(table, {
+    return TrainingSplit(table, {
         "manifest": path.name, "manifest_fingerprint": manifest.header(path).fingerprint, **origin,
         "heads_sha256": ids_hash(table.column("sample_id").to_pylist()), "fingerprint": mark.hexdigest(),
     }, warnings)  # fmt: skip
@@ -148,7 +148,7 @@ def angles_deg(table: pa.Table) -> FloatArray:
 
 
 def held_out(table: pa.Table, share: float) -> Held:
-    """Return a division of the rows: no person, recording, photograph or flip pair is on both sides.
+    """Return a division of the rows: no person, recording, photograph or flip pair is in both splits.
 
     Args:
         table: rows with the columns of a manifest.
