@@ -1,4 +1,4 @@
-"""What a named protocol gives on a manifest: the heads of both splits, their hashes, and how they differ from the published ones.
+"""What a named protocol gives on a manifest: the heads of both splits, their hashes, and deviations from the papers.
 
 The protocols themselves are data, in `definitions`; this module is all that others need to import. The
 hash of a resolution is the SHA-256 of its list as `list_text` writes it, so that `sha256sum` of the written file
