@@ -343,7 +343,7 @@ def test_a_schedule_takes_the_place_of_the_papers(request_):
 def test_a_mixture_of_wrong_input(request_, built, tmp_path):
     for wrong, words in (
         ({"data": tmp_path}, "is no folder of a build"),
-        ({"protocol": None}, "has no ubhpd.parquet to train on"),
+        ({"protocol": None}, "needs ubhpd.parquet, which is not in"),
         ({"protocol": "nothing"}, "nothing"),
         ({"model": "trail"}, "did you mean trial"),
         ({"device": "tpu"}, "There is no device 'tpu'"),
