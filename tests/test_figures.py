@@ -1,4 +1,4 @@
-"""Images of densities: the numbers behind them, what is told in them, and the same bytes for the same input."""
+"""Figures of densities: the numbers behind them, their texts, and the same bytes for the same input."""
 
 import json
 
@@ -10,6 +10,7 @@ from figure_data import AFLW, BIWI, SIDES, UBHPD, heads, write_build
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.pool.sources import builders
 from ubhpd.reports import figures
 from ubhpd.reports.figures import FIGURES
 from ubhpd.sampling import densities, targets
@@ -96,7 +97,8 @@ def test_a_single_manifest_is_a_pool_or_ubhpd(built):
     pool, chosen = densities.read(built / "pool.parquet"), densities.read(built / "ubhpd.parquet")
     assert (pool.pool.heads, pool.ubhpd) == (6, None)
     assert (chosen.pool, chosen.ubhpd.heads, list(chosen.ubhpd.sides)) == (None, 3, ["train", "test"])
-    assert legend(figures.overlay_figure(pool)) == legend(figures.overlay_figure(chosen)) == []
+    assert legend(figures.overlay_figure(pool)) == ["pool (before), 6 heads"]
+    assert legend(figures.overlay_figure(chosen)) == ["UBHPD (after), 3 heads"]
     columns = ["dataset inside UBHPD", "UBHPD", "UBHPD train", "UBHPD test"]
     assert legend(figures.density_figure(chosen)) == columns
 
@@ -116,30 +118,58 @@ def test_a_dataset_with_no_usable_head_keeps_its_column(tmp_path):
     read = densities.read(tmp_path)
     assert [(t.name, t.heads) for t in read.datasets] == [("biwi", 4), ("aflw", 0)]
     figure = figures.density_figure(read)
-    assert [t.get_text() for t in figure.axes[1].texts] == ["none inside the bins", "aflw"]
+    assert [t.get_text() for t in figure.axes[1].texts] == ["none inside the bins", "AFLW", "0 heads"]
 
 
 def test_density_has_a_row_per_angle_and_ubhpd_last(drawn):
     figure = drawn["density"]
     assert len(figure.axes) == 3 * 3
-    assert [axes.texts[0].get_text() for axes in figure.axes[:3]] == ["biwi", "aflw", "UBHPD"]
+    assert [axes.texts[0].get_text() for axes in figure.axes[:3]] == ["BIWI", "AFLW", "UBHPD"]
     assert [axes.get_ylabel() for axes in figure.axes[::3]] == [f"{a}: share per bin" for a in ("yaw", "pitch", "roll")]
-    assert legend(figure) == ["dataset", "UBHPD", "UBHPD train", "UBHPD test", "target"]
+    target = "target (Gaussian, sigma 25°)"
+    assert legend(figure) == ["dataset", "UBHPD", "UBHPD train", "UBHPD test", target]
     assert heights(figure.axes[0]) == [2 / 4 if i in (7, 8) else 0 for i in range(15)]
 
 
-def test_every_panel_tells_its_heads_and_those_outside(drawn):
-    assert texts(drawn["density"]) == [
-        "4 heads, 0 outside", "2 heads, 1 outside", "3 heads, 0 outside",
-        "4 heads, 1 outside", "2 heads, 0 outside", "3 heads, 0 outside",
-        "4 heads, 0 outside", "2 heads, 1 outside", "3 heads, 0 outside",
-    ]  # fmt: skip
-    assert texts(drawn["joint"]) == [
-        "6 heads, 2 outside", "3 heads, 0 outside",
-        "6 heads, 1 outside", "3 heads, 0 outside",
-        "6 heads, 2 outside", "3 heads, 0 outside",
-    ]  # fmt: skip
-    assert texts(drawn["overlay"])[0] == "pool: 6 heads, 1 outside\nUBHPD: 3 heads, 0 outside"
+def test_heads_are_counted_once_per_column_and_those_outside_in_each_panel(drawn):
+    def titles(figure):
+        return [axes.get_title() for axes in figure.axes]
+
+    def counts(figure):
+        return [text.get_text() for axes in figure.axes for text in axes.texts if text.get_text().endswith(" heads")]
+
+    assert titles(drawn["density"]) == ["", "1 outside", "", "1 outside", "", "", "", "1 outside", ""]
+    assert counts(drawn["density"]) == ["4 heads", "2 heads", "3 heads"]
+    assert titles(drawn["joint"])[:6] == ["2 outside", "", "1 outside", "", "2 outside", ""]
+    assert counts(drawn["joint"]) == ["6 heads", "3 heads"]
+    assert titles(drawn["overlay"]) == ["pool: 1 outside"] * 3
+
+
+def test_datasets_have_their_usual_short_names():
+    names = {name: figures.display_name(name) for name in builders()}
+    assert names == {
+        "300wlp": "300W-LP", "aflw": "AFLW", "aflw2000": "AFLW2000-3D", "biwi": "BIWI", "synhead": "SynHead",
+        "upna": "UPNA",
+    }  # fmt: skip
+    assert figures.display_name("own set") == "own set"
+
+
+@pytest.mark.parametrize("sigma", [2.0, 11.5, 22.5, 60.0])
+def test_the_legend_names_the_sigma_of_a_gaussian_target(sigma):
+    assert figures.target_label(targets.gaussian(sigma)) == f"target (Gaussian, sigma {sigma:g}°)"
+
+
+def test_the_legend_names_no_sigma_where_there_is_none():
+    assert figures.target_label(targets.uniform()) == "target (uniform)"
+    other = targets.gaussian(25).copy()
+    other[2] = targets.gaussian(10)[2]
+    assert figures.target_label(other) == "target"
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_ticks_reach_the_ends_of_the_bins(name, drawn):
+    for axes in drawn[name].axes[:3]:
+        assert {axes.get_xticks()[0], axes.get_xticks()[-1]} == {-90, 90}
 
 
 @pytest.mark.parametrize("name", ["density", "overlay"])
@@ -166,7 +196,8 @@ def test_texts_do_not_overlap_nor_leave_the_image(name, drawn):
 
 
 def test_overlay_and_joint_have_before_and_after(content, drawn):
-    assert legend(drawn["overlay"]) == ["pool (before)", "UBHPD (after)", "target"]
+    labels = ["pool (before), 6 heads", "UBHPD (after), 3 heads", "target (Gaussian, sigma 25°)"]
+    assert legend(drawn["overlay"]) == labels
     figure = drawn["joint"]
     assert len(figure.axes) == 3 * 2 + 1
     assert [axes.texts[0].get_text() for axes in figure.axes[:2]] == ["pool", "UBHPD"]
@@ -181,7 +212,7 @@ def test_one_dataset_only_and_all_heads_in_one_bin(name):
     figure = FIGURES[name](content)
     assert figures.encoded(figure, "png").startswith(b"\x89PNG")
     assert len(figure.axes) == {"density": 3, "joint": 4, "overlay": 3}[name]
-    assert legend(figure) == []
+    assert legend(figure) == (["pool (before), 5 heads"] if name == "overlay" else [])
     if name != "joint":
         assert max(heights(figure.axes[0])) == 1
 
@@ -190,7 +221,7 @@ def test_one_dataset_only_and_all_heads_in_one_bin(name):
 def test_all_heads_outside_are_drawn_as_such(name):
     content = densities.from_arrays({"biwi": np.full((5, 3), 95.0)}, np.full((2, 3), np.nan))
     figure = FIGURES[name](content)
-    assert "5 heads, 5 outside" in texts(figure)[0]
+    assert "5 outside" in texts(figure)[0]
 
 
 def test_the_same_input_gives_the_same_bytes_whatever_the_settings(content, drawn):
@@ -223,7 +254,7 @@ def test_wrong_arrays_are_told():
 
 
 def test_an_unknown_format_is_told(drawn, tmp_path):
-    with pytest.raises(UbhpdError, match="choose of png, svg"):
+    with pytest.raises(UbhpdError, match="choose from png, svg, pdf"):
         figures.save(drawn["overlay"], tmp_path / "a.gif")
     figures.save(drawn["overlay"], tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]

@@ -59,7 +59,7 @@ def test_plot_is_a_group(ubhpd):
 
 WRONG = {
     "no manifest": (["/nowhere"], "Cannot open /nowhere"),
-    "empty folder": (["empty"], "holds no pool.parquet"),
+    "empty folder": (["empty"], "holds no ubhpd.parquet or pool.parquet"),
     "not a manifest": (["text.parquet"], "is not a readable Parquet or HDF5 manifest"),
     "nothing usable": (["refused.parquet"], "holds no usable head"),
     "empty pool": (["nobody.parquet"], "holds no usable head"),

@@ -1,4 +1,4 @@
-"""`ubhpd plot`: images of what a build wrote. One subcommand per kind of image."""
+"""`ubhpd plot`: figures of what a build wrote. One subcommand per kind of figure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 @click.group()
 def command() -> None:
-    """Draw images, as PNG and SVG."""
+    """Draw figures as PNG, SVG or PDF."""
 
 
 @command.command()
@@ -19,7 +19,7 @@ def command() -> None:
 @click.option("--out", "folder", type=click.Path(path_type=Path), help="Folder to write to; default: OUT/figures.")
 @click.option(
     "--format", "formats", multiple=True, default=("png", "svg"), show_default=True,
-    type=click.Choice(["png", "svg"]), help="Format; may be given twice.",
+    type=click.Choice(["png", "svg", "pdf"]), help="Format; may be given several times.",
 )  # fmt: skip
 @click.option(
     "--target", metavar="SIGMA|uniform|FILE", help="Density to draw as a line; default: that of OUT/build.json, if any."
@@ -50,9 +50,9 @@ def density(
     "--image", "--picture", "image", type=click.Path(path_type=Path), required=True, help="An image with a face."
 )
 @click.option("--detector", default="auto", show_default=True, help="Finds the face: auto, mtcnn, cascade, none.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The figure, .png or .svg.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The figure, .png, .svg or .pdf.")
 def graph(weights: Path, image: Path, detector: str, out: Path) -> None:
-    """Draw the graph of landmarks that a network makes of a face (OsGG-Net, figure 5)."""
+    """Draw the landmark graph that a network generates for a face (OsGG-Net, figure 5)."""
     from ubhpd.images import detectors
     from ubhpd.inference.facial_graph import facial_graph
     from ubhpd.reports import figures as figure_style

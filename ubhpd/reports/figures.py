@@ -1,21 +1,22 @@
-"""How every image of ubhpd looks: colours, hatches, fonts, sizes, and files whose bytes depend on the input alone.
+"""Figures: their style, the densities of datasets and UBHPD, and the landmark graph of a face.
 
-Colours are those of Okabe and Ito (2008), which colour-blind people can tell apart; what matters is told a second
-time by hatch, line or marker, so that it also reads in grey print. Images are drawn through matplotlib's
-objects, never through pyplot: no window, no global figure, no setting of the user's matplotlibrc.
+Style: colours are those of Okabe and Ito (2008), which colour-blind people can distinguish; hatches, lines and markers
+repeat what colours show, so that figures also work in grey print. Figures are drawn through matplotlib's objects, never
+through pyplot: no window, no global figure, no setting of the user's matplotlibrc. The bytes of a file depend on the
+input alone.
 
-Images of densities: each dataset beside UBHPD, two angles at a time, before against after.
+Densities: each dataset beside UBHPD, two angles at a time, pool and UBHPD on top of each other. Figure `density` has
+the layout of figure 3 of OsGG-Net (ACM MM 2021). The figures take what `densities.read` counts in manifests or
+`densities.from_arrays` in arrays.
 
-Figure `density` is laid out as figure 3 of OsGG-Net (ACM MM 2021). The figures take what `tallies.read` found in
-manifests or `tallies.from_arrays` in arrays; heads outside the bins are told in every panel.
-
-The graph of a face drawn on its image, as figure 5 of OsGG-Net (ACM MM 2021).
+Landmark graph: drawn on the image, as figure 5 of OsGG-Net.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,16 +34,19 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy.optimize import brentq
 
 from ubhpd.core import bins
-from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, LIMIT_DEG
+from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, LIMIT_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
-from ubhpd.sampling import densities
+from ubhpd.pool.sources import builders
+from ubhpd.sampling import densities, targets
 from ubhpd.sampling.densities import PAIRS, POOL, SIDES, TARGET, UBHPD, Densities, Tally
 
-FORMATS = ("png", "svg")
+FORMATS = ("png", "svg", "pdf")
+DEFAULT_FORMATS = ("png", "svg")
 DPI = 200
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
@@ -54,7 +58,7 @@ DARK_GREY, PALE_GREY = "#404040", "#D9D9D9"
 SEQUENTIAL = ListedColormap(matplotlib.colormaps["magma_r"](np.linspace(0.1, 1.0, 256)), "ubhpd")
 NOTHING = "#FFFFFF"
 
-# One look per role, the same in every image.
+# One look per role, the same in every figure.
 BEFORE_LOOK: dict[str, Any] = {"facecolor": "#A6D5F2", "edgecolor": BLUE, "linewidth": 0.5}
 AFTER_LOOK: dict[str, Any] = {"facecolor": "#F7D9A0", "edgecolor": "#B87F00", "linewidth": 0.5, "hatch": "//////"}
 AFTER_OVER_LOOK: dict[str, Any] = {**AFTER_LOOK, "facecolor": "none", "edgecolor": VERMILLION, "linewidth": 0.9}
@@ -89,9 +93,14 @@ _SETTINGS: dict[str, Any] = {
     "savefig.dpi": DPI,
     "svg.hashsalt": "ubhpd",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # TrueType, which publishers ask for
 }
-# What the two writers would add of themselves: the date, and which matplotlib it was.
-_METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+# What the writers would add of themselves: the date, and the version of matplotlib.
+_METADATA: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
 
 
 @contextmanager
@@ -116,13 +125,13 @@ def settled(figure: Figure) -> Figure:
 
 
 def encoded(figure: Figure, form: str) -> bytes:
-    """Return the figure as the bytes of a PNG (200 dots per inch) or SVG file; equal figures give equal bytes.
+    """Return the figure as the bytes of a PNG (200 dots per inch), SVG or PDF file; equal figures give equal bytes.
 
     Raises:
         UbhpdError: an unknown format.
     """
     if form not in FORMATS:
-        raise UbhpdError(f"Figures are not written as {form!r}: choose of {', '.join(FORMATS)}.")
+        raise UbhpdError(f"Figures are not written as {form!r}: choose from {', '.join(FORMATS)}.")
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=form, metadata=_METADATA[form])
@@ -130,7 +139,7 @@ def encoded(figure: Figure, form: str) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure in the format of the path's ending, whole or not at all, and return the path.
+    """Write the figure in the format of the path's suffix and return the path; the file appears complete or not at all.
 
     Raises:
         UbhpdError: an unknown format.
@@ -144,7 +153,9 @@ def save(figure: Figure, path: Path) -> Path:
 Look = dict[str, Any]  # keyword arguments of matplotlib's artists
 
 _LOOK_OF_SIDE = dict(zip(SIDES, (TRAIN_LOOK, TEST_LOOK), strict=True))
-_TICKS_DEG = np.arange(-60, 61, 30)
+_WIDE_PANEL_IN = 2.0
+_LEGEND_ENTRY_IN = 1.35
+_SIGMAS_DEG = (0.5, 1000.0)  # between which the sigma of a target is looked for
 _HEADROOM = 1.06
 
 
@@ -152,25 +163,25 @@ def write(
     place: str | os.PathLike[str],
     names: Sequence[str] = ("density", "joint", "overlay"),
     folder: Path | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = DEFAULT_FORMATS,
     target: str | None = None,
 ) -> list[Path]:
     """Draw figures of a build's folder, or of one manifest, write them and densities.csv, and return the paths.
 
     Args:
-        place: as for `tallies.read`.
+        place: as for `densities.read`.
         names: which of FIGURES.
         folder: where to write; by default the folder `figures` beside the manifest.
-        formats: which of figure_style.FORMATS.
-        target: as for `tallies.target_for`.
+        formats: which of FORMATS.
+        target: as for `densities.target_for`.
 
     Raises:
         UbhpdError: an unknown figure, no usable head, or a folder that cannot be written. Nothing was written then.
     """
     if not names:
-        raise UbhpdError(f"No figure was named: choose of {', '.join(FIGURES)}.")
+        raise UbhpdError(f"No figure was named: choose from {', '.join(FIGURES)}.")
     if unknown := [n for n in names if n not in FIGURES]:
-        raise UbhpdError(f"There is no figure {unknown[0]!r}: choose of {', '.join(FIGURES)}.")
+        raise UbhpdError(f"There is no figure {unknown[0]!r}: choose from {', '.join(FIGURES)}.")
     content = densities.read(place, densities.target_for(place, target))
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(names):
@@ -199,10 +210,10 @@ def density_figure(content: Densities) -> Figure:
             _bars(axes, tally, j, AFTER_LOOK if tally is content.ubhpd else BEFORE_LOOK)
             for side, own in tally.sides.items():
                 axes.stairs(_drawable(own, j), EDGES_DEG, baseline=None, zorder=3, **_LOOK_OF_SIDE[side])
-            _finish(axes, j, content.target, [t for c in columns for t in (c, *c.sides.values())])
-            axes.set_title(_told(tally, j))
+            _finish(axes, j, content.target, [t for c in columns for t in (c, *c.sides.values())], panel_in)
+            axes.set_title(_outside(tally.outside[j]))
             if j == 0:
-                _column_title(axes, tally.name, panel_in)
+                _column_title(axes, tally, panel_in)
             if k == 0:
                 axes.set_ylabel(f"{ANGLES[j]}: share per bin")
             if j == len(ANGLES) - 1:
@@ -234,12 +245,12 @@ def joint_figure(content: Densities) -> Figure:
                 EDGES_DEG, EDGES_DEG, shown, norm=norm, cmap=SEQUENTIAL, edgecolors="face", linewidth=0.3
             )
             axes.set(xlabel=f"{ANGLES[across]} (degrees)", ylabel=f"{ANGLES[up]} (degrees)", aspect="equal")
-            axes.set(xticks=_TICKS_DEG, yticks=_TICKS_DEG, facecolor=NOTHING)
+            axes.set(xticks=_ticks(panel_in), yticks=_ticks(panel_in), facecolor=NOTHING)
             axes.spines[["top", "right"]].set_visible(True)
             outside = columns[k].heads - int(columns[k].joint[p].sum())
-            axes.set_title(f"{columns[k].heads:,} heads, {outside:,} outside")
+            axes.set_title(_outside(outside))
             if p == 0:
-                _column_title(axes, columns[k].name, panel_in)
+                _column_title(axes, columns[k], panel_in)
         bar = figure.colorbar(mesh, ax=grid, shrink=0.6, aspect=35, pad=0.02)
         bar.set_label("share of heads per cell of 12 x 12 degrees (log scale); white: none")
         return settled(figure)
@@ -260,12 +271,13 @@ def overlay_figure(content: Densities) -> Figure:
         for j, axes in enumerate(figure.subplots(1, len(ANGLES))):
             for tally, _, look in layers:
                 _bars(axes, tally, j, look)
-            _finish(axes, j, content.target, [tally for tally, _, _ in layers])
-            axes.set_title("\n".join(f"{tally.name}: {_told(tally, j)}" for tally, _, _ in layers))
+            _finish(axes, j, content.target, [tally for tally, _, _ in layers], _WIDE_PANEL_IN)
+            axes.set_title("\n".join(f"{t.name}: {_outside(n)}" for t, _, _ in layers if (n := t.outside[j])))
             axes.set_xlabel(f"{ANGLES[j]} (degrees)")
             if j == 0:
                 axes.set_ylabel("share per bin")
-        _legend(figure, content, {label: look for _, label, look in layers})
+        looks = {f"{label}, {tally.heads:,} heads": look for tally, label, look in layers}
+        _legend(figure, content, looks, always=True)
         return settled(figure)
 
 
@@ -284,8 +296,38 @@ def _drawable(tally: Tally, angle: int) -> FloatArray:
     return np.nan_to_num(bins.densities(tally.inside[angle]))
 
 
-def _told(tally: Tally, angle: int) -> str:
-    return f"{tally.heads:,} heads, {tally.outside[angle]:,} outside"
+def _outside(heads: int) -> str:
+    return f"{heads:,} outside" if heads else ""
+
+
+def display_name(dataset: str) -> str:
+    """Return the usual short name of a dataset, as "300W-LP" for 300wlp; a name that is not known stays as it is."""
+    builder = builders().get(dataset)
+    if builder is None:
+        return dataset
+    acronym = re.search(r"\((\w+)\)$", builder.TITLE)
+    return acronym[1] if acronym else builder.TITLE.split()[0].rstrip(":")
+
+
+def target_label(target: FloatArray) -> str:
+    """Return what the legend calls a target (3, 15): with its sigma if it is Gaussian."""
+    if np.allclose(target, targets.uniform(), atol=1e-6):
+        return f"{TARGET} (uniform)"
+    middle = N_BINS // 2
+
+    def excess(sigma_deg: float) -> float:
+        return float(targets.gaussian(sigma_deg)[0, middle] - target[0, middle])
+
+    if excess(_SIGMAS_DEG[0]) > 0.0 > excess(_SIGMAS_DEG[1]):
+        sigma = brentq(excess, *_SIGMAS_DEG, xtol=1e-9)
+        if np.allclose(target, targets.gaussian(sigma), atol=1e-6):
+            return f"{TARGET} (Gaussian, sigma {sigma:.3g}\N{DEGREE SIGN})"
+    return TARGET
+
+
+def _ticks(panel_in: float) -> IntArray:
+    """Return the ticks of an angle in degrees: fewer on a narrow panel, but always those at -90 and 90."""
+    return np.arange(-90, 91, 30 if panel_in > _WIDE_PANEL_IN else 45)
 
 
 def _bars(axes: Axes, tally: Tally, angle: int, look: Look) -> None:
@@ -294,31 +336,39 @@ def _bars(axes: Axes, tally: Tally, angle: int, look: Look) -> None:
         axes.text(0.5, 0.5, "none inside the bins", transform=axes.transAxes, ha="center", va="center")
 
 
-def _finish(axes: Axes, angle: int, target: FloatArray | None, row: Sequence[Tally]) -> None:
+def _finish(axes: Axes, angle: int, target: FloatArray | None, row: Sequence[Tally], panel_in: float) -> None:
     """Draw the target, and scale the panel so that nothing in its row is cut off."""
     drawn = [_drawable(tally, angle) for tally in row]
     if target is not None:
         axes.plot(CENTRES_DEG, target[angle], zorder=4, **TARGET_LOOK)
         drawn.append(target[angle])
-    axes.set(xlim=(-LIMIT_DEG, LIMIT_DEG), xticks=_TICKS_DEG, ylim=(0, _HEADROOM * float(np.max(drawn)) or 1.0))
+    axes.set(xlim=(-LIMIT_DEG, LIMIT_DEG), xticks=_ticks(panel_in), ylim=(0, _HEADROOM * float(np.max(drawn)) or 1.0))
     axes.grid(axis="y")
 
 
-def _column_title(axes: Axes, text: str, width_in: float) -> None:
+def _column_title(axes: Axes, tally: Tally, width_in: float) -> None:
+    """Write name and heads above a column; the heads are the same in all its panels."""
+    name = display_name(tally.name)
+    size = min(TITLE_PT, 100 * width_in / len(name))
     axes.annotate(
-        text, (0.5, 1), (0, 15), "axes fraction", "offset points", ha="center", fontweight="bold",
-        fontsize=min(TITLE_PT, 100 * width_in / len(text)),
-    )  # fmt: skip
+        name, (0.5, 1), (0, 26), "axes fraction", "offset points", ha="center", fontweight="bold", fontsize=size
+    )
+    axes.annotate(
+        f"{tally.heads:,} heads", (0.5, 1), (0, 15), "axes fraction", "offset points", ha="center", fontsize=SMALL_PT
+    )
 
 
-def _legend(figure: Figure, content: Densities, looks: dict[str, Look], sides: Iterable[str] = ()) -> None:
-    """Say below the figure what is what, unless there is one thing only."""
+def _legend(
+    figure: Figure, content: Densities, looks: dict[str, Look], sides: Iterable[str] = (), always: bool = False
+) -> None:
+    """Add a legend below the figure, unless only one kind of thing is drawn; `always`: then, too."""
     handles: list[Patch | Line2D] = [Patch(label=name, **look) for name, look in looks.items()]
     handles += [Line2D([], [], label=f"{UBHPD} {side}", **_LOOK_OF_SIDE[side]) for side in sides]
     if content.target is not None:
-        handles.append(Line2D([], [], label=TARGET, **TARGET_LOOK))
-    if len(handles) > 1:
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        handles.append(Line2D([], [], label=target_label(content.target), **TARGET_LOOK))
+    if len(handles) > 1 or always:
+        columns = max(2, int(figure.get_figwidth() / _LEGEND_ENTRY_IN))
+        figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), columns))
 
 
 _THICKEST_PT = 3.0
@@ -327,10 +377,10 @@ _SHORTER_SIDE_IN = 3.2
 
 
 def draw_graph(image: AnyArray, landmarks_xy: npt.ArrayLike, adjacency: npt.ArrayLike) -> Figure:
-    """Return the image with a line for each edge, the thicker and darker the larger its weight.
+    """Return the image with a line for each edge: the larger its weight, the thicker and darker.
 
-    An undirected edge has the mean of the two weights; a node's edge to itself is not drawn. Nodes that are not known
-    (NaN), and their edges, are left out.
+    An undirected edge has the mean of the two weights; a node's edge to itself is not drawn. Unknown nodes (NaN) and
+    their edges are left out.
 
     Args:
         image: (height, width, 3), uint8, BGR.
@@ -363,7 +413,7 @@ def draw_graph(image: AnyArray, landmarks_xy: npt.ArrayLike, adjacency: npt.Arra
 
 
 def _add_edges(figure: Figure, axes: Any, ends: AnyArray, weights: AnyArray) -> None:
-    """Draw edges (m, 2 ends, 2) by weight, and tell what the thickest and the thinnest line mean."""
+    """Draw edges (m, 2 ends, 2) by weight, with a legend of the thickest and the thinnest line."""
     if not len(weights):
         return
     share = weights / weights.max()
@@ -371,9 +421,9 @@ def _add_edges(figure: Figure, axes: Any, ends: AnyArray, weights: AnyArray) -> 
     widths = _THICKEST_PT * share
     axes.add_collection(LineCollection(list(ends), linewidths=widths + _RIM_PT, colors="white", zorder=1.5))
     axes.add_collection(LineCollection(list(ends), linewidths=widths, colors=colours, zorder=2))
-    told = sorted({0, len(weights) - 1})  # weights are in ascending order
-    lines = [Line2D([], [], color=colours[i], linewidth=widths[i]) for i in told]
-    figure.legend(lines, [f"{weights[i]:.2f}" for i in told], loc="outside lower center", ncols=2)
+    ends_of_scale = sorted({0, len(weights) - 1})  # weights are in ascending order
+    lines = [Line2D([], [], color=colours[i], linewidth=widths[i]) for i in ends_of_scale]
+    figure.legend(lines, [f"{weights[i]:.2f}" for i in ends_of_scale], loc="outside lower center", ncols=2)
 
 
 def _checked(places: AnyArray, weights: AnyArray) -> tuple[AnyArray, AnyArray]:
