@@ -108,3 +108,11 @@ def test_identity_tells_contents_apart_without_reading(tmp_path):
     assert before == file_identity(tmp_path / "a") and file_identity(tmp_path / "none") == "absent"
     os.utime(tmp_path / "a", ns=(1, 1))
     assert file_identity(tmp_path / "a") != before
+
+
+def test_files_that_are_written_together_do_not_remove_each_other(tmp_path):
+    with files.replacing(tmp_path / "a") as a, files.replacing(tmp_path / "b") as b:
+        a.write_text("a")
+        b.write_text("b")
+        files.remove_leftovers(tmp_path)
+    assert sorted((p.name, p.read_text()) for p in tmp_path.iterdir()) == [("a", "a"), ("b", "b")]

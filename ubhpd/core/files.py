@@ -23,6 +23,7 @@ MAX_JSON_BYTES = 64 << 20
 _PART = re.compile(r"\..+\.(?:([0-9a-f]{8})-)?(\d+)\.part(?:-journal|-wal|-shm)?")
 _FOREIGN_PART_SECONDS = 24 * 3600  # after which a half-written file of another machine is taken for left over
 _swept: set[Path] = set()
+_open: set[str] = set()  # paths of the parts that this process is writing now
 
 
 @contextmanager
@@ -42,6 +43,8 @@ def replacing(path: Path, can_be_made_again: bool = False) -> Iterator[Path]:
         remove_leftovers(path.parent)
         _swept.add(path.parent)
     part = path.with_name(f".{path.name}.{_this_machine()}-{os.getpid()}.part")
+    own = os.path.abspath(part)
+    _open.add(own)
     try:
         yield part
         if not can_be_made_again:
@@ -50,6 +53,7 @@ def replacing(path: Path, can_be_made_again: bool = False) -> Iterator[Path]:
         if not can_be_made_again:
             _sync(path.parent)
     finally:
+        _open.discard(own)
         part.unlink(missing_ok=True)
         part.with_name(f"{part.name}-journal").unlink(missing_ok=True)  # of SQLite
 
@@ -71,7 +75,7 @@ def remove_leftovers(folder: Path) -> None:
 def _is_left_over(part: Path, machine: str | None, process: int) -> bool:
     if machine not in (None, _this_machine()):
         return time.time() - part.stat().st_mtime > _FOREIGN_PART_SECONDS
-    return process == os.getpid() or not is_alive(process)
+    return os.path.abspath(part) not in _open if process == os.getpid() else not is_alive(process)
 
 
 def is_alive(process: int) -> bool:
