@@ -282,7 +282,7 @@ def test_heads_that_cannot_be_judged_are_told(data, tmp_path, trainer):
     assert trainer.asked[0].cache == tmp_path / "c"
     assert report.failed == () and said[-1].endswith("on 47 of 48 heads") and read(report.written[0]).coverage < 1
     ((_, why),) = done(tmp_path / "all", tmp_path / "r2", **request)[0].failed
-    assert why.startswith(f"{NETWORK} could judge none of the 48 test heads; the first: no face box")
+    assert why.startswith(f"{NETWORK} gave no prediction for any of the 48 test heads; the first: no face box")
 
 
 # The commands

@@ -140,7 +140,7 @@ def test_an_interrupt_says_that_nothing_is_lost(ubhpd, data, tmp_path, monkeypat
 
     monkeypatch.setattr("ubhpd.pipeline.run", interrupted)
     code, _, err = ubhpd("build", "--sources", "biwi", "--data-root", data, "--out", tmp_path / "o")
-    assert code == 130 and "goes on from there" in err
+    assert code == 130 and "resumes from there" in err
 
 
 def test_sources_tell_what_is_there_and_how_to_get_the_rest(ubhpd, data):

@@ -1,4 +1,4 @@
-"""`ubhpd landmarks`: fills what is missing, changes nothing else, goes on after a kill, says what failed."""
+"""`ubhpd landmarks`: fills what is missing, changes nothing else, resumes after a kill, reports failures."""
 
 import json
 

@@ -175,7 +175,7 @@ def test_ctrl_c_on_the_command_line_saves_and_exits_130(request_, monkeypatch, u
     monkeypatch.setattr(Loop, "_step", one)
     code, _, err = ubhpd("train", "--model", "trial", "--data", request_.data, "--out", request_.out,
                          "--protocol", PROTOCOL, "--device", "cpu")  # fmt: skip
-    assert (code, position(request_.out)) == (130, 1) and "goes on" in err
+    assert (code, position(request_.out)) == (130, 1) and "resumes" in err
 
 
 def test_a_finished_run_is_not_done_again(request_, monkeypatch):
@@ -284,7 +284,7 @@ def test_a_full_disk_keeps_the_last_state(request_, whole, monkeypatch):
         own(tensors, path, metadata)
 
     monkeypatch.setattr("ubhpd.training.state.save_file", full)
-    with pytest.raises(UbhpdError, match="No space left on device.*goes on from it"):
+    with pytest.raises(UbhpdError, match="No space left on device.*resumes from it"):
         run(request)
     assert position(request.out) == 4 and not list(request.out.glob(".*part"))
     monkeypatch.setattr("ubhpd.training.state.save_file", own)

@@ -55,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
         error.show()
         code = WRONG_INPUT
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted: what was finished is kept, the same command goes on from there.", err=True)
+        click.echo("Interrupted: what was finished is kept, the same command resumes from there.", err=True)
         code = INTERRUPTED
     except UbhpdError as error:
         click.echo(f"Error: {printable(str(error))}", err=True)

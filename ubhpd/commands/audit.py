@@ -18,7 +18,7 @@ PATH = click.Path(path_type=Path)
     "--pictures",
     "images",
     is_flag=True,
-    help="Compare the images, too: takes minutes, and goes on if interrupted.",
+    help="Compare the images, too: takes minutes, and resumes if interrupted.",
 )
 @click.option("--frames", default=5, show_default=True, help="Frames so far apart still are neighbours.")
 @click.option("--bits", default=6, show_default=True, help="Bits, of 64, in which hashes of like images may differ.")

@@ -57,7 +57,7 @@ def command(
 ) -> None:  # fmt: skip
     """Train every model under every protocol with every seed, predict the test split, score it, write RESULTS.
 
-    A run that is done and whose inputs have not changed is kept; the same command goes on after an interruption. A
+    A run that is done and whose inputs have not changed is kept; the same command resumes after an interruption. A
     run that fails is told, and the others go on. Exit code 0 good, 1 if a run failed, 2 wrong input.
     """
     from ubhpd.core.progress import Progress, log_shown

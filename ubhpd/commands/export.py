@@ -49,7 +49,7 @@ def command(
     OUT is a build's folder, or a manifest with build.json beside it. Of a folder, UBHPD is exported if it is there,
     else the pool.
 
-    An interrupted export goes on where it was. Exit code 0 good, 2 wrong input.
+    An interrupted export resumes where it stopped. Exit code 0 good, 2 wrong input.
     """
     from ubhpd.core.errors import UbhpdError
     from ubhpd.core.parallel import Engine

@@ -31,7 +31,7 @@ def command(
 ) -> None:
     """Write MANIFEST again with the 68 landmarks of its usable heads filled; nothing else changes.
 
-    A head for which there are none ends without, and is counted. An interrupted run goes on where it was. Exit code
+    A head for which there are none ends without, and is counted. An interrupted run resumes where it stopped. Exit code
     0 good, 2 wrong input.
     """
     from ubhpd.core.progress import Progress

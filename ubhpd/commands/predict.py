@@ -26,12 +26,12 @@ PATH = click.Path(path_type=Path)
     "UBHPD if it is there, else the pool.",
 )
 @click.option("--split", metavar="NAME", help="Of the manifest only this split, as test.")
-@click.option("--images", "--pictures", "images", type=PATH, help="Judge the faces in a folder of images.")
-@click.option("--video", type=PATH, help="Judge the faces in a video, frame by frame.")
-@click.option("--camera", type=int, metavar="N", help="Judge the faces before a camera, until interrupted.")
+@click.option("--images", "--pictures", "images", type=PATH, help="Predict the faces in a folder of images.")
+@click.option("--video", type=PATH, help="Predict the faces in a video, frame by frame.")
+@click.option("--camera", type=int, metavar="N", help="Predict the faces in front of a camera, until interrupted.")
 @click.option("--detector", default="auto", show_default=True,
               help="Finds the faces without a manifest: auto, mtcnn, cascade, none (whole image).")  # fmt: skip
-@click.option("--all-faces", is_flag=True, help="Judge all faces of an image, not only the largest.")
+@click.option("--all-faces", is_flag=True, help="Predict all faces of an image, not only the largest.")
 @click.option("--landmarks", type=click.Choice(["dlib"]), help="Find 68 landmarks, for a model that judges them.")
 @click.option("--out", type=PATH, required=True, help="The prediction file, CSV.")
 @click.option("--as", "form", type=click.Choice(["angles", "matrix"]), default="angles", show_default=True,
@@ -50,7 +50,7 @@ def command(
     landmarks: str | None, out: Path, form: str, draw: Path | None, device: str, half: bool, channels_last: bool,
     compiled: bool, threads: int, quiet: bool,
 ) -> None:  # fmt: skip
-    """Judge heads by a model, and write a file that ubhpd score reads.
+    """Run a model on face images, and write a file that ubhpd score reads.
 
     A head that cannot be judged is left out and named, with the reason, in OUT.problems.csv. An interrupted run goes
     on where it was. Exit code 0 good, 1 if heads were left out, 2 wrong input.

@@ -64,7 +64,7 @@ def command(
 ) -> None:  # fmt: skip
     """Train a model on the heads of a build, as its paper does unless told otherwise; a geometric method is fitted.
 
-    An interrupted run goes on where it was. By torchrun several processes train together. Exit code 0 good, 2 wrong
+    An interrupted run resumes where it stopped. By torchrun several processes train together. Exit code 0 good, 2 wrong
     input, 130 interrupted.
     """
     from ubhpd.core.options import key_values

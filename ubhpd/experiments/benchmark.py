@@ -93,7 +93,7 @@ def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchReque
         progress: shows how far training and prediction are.
 
     Raises:
-        UbhpdError: whatever is wrong on the way.
+        UbhpdError: the training, prediction or scoring failed.
     """
     paths = Paths.of(run, request.out)
     found = entries.weights_of(run, splits, request, progress)
@@ -105,7 +105,9 @@ def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchReque
     )
     if not predicted.heads:
         why = predicted.problems[0][1]
-        raise UbhpdError(f"{run.model} could judge none of the {splits.test.heads:,} test heads; the first: {why}")
+        raise UbhpdError(
+            f"{run.model} gave no prediction for any of the {splits.test.heads:,} test heads; the first: {why}"
+        )
     pair = printed_pair(run.protocol_id)
     options = EvaluationOptions(
         bootstrap=BootstrapOptions(INTERVALS.rounds, INTERVALS.level, resampled(splits.test_rows), INTERVALS.seed),
@@ -204,7 +206,8 @@ def bench(request: BenchRequest, progress: Progress) -> BenchReport:
     """Do all runs of a request that are not done, write a result for each, and return what came of it.
 
     A run that fails is logged and does not keep the others from running. A protocol that the data has no heads for
-    fails if it was asked for by its id; out of a short name it is logged and passed over, unless no other is left.
+    fails if the user named its id; a protocol that a short name stands for is logged and skipped, unless no other is
+    left.
 
     Raises:
         UbhpdError: the request itself is wrong: see `runs_of`; no build, or no weights, where they should be.
@@ -235,7 +238,7 @@ def _one(
             return
         _LOG.info(f"{name} ...")
         test = write_test_manifest(splits, request.data, request.out / run.protocol_id / "test")
-        # Bars inside bars are not to be read: what a run is doing is told line by line.
+        # Nested progress bars are not readable: each run logs lines instead.
         found = result_of(run, splits, test, request, Progress(show=False))
         result.write(found, path)
     except Exception as error:  # a night's other runs are worth more than one traceback

@@ -76,7 +76,7 @@ def _fitted(run: Run, splits: Splits, path: Path) -> Training:
 
     origin = {"protocol": run.protocol_id, "list": splits.resolution.hashes["train"]}
     about = GeometricMethod.fitted(run.model, run.chosen, heads_of(splits.train_rows), origin).save(path)
-    return Training(FITTED, about.sha256, "nothing", "none: a fit has one answer", splits.train.heads)
+    return Training(FITTED, about.sha256, "nothing", "none: a fit has one solution", splits.train.heads)
 
 
 def _imported(run: Run, files: Sequence[Path], path: Path) -> Training:

@@ -1,4 +1,4 @@
-"""What `ubhpd bench` is asked for, and the runs that this means."""
+"""The options of `ubhpd bench`, and the runs that follow from them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Run(NamedTuple):
 
 
 def protocol_ids(names: Iterable[str]) -> dict[str, bool]:
-    """Return the ids that names of protocols stand for, each with whether it was asked for by that very id.
+    """Return the ids that names of protocols stand for, each with whether the user named that very id.
 
     Raises:
         UbhpdError: neither a protocol nor one of SHORT_NAMES.

@@ -40,7 +40,7 @@ class Heads:
     frame: number in the recording (n,), 0 for null. size: of the image (n, 2). angles: canonical yaw, pitch,
     roll in degrees (n, 3). rotation: (n, 3, 3). box: the crops (n, 4). source: which of the recipe's sources gave
     them (n,). face: face boxes before they grow (n, 4). points: n arrays (m, 2) of visible landmarks, empty without
-    any; None where nobody asked. without_box: sample ids of usable heads left out.
+    any; None if not requested. without_box: sample ids of usable heads left out.
     """
 
     texts: dict[str, list[str]]

@@ -1,8 +1,8 @@
-"""What an export is asked for, what it reports, and what a format gets to write.
+"""The options and the report of an export, the interface of a format, and one unit of work.
 
-One unit of an export: some hundred heads, decoded, cropped and written, in whatever process it is given to.
+A unit is some hundred heads, decoded, cropped and written by one process.
 
-A unit leaves a marker when all of it is on disk; an export that was killed goes on with the units without one.
+A finished unit leaves a marker file; an interrupted export resumes with the units that have none.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Job:
     size: side of the crops in pixels, None for images as they are. colour: order of the channels of the pixels.
     out: folder of the export; work: the one in it that goes when all is done. names: of each head's image file below
     `out`. pixels: for `write` of an array format, gives the crop (size, size, 3) of a head. is_whole: False if heads
-    have been left out since `begin`. advance: to be told how many heads are written.
+    have been left out since `begin`. advance: called with the number of heads written.
     """
 
     recipe: Recipe

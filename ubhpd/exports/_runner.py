@@ -126,8 +126,8 @@ def plan_units(
         groups[-1].append(row)
     found = []
     for number, group in enumerate(groups):
-        told = repr((__version__, group, recipe, size, colour(card, recipe), kind))
-        mark = out / WORK / MARKS / f"{number:05d}-{hashlib.sha256(told.encode()).hexdigest()[:12]}.json"
+        identity = repr((__version__, group, recipe, size, colour(card, recipe), kind))
+        mark = out / WORK / MARKS / f"{number:05d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
         channels = colour(card, recipe)
         found.append(Unit(str(build), str(out), str(mark), canvas, tuple(group), recipe, size, channels, kind))
     return found
@@ -308,7 +308,7 @@ def _open_once(units: list[Unit]) -> None:
     """Open each dataset before the workers do, so that a compressed archive is read through by one of us only."""
     firsts = {row.dataset: row.image_path for unit in units for row in unit.rows[:1]}
     for dataset, image_path in firsts.items():
-        with suppress(UbhpdError):  # told of each head when its turn comes
+        with suppress(UbhpdError):  # reported per head when it is read
             Images.of_build(Path(units[0].build)).data(dataset, image_path)
 
 
@@ -334,8 +334,8 @@ def export_text(report: ExportReport) -> str:
     if report.units_kept:
         lines[0] += f"; {report.units_kept} units kept from an earlier run"
     if len(report.box_sources) > 1 or set(report.box_sources) - {report.recipe["sources"][0]}:
-        told = (f"{n:,} by {s} ({FACE_SOURCES[s]})" for s, n in report.box_sources.items())
-        lines.append(f"boxes: {', '.join(told)}")
+        sources = (f"{n:,} by {s} ({FACE_SOURCES[s]})" for s, n in report.box_sources.items())
+        lines.append(f"boxes: {', '.join(sources)}")
     lines += _left_out(report.without_box, "without a box for this recipe", report)
     lines += _left_out(report.unreadable, "whose image cannot be read", report)
     return "\n".join([*lines, f"Wrote {', '.join(report.files)} and export.json to {report.out}"])

@@ -1,6 +1,6 @@
 """FSA-Net's .npz, one per split: image, pose and img_size, as its scripts write and its training reads them.
 
-`image` is uint8 (n, size, size, 3) in BGR, whatever the recipe says, since FSA-Net never converts OpenCV's order.
+`image` is uint8 (n, size, size, 3) in BGR for every recipe, since FSA-Net never converts OpenCV's order.
 `pose` is (n, 3): yaw, pitch, roll in degrees. `img_size` is the side. The names of the heads stand in a text file of
 the same name, a line each. No pickles: numpy.load reads it with allow_pickle=False. 6DRepNet takes its BIWI from such
 a file, with --recipe fsanet-0.4 --size 256.
@@ -57,7 +57,7 @@ def write(job: Job) -> list[str]:
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    # The date of a ZipInfo is 1980 unless told otherwise: equal content, equal bytes.
+    # A ZipInfo has the date 1980 by default: equal content gives equal bytes.
     return archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True)
 
 

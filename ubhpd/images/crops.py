@@ -167,7 +167,8 @@ def _landmark_boxes(columns: Mapping[str, Any], source: str) -> FloatArray:
 
 
 def _factors(sample_ids: Sequence[str], recipe: Recipe, seed: int) -> FloatArray:
-    """Return k of each head (n, 1): the recipe's, or drawn evenly from seed and sample_id, whatever the order."""
+    """Return k of each head (n, 1): the recipe's, or drawn uniformly from seed and sample_id, so that the order of the
+    heads does not matter."""
     if isinstance(recipe.k, tuple):
         low, high = recipe.k
         digests = [hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in sample_ids]

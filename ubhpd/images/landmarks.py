@@ -16,7 +16,7 @@ In a box around the whole head, as BIWI's, the points land beside the mouth and 
 
 A file with the 68 landmarks of heads: CSV or Parquet, sample_id and x0, y0 to x67, y67 in pixels of the image.
 
-dlib's landmarks of many heads, in parts on disk: an interrupted run goes on, and processes share the work.
+Landmarks of many heads by dlib are stored in parts: an interrupted run resumes, and processes share the work.
 
 Fills the 68 landmarks of a manifest's heads, from dlib's model or from a file, and changes nothing else.
 """
@@ -357,7 +357,7 @@ def fill_landmarks(config: FillConfig, progress: Progress | None = None) -> Fill
     """Write the manifest again with landmarks68 and landmarks_kind filled, and return what was done.
 
     Refused heads stay as they are. A head for which the source has nothing ends without 68 landmarks. What dlib found
-    lies in `work/landmarks` beside the manifest: an interrupted run goes on from there.
+    lies in `work/landmarks` beside the manifest: an interrupted run resumes from there.
 
     Raises:
         UbhpdError: a wrong path or file, dlib is not here, or not one head could be filled; nothing is written then.
@@ -474,7 +474,7 @@ def _file_points(path: Path, own: Path) -> tuple[Points, int]:
 
 def _column(stored: pa.Field) -> Column:
     """Return a manifest's column as its file describes it, so that those beyond the pool's own come along."""
-    said = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
+    metadata = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
     is_unique = any(c.mostly_unique for c in COLUMNS if c.name == stored.name)
-    unit, frame, meaning = (said.get(key, "") for key in ("unit", "frame", "meaning"))
+    unit, frame, meaning = (metadata.get(key, "") for key in ("unit", "frame", "meaning"))
     return Column(stored.name, stored.type, unit, frame, meaning, is_unique, list_length(stored))

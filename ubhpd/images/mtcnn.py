@@ -195,7 +195,7 @@ class Mtcnn:
         for name, network in (("pnet", self.pnet), ("rnet", self.rnet), ("onet", self.onet)):
             try:
                 network.load_state_dict(torch.load(io.BytesIO(weights[name]), map_location="cpu", weights_only=True))
-            except Exception:  # torch raises whatever the first odd byte leads to
+            except Exception:  # torch raises many kinds of errors for a damaged file
                 raise UbhpdError(f"{name}.pt does not hold the weights of MTCNN's {name}: {INSTALL}.") from None
             network.eval()
 

@@ -17,7 +17,7 @@ FACE_SOURCES: Mapping[str, str] = MappingProxyType(
     {
         "bbox": "bbox_xyxy",
         "pt2d": "minimum and maximum over the visible points of pt2d",
-        "pt2d_positive": "the same over points with coordinates > 0, judged on the axis that has fewer of them",
+        "pt2d_positive": "the same over points with coordinates > 0, decided by the axis that has fewer of them",
         "pt2d_hidden": "the same with hidden points where the files have them, at (-1, height + 2)",
         "image": "the whole image",
     }

@@ -1,4 +1,4 @@
-"""The graph that a network sees on one face: its landmarks and the weights between them, on the crop it judged."""
+"""The graph that a network sees on one face: its landmarks and the weights between them, on the crop that it saw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def facial_graph(weights: Path, image: Path, detector: Detector) -> FacialGraph:
     if seen is None:
         raise UbhpdError(f"The face that {detector.name} finds in {image} lies outside it: name another --detector.")
     output: dict[str, torch.Tensor] = {}
-    model.network.register_forward_hook(lambda network, given, answer: output.update(answer))
+    model.network.register_forward_hook(lambda network, inputs, outputs: output.update(outputs))
     with torch.inference_mode():
         FromPixels(model.network, model.recipe).eval()(torch.from_numpy(seen[None]))
     if "graph" not in output:

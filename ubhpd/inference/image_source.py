@@ -50,8 +50,8 @@ class ImageSource:
             detector: finds the faces.
             recipe: of the model, None for a geometric method.
             sees: what the model is fed with.
-            all_faces: judge every face of an image, not only the largest.
-            live: the images come as time goes by: each is judged at once, not when a batch is full.
+            all_faces: predict every face of an image, not only the largest.
+            live: the images come from a camera: each is predicted at once, not when a batch is full.
             landmarks: gives the 68 points of a face, for a model that sees landmarks.
         """
         if sees != "crops" and landmarks is None:
@@ -74,7 +74,7 @@ class ImageSource:
         def faces(image: InputImage) -> Batch:
             return self._image(image, draws)
 
-        # One thread, for a cascade must not be asked twice at a time; live, it must not run ahead.
+        # One thread: a cascade is not thread-safe, and a live source must not be read ahead.
         for batch in map(faces, left) if self._live else in_order(faces, left, 1):
             waiting.append(self._in_sequence(batch))
             if sum(len(b.sample_id) + len(b.problems) for b in waiting) >= self._batch_heads:

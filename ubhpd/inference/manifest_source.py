@@ -1,4 +1,4 @@
-"""Which heads of a manifest a model is to judge, and where each is cut: columns only, no image is opened.
+"""Which heads of a manifest a model is to predictor, and where each is cut: columns only, no image is opened.
 
 The heads of a manifest as batches: images opened from the raw data, decoded and cut by threads, in order.
 """

@@ -2,9 +2,9 @@
 
 How a network is run.
 
-A network at work: crops in, canonical angles and rotations out, on the device and in the precision asked for.
+Runs a network: crops in, canonical angles and rotations out, on the chosen device and in the chosen precision.
 
-How fast a network judges heads on a device, and what that device is called.
+Measures the speed of a network on a device, and names the device.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Speed:
     compiled: bool = False
 
 
-_CPU_HEADS = 16  # judged at a time: the maps of more leave the caches, and cost page faults
+_CPU_HEADS = 16  # per forward pass: feature maps of more heads do not fit the caches and cost page faults
 
 
 class FromPixels(nn.Module):
@@ -143,8 +143,8 @@ class NetworkPredictor:
     def _judged(self, tensor: torch.Tensor) -> FloatArray:
         blocks = torch.split(tensor, self._at_once or len(tensor))
         spreads = self._threads > 1 and len(blocks) >= self._threads
-        judged = self._pool.map(self._block, blocks) if spreads else map(self._block, blocks)
-        found: FloatArray = torch.cat(list(judged)).double().cpu().numpy()
+        outputs = self._pool.map(self._block, blocks) if spreads else map(self._block, blocks)
+        found: FloatArray = torch.cat(list(outputs)).double().cpu().numpy()
         return found
 
     def _block(self, block: torch.Tensor) -> torch.Tensor:
@@ -157,7 +157,7 @@ _ROUNDS = 5
 
 
 def heads_per_second(model: Model, device: str, batch_size: int) -> float:
-    """Return how many crops at hand the model judges per second, the answer back in memory: median of 5 batches.
+    """Return how many crops in memory the model predicts per second, outputs back in memory: median of 5 batches.
 
     Args:
         model: the network.

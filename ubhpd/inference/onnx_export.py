@@ -64,12 +64,12 @@ def export_onnx(weights: Path, out: Path, opset: int = 17, heads: int = 16, seed
         weights: a checkpoint of ubhpd.
         out: the file, M.onnx.
         opset: version of ONNX's operators, within OPSETS.
-        heads: random inputs of the check, at least 2: they are judged one by one and together.
+        heads: random inputs of the check, at least 2: they are predicted one by one and together.
         seed: of the random inputs.
 
     Raises:
         UbhpdError: onnx or onnxruntime is missing, a wrong option, a checkpoint that is no network's, a network that
-            ONNX cannot express, an answer that differs by TOLERANCE_DEG or more, or the file cannot be written.
+            ONNX cannot express, an output that differs by TOLERANCE_DEG or more, or the file cannot be written.
     """
     onnx, onnxruntime = _packages()
     if out.suffix != ".onnx":
@@ -197,7 +197,7 @@ def _with_metadata(onnx: ModuleType, content: bytes, about: checkpoint.About) ->
 def _difference_deg(onnxruntime: ModuleType, content: bytes, network: nn.Module, inputs: AnyArray) -> float:
     """Return the largest difference of an angle, between one head at a time and all at once, ONNX and torch.
 
-    Infinite where one has an answer and the other none.
+    Infinite where one has an output and the other none.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -10,7 +10,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.inference.manifest_source import ManifestSource, Sees, read_plan
 from ubhpd.inference.network_predictor import Speed, angles_and_rotations
-from ubhpd.inference.prediction_file import HeadSource, Judge, PredictionReport, predict
+from ubhpd.inference.prediction_file import HeadSource, PredictionReport, Predictor, predict
 from ubhpd.manifest import BuildFolder
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
@@ -44,7 +44,7 @@ class Request:
 
 
 def predict_request(request: Request, progress: Progress) -> PredictionReport:
-    """Judge the heads of a request and write the prediction file.
+    """Predictor the heads of a request and write the prediction file.
 
     Raises:
         UbhpdError: no source or several, weights that do not fit, or as `job.predict`.
@@ -59,7 +59,7 @@ def predict_request(request: Request, progress: Progress) -> PredictionReport:
         raise UbhpdError("--split selects heads of a manifest: give --manifest, or leave it out.")
     about = checkpoint.load(request.weights, request.model).about
     sees = _SEES[card(about.model).kind]
-    recipe, judge = _geometric(request) if sees == "table" else _network(request)
+    recipe, predictor = _geometric(request) if sees == "table" else _network(request)
     source = _heads(request, request.manifest, recipe, sees) if request.manifest else _faces(request, recipe, sees)
     draw = None
     if request.draw is not None:
@@ -72,17 +72,17 @@ def predict_request(request: Request, progress: Progress) -> PredictionReport:
         draw = drawer(request.draw)
     made_by = {"model": about.model, "weights": about.sha256, "config": dict(about.config), "input": about.input,
                "speed": asdict(request.speed)}  # fmt: skip
-    return predict(source, judge, request.out, made_by, progress, form=request.form, draw=draw)
+    return predict(source, predictor, request.out, made_by, progress, form=request.form, draw=draw)
 
 
-def _geometric(request: Request) -> tuple[None, Judge]:
+def _geometric(request: Request) -> tuple[None, Predictor]:
     from ubhpd.models.geometric_model import GeometricMethod
 
     method = GeometricMethod.of_checkpoint(request.weights)
     return None, lambda heads: angles_and_rotations(method.solve(heads))
 
 
-def _network(request: Request) -> tuple[InputRecipe, Judge]:
+def _network(request: Request) -> tuple[InputRecipe, Predictor]:
     from ubhpd.inference.network_predictor import NetworkPredictor
     from ubhpd.models.model import Model, device_named
 

@@ -1,6 +1,6 @@
 """What sources of heads give to a model: batches in order, and the heads that could not be read, each with why.
 
-The prediction file that grows: heads are judged batch by batch, what is done stays, and a second run goes on.
+The prediction file grows batch by batch; an interrupted run resumes after the last finished batch.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Drawable(NamedTuple):
 class Batch(NamedTuple):
     """Some heads, in order.
 
-    sample_id: of those that can be judged. inputs: uint8 crops (n, size, size, 3) or sequences of them (n, frames,
+    sample_id: of those that can be predicted. inputs: uint8 crops (n, size, size, 3) or sequences of them (n, frames,
     size, size, 3), landmarks (n, 68, 2) from -0.5 to 0.5 in the crop, or `Heads` for a geometric method. extra: values
     of the source's `extra_columns`, one tuple per head. problems: (sample_id, reason) of heads that cannot. drawables:
-    the images, if asked for.
+    the images, if requested.
     """
 
     sample_id: list[str]
@@ -58,7 +58,7 @@ class HeadSource(Protocol):
     """Where heads come from: a manifest, a folder, a video, a camera.
 
     extra_columns: written to the prediction file beside the pose. identity: what a file begun must have been made
-    from for it to be gone on with.
+    from for resuming it.
     """
 
     extra_columns: tuple[str, ...]
@@ -97,7 +97,7 @@ def stacked(crops: list[Image], shape: tuple[int, ...]) -> Image:
     return np.stack(crops) if crops else np.empty((0, *shape), dtype=np.uint8)
 
 
-Judge = Callable[[Any], tuple[FloatArray, FloatArray]]
+Predictor = Callable[[Any], tuple[FloatArray, FloatArray]]
 Draw = Callable[[str, Drawable, FloatArray], None]
 
 ANGLES = ("yaw", "pitch", "roll")
@@ -106,7 +106,7 @@ MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What a prediction file holds: heads judged, of which `kept` by an earlier run, and those that were not.
+    """What a prediction file holds: heads predicted, of which `kept` by an earlier run, and those that were not.
 
     problems: (sample_id, reason), also written to `problems_file`.
     """
@@ -145,18 +145,18 @@ class _Files:
         return self.out.with_name(f"{self.out.stem}.json")
 
 
-def predict(source: HeadSource, judge: Judge, out: Path, about: dict[str, Any], progress: Progress, *,
+def predict(source: HeadSource, predictor: Predictor, out: Path, about: dict[str, Any], progress: Progress, *,
             form: str = "angles", draw: Draw | None = None) -> PredictionReport:  # fmt: skip
     """Write the prediction file of all heads of a source: sample_id, the pose, and the source's own columns.
 
     Args:
         source: where heads come from.
-        judge: gives angles (n, 3) in degrees and rotations (n, 3, 3) of a batch's inputs, NaN where it cannot.
+        predictor: gives angles (n, 3) in degrees and rotations (n, 3, 3) of a batch's inputs, NaN where it cannot.
         out: the file, CSV. Beside it come OUT.json, `about` and counts, and OUT.problems.csv with heads left out.
         about: the model and its weights; a file begun with others is begun anew.
         progress: shows how far it is.
         form: "angles" writes yaw, pitch, roll; "matrix" r00 to r22.
-        draw: called with sample_id, image and rotation of each head judged.
+        draw: called with sample_id, image and rotation of each predicted head.
 
     Raises:
         UbhpdError: the file cannot be written.
@@ -173,13 +173,13 @@ def predict(source: HeadSource, judge: Judge, out: Path, about: dict[str, Any], 
             advance = stack.enter_context(progress.bar("Predicting", source.total()))
             advance(len(done))
             for batch in source.batches(done, draw is not None):
-                _write(batch, judge, form, draw, rows, failed)
+                _write(batch, predictor, form, draw, rows, failed)
                 advance(len(batch.sample_id) + len(batch.problems))
         return _finish(files, identity, len(done))
     except OSError as error:
         raise UbhpdError(
             f"Cannot write {error.filename or out} ({error.strerror}): make room or name another --out; "
-            "predictions already made are kept, and the same command goes on from them."
+            "predictions already made are kept, and the same command resumes from them."
         ) from None
 
 
@@ -207,8 +207,8 @@ def _whole_lines(path: Path, width: int) -> set[str]:
     return {row[0] for row in rows if len(row) == width}
 
 
-def _write(batch: Batch, judge: Judge, form: str, draw: Draw | None, rows: TextIO, failed: TextIO) -> None:
-    angles, rotations = judge(batch.inputs)
+def _write(batch: Batch, predictor: Predictor, form: str, draw: Draw | None, rows: TextIO, failed: TextIO) -> None:
+    angles, rotations = predictor(batch.inputs)
     values = angles if form == "angles" else rotations.reshape(-1, 9)
     finite = np.asarray(np.isfinite(values).all(axis=1))
     problems = list(batch.problems)

@@ -198,7 +198,7 @@ def module_of(found: ModelCard) -> Any:
         if (error.name or "").partition(".")[0] == "torch":
             raise UbhpdError(f"{found.name} needs torch, which is not installed: {INSTALL}.") from None
         raise UbhpdError(f"{where} imports {error.name}, which is not there: correct it, or install that.") from None
-    except Exception as error:  # whatever the code of a broken file leads to
+    except Exception as error:  # a broken model file can raise anything
         raise UbhpdError(f"{where} does not run ({type(error).__name__}: {error}): correct it.") from error
     for part in _OF_A_NETWORK if found.kind in NETWORKS else _OF_A_GEOMETRIC_METHOD:
         if not callable(getattr(module, part, None)):

@@ -176,7 +176,7 @@ def patch_of(image: Image, box: npt.ArrayLike | None) -> Float32Array | None:
 def image_hashes(table: pa.Table, out: Path, jobs: int = 1, progress: Progress | None = None) -> ImageHashes:
     """Return the hashes of the heads of a table whose build is in `out`; refused heads have none.
 
-    What is finished lies in OUT/work/hashes: an interrupted run goes on from there.
+    What is finished lies in OUT/work/hashes: an interrupted run resumes from there.
 
     Args:
         table: COLUMNS of a manifest, and drop_reason and split where they are there.

@@ -3,7 +3,7 @@
 The file is HDF5 with `image`, uint8 (n, size, size, 3), contiguous and not compressed, so that a crop is one piece of
 the file at a known place, which the operating system keeps in memory if there is room; and beside it `sample_id`,
 `box_xyxy` and `is_cut`, False for a head whose image could not be read. It is named by a hash of all that decides
-its pixels. It grows beside its place, is gone on with after a kill, and gets its name when it is whole.
+its pixels. It is written beside its final place, resumes after an interruption, and is renamed when it is complete.
 """
 
 from __future__ import annotations

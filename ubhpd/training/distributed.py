@@ -1,8 +1,8 @@
 """Training by several processes, one per device, on one machine or several: torch's DistributedDataParallel.
 
-torchrun starts the processes and tells each by its environment which one it is. Each takes its part of every batch;
+torchrun starts the processes and sets the rank of each in its environment. Each takes its part of every batch;
 gradients are averaged, so that all have the same weights. Batch normalisation sees the part of its own process only.
-The first process alone writes files, validates and speaks.
+Only the main process (rank 0) writes files, validates and logs.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Team:
     is_joined: bool = False
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+    def is_main_process(self) -> bool:
+        """Whether this is rank 0, the process that writes files and logs."""
         return self.rank == 0
 
     def part(self, rows: IntArray) -> tuple[int, IntArray]:
@@ -53,7 +53,7 @@ class Team:
         return DistributedDataParallel(network) if self.is_joined else network
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.is_joined:
             distributed.barrier()
 
@@ -63,13 +63,13 @@ class Team:
             distributed.all_reduce(values)
         return values
 
-    def told_by_leader(self, value: float) -> float:
-        """Return the value that the first process has."""
+    def broadcast_from_main(self, value: float) -> float:
+        """Return the value of the main process."""
         if not self.is_joined:
             return value
-        told = torch.tensor([value], dtype=torch.float64, device=self.device)
-        distributed.broadcast(told, 0)
-        return float(told)
+        shared = torch.tensor([value], dtype=torch.float64, device=self.device)
+        distributed.broadcast(shared, 0)
+        return float(shared)
 
 
 @contextmanager

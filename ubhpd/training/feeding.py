@@ -1,7 +1,7 @@
-"""Training heads as batches: shuffled, changed at random, prepared by threads while the network works on others.
+"""Training heads as batches: shuffled, augmented, and prepared by threads while the network computes.
 
-What a batch holds is a function of (seed, epoch, place in the epoch) alone. So nothing needs to be remembered to go on
-after an interruption, and neither the number of threads nor that of processes changes what the network sees.
+What a batch holds is a function of (seed, epoch, place in the epoch) alone. Resuming after an
+interruption therefore needs no saved state, and the batches do not depend on the number of threads or processes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Being asked to stop: between two steps, when the weights are whole.
+"""The training loop of all networks: steps, validation, logs, saved states.
 
-How good a network is on heads held out of the training set.
-
-The loop that trains any network: step after step, with what is kept and told on the way.
+SIGINT and SIGTERM shut it down gracefully between two steps, when the weights are consistent.
 """
 
 from __future__ import annotations
@@ -52,16 +50,16 @@ _LOG = logging.getLogger(__name__)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Stopping:
-    """Within it Ctrl-C and SIGTERM set `asked`; a second one stops at once."""
+class GracefulShutdown:
+    """Graceful shutdown on SIGINT and SIGTERM: the first signal sets `requested`, the second stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self._before: dict[signal.Signals, Any] = {}
 
-    def __enter__(self) -> Stopping:
+    def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._request) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -70,20 +68,21 @@ class Stopping:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _request(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
 
 
 def mean_error_deg(network: PoseNetwork, see: Callable[[torch.Tensor], torch.Tensor], feed: Feed, rows: IntArray,
                    angles_deg: FloatArray, batch_size: int) -> float:  # fmt: skip
-    """Return the mean geodesic error in degrees of a network on heads as they are; infinite without a finite answer.
+    """Return the mean geodesic error in degrees of a network on heads without augmentation; infinite if an output is
+    not finite.
 
     The network is left in the mode it was in.
 
     Args:
-        network: to judge.
+        network: the network to evaluate.
         see: from a batch's inputs to what the network takes, on its device.
         feed: of the heads.
         rows: which of them.
@@ -198,14 +197,14 @@ class Loop:
 
         Raises:
             UbhpdError: a loss that is not finite, too little memory, or the folder cannot be written.
-            KeyboardInterrupt: asked to stop; the state is saved.
+            KeyboardInterrupt: a shutdown was requested; the state is saved.
         """
         try:
             self._run(progress)
         except OSError as error:
             raise UbhpdError(
                 f"Cannot write {error.filename or self._work.out} ({error.strerror}): make room; the state saved "
-                "before is kept, and the same command goes on from it."
+                "before is kept, and the same command resumes from it."
             ) from None
         except torch.OutOfMemoryError:
             raise UbhpdError(
@@ -218,12 +217,12 @@ class Loop:
 
     def _run(self, progress: Progress) -> None:
         work = self._work
-        if work.team.leads:
+        if work.team.is_main_process:
             self._log = logs.Log(work.out, self.position.log_bytes)
         waits, saved = logs.Waits(work.team.device), _Saved(work.request.save_seconds)
         heads = work.order.batch_size
         with (
-            Stopping() as stopping,
+            GracefulShutdown() as shutdown,
             progress.bar("Training", work.steps * heads) as advance,
             closing(work.feed.batches(self._wanted())) as batches,
             fast(work.team.device),
@@ -236,9 +235,9 @@ class Loop:
                 self._step(batch)
                 advance(heads)
                 is_end = self._is_epoch_end()
-                asked = stopping.asked and work.team.size == 1
-                if is_end or self.position.step % _LOG_EVERY == 0 or asked or (work.team.size == 1 and saved.is_due()):
-                    stops = bool(work.team.sums(torch.tensor(float(stopping.asked), device=work.team.device)))
+                is_due = work.team.size == 1 and (shutdown.requested or saved.is_due())
+                if is_end or self.position.step % _LOG_EVERY == 0 or is_due:
+                    stops = bool(work.team.sums(torch.tensor(float(shutdown.requested), device=work.team.device)))
                     self._tell(waits, is_end)
                     if stops or saved.is_due() or (is_end and saved.is_cheap()):
                         saved.by(self._save)
@@ -326,7 +325,7 @@ class Loop:
             self._log.write(row, means)
             self.position = replace(self.position, log_bytes=self._log.bytes)
         waits.read()  # validation is no part of the next interval
-        if is_end and work.team.leads:
+        if is_end and work.team.is_main_process:
             judged = "" if error is None else f", validation {error:.3f} degrees"
             _LOG.info(
                 f"epoch {epoch} of {epochs}: loss {loss:.4g}{judged}, lr {lr:.3g}, {speed:,.0f} heads/s, "
@@ -339,13 +338,13 @@ class Loop:
         if not len(work.validation):
             return None
         error = float("inf")
-        if work.team.leads:
+        if work.team.is_main_process:
             with self._autocast():
                 error = mean_error_deg(
                     self.network, lambda inputs: self._seen(inputs.to(work.team.device)), work.feed, work.validation,
                     work.heads.angles_deg, max(work.order.batch_size, 64),
                 )  # fmt: skip
-        error = work.team.told_by_leader(error)
+        error = work.team.broadcast_from_main(error)
         if error < self.position.best_error_deg:
             epoch = -(-self.position.step // work.order.steps)
             self.position = replace(self.position, best_epoch=epoch, best_error_deg=error)
@@ -368,7 +367,7 @@ class Loop:
         )
 
     def _save(self) -> None:
-        if self._work.team.leads:
+        if self._work.team.is_main_process:
             scaler = self._scaler.state_dict()
             self.position = replace(
                 self.position, scale=scaler.get("scale", 0.0), growth=scaler.get("_growth_tracker", 0)

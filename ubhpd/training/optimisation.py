@@ -102,9 +102,9 @@ def clip(parameters: Sequence[nn.Parameter], recipe: TrainingRecipe) -> None:
 def loss_terms(network: PoseNetwork, output: Output, target: Target, weights: FloatArray | None = None) -> Output:
     """Return the terms of the loss in single precision, weighted by head where weights are given.
 
-    A network's loss is a mean over heads, and says nothing of a single one. So heads of equal weight are judged
-    together: the term is sum_g w_g n_g / n L_g over the groups g of n_g heads with the weight w_g. Where a network
-    takes its mean over fewer than all heads, as over those with landmarks, it does so in each group.
+    A network's loss is a mean over heads, and is not known per head. Therefore the loss is computed for groups of equal
+    weight together: the term is sum_g w_g n_g / n L_g over the groups g of n_g heads with the weight w_g. Where a
+    network takes its mean over fewer than all heads, as over those with landmarks, it does so in each group.
 
     Args:
         network: whose loss it is.

@@ -1,4 +1,4 @@
-"""What a training is asked for, and what comes of it; no torch."""
+"""The options and the report of a training run; imports no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REPORT = "train.json"
 class TrainRequest:
     """What to train on what, and how; None leaves it to the model's own recipe.
 
-    model: a name of the catalogue. data: folder of a build. out: folder of the run, where an interrupted one goes on.
+    model: a name of the catalogue. data: folder of a build. out: folder of the run; an interrupted run resumes there.
     protocol: its training split; None takes the split train of ubhpd.parquet. options: of the model, as typed.
     seed: of the first weights, the order of the heads, augmentation and dropout. steps: instead of epochs. batch_size:
     of all devices together. device: as `device_named`. precision: "16" is float16 on a GPU, bfloat16 on a CPU.

@@ -105,7 +105,7 @@ def assembled(
         is_usable &= has_points
     else:
         window = plan.before(recipe.frames) if kind == "sequence" else None
-        if team.leads:
+        if team.is_main_process:
             crops_of(plan, recipe, build, cache, progress, threads)
         team.wait()
         crops = crops_of(plan, recipe, build, cache, progress, threads)
@@ -147,7 +147,7 @@ __all__ = ["TrainReport", "TrainRequest", "train"]
 
 
 def train(request: TrainRequest, progress: Progress) -> TrainReport:
-    """Train a network, or fit a geometric method, and return what came of it; a run that was interrupted goes on.
+    """Train a network, or fit a geometric method, and return the report; an interrupted run resumes.
 
     The folder `request.out` gets weights.safetensors with its JSON, log.csv and train.json. A run that is finished is
     not done again. A line per epoch, and what is left out, is logged.
@@ -158,7 +158,7 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
 
     Raises:
         UbhpdError: wrong input; a folder that holds another run; a loss that is not finite; no room.
-        KeyboardInterrupt: asked to stop; the same request goes on from there.
+        KeyboardInterrupt: a shutdown was requested; the same request resumes from there.
     """
     side = training_split(request.data, request.protocol, request.frame_list, request.protocol_seed)
     try:
@@ -170,8 +170,8 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices), team(request.device) as members:
             # Of several processes only the first shows anything.
-            with nullcontext() if members.leads else log_level(logging.CRITICAL):
-                report = _trained(request, side, members, progress if members.leads else Progress(show=False))
+            with nullcontext() if members.is_main_process else log_level(logging.CRITICAL):
+                report = _trained(request, side, members, progress if members.is_main_process else Progress(show=False))
                 _LOG.info(_summary(report))
             return report
     except OSError as error:
@@ -184,7 +184,7 @@ def _fitted(request: TrainRequest, side: TrainingSplit) -> TrainReport:
     method = GeometricMethod.fitted(request.model, request.options, heads_of(side.table), side.origin)
     about = method.save(request.out / WEIGHTS)
     return _written(request, TrainReport(
-        request.model, request.out / WEIGHTS, about.sha256, 0, 0, None, None, "none: a fit has one answer",
+        request.model, request.out / WEIGHTS, about.sha256, 0, 0, None, None, "none: a fit has one solution",
         side.table.num_rows, 0, {}, dict(about.origin), {}, side.warnings,
     ))  # fmt: skip
 
@@ -223,7 +223,7 @@ def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress
     )  # fmt: skip
     loop = Loop(work)
     loop.run(progress)
-    if members.leads:
+    if members.is_main_process:
         _save(work, loop, side, held, found.warnings)
     members.wait()
     report = _finished(request, identity)

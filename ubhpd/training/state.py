@@ -1,6 +1,7 @@
-"""What a training writes about itself as it goes: log.csv always, TensorBoard's files where that is installed.
+"""The log and the saved state of a training run.
 
-Where a training stands, in one safetensors file: enough to go on as if nothing had happened.
+The log is log.csv, and TensorBoard files where TensorBoard is installed. The saved state is one safetensors file from
+which a run resumes to the same weights as without the interruption.
 
 The tensors are network/NAME, best/NAME for the best weights so far, and optimizer/NUMBER/KEY; the header holds the
 numbers and what run it is of. Random numbers need no state: all are drawn from (seed, epoch, place) or (seed, step).
@@ -33,7 +34,7 @@ COLUMNS = ("step", "epoch", "lr", "loss", "terms", "validation_error_deg", "head
 class Log:
     """A CSV with a row for each interval: see COLUMNS; `terms` are NAME=VALUE, the validation is empty between epochs.
 
-    A run that goes on cuts off what was written after the state it begins from.
+    A resumed run removes the rows that were written after the state it starts from.
     """
 
     def __init__(self, folder: Path, keep_bytes: int) -> None:

@@ -120,7 +120,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def disk_full(path: Path) -> UbhpdError:
     """Return the error that says so."""
-    return UbhpdError(f"There is no room left to write {path}: free some, and the same command goes on from there.")
+    return UbhpdError(f"There is no room left to write {path}: free some, and the same command resumes from there.")
 
 
 def jpeg_bytes(image: Any, quality: int = JPEG_QUALITY) -> bytes:
