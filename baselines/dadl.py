@@ -8,8 +8,8 @@ No code was found, and the paper contradicts itself; what stands here is a readi
   with the cross entropy of the true bin.
 - sigma has no unit, and the text calls it a variance. It is the deviation in bins: 0.5 degrees, for one, would be a
   hard label. Values are given for AFLW2000 (1, 2, 0.5) and BIWI (0.35, 0.6, 0.3), yaw, pitch, roll.
-- Whether c is the true bin or the true angle in bins is not said: `centre`, "class" by default. An angle is the
-  expectation over left edges as in Hopenet, so with "class" a perfect answer is half a bin low; with "real" it is
+- Whether c is the true bin or the true angle in bins is not stated: `centre`, "class" by default. An angle is the
+  expectation over left edges as in Hopenet, so with "class" a perfect output is half a bin low; with "real" it is
   not, and the terms of the loss agree.
 - alpha and beta are 2 and 1 for AFLW2000 in section 4.5.1 and 3 and 3 in 4.8: the former here. BIWI: 1 and 2.
 - Sigmas, alpha and beta were chosen on the test sets, and differ by test set though the training set is the same:
@@ -17,7 +17,7 @@ No code was found, and the paper contradicts itself; what stands here is a readi
 - Batch 32 and 128 are both given: 32 here. The number of epochs is not: 25 as in Hopenet is ours. Mini-batch
   gradient descent at 1e-5 with momentum 0.9 and weight decay 1e-4 is the paper's.
 - "ResNet-50 pretrained on 300W-LP" probably means ImageNet. ImageNet weights are not part of this project.
-- A random 224 of 256 pixels in training; of which box is not said. Here they are Hopenet's boxes and its random 224
+- A random 224 of 256 pixels in training; the box is not stated. Here they are Hopenet's boxes and its random 224
   of 240, and for AFLW2000 the middle 224 of 256.
 
 The ablation (table 5): squared error alone; with the cross entropy of the true bin; with soft labels of one common

@@ -1,7 +1,7 @@
 """EHPNet: a ResNet-18 that learns from three large networks what they make of an image, instead of its label.
 
-Student and teachers answer as Hopenet does, by 62 bins of 3 degrees for each angle and the expectation 3 sum(i p_i) -
-93. Teachers are trained on labels, cross entropy + alpha * squared error in degrees. The student is trained on the
+Student and teachers predict as Hopenet does, with 62 bins of 3 degrees for each angle and the expectation 3 sum(i p_i)
+- 93. Teachers are trained on labels, cross entropy + alpha * squared error in degrees. The student is trained on the
 mean of their probabilities: KL(teachers || student), summed over the angles, with no term for the label (equation 5,
 whose sign is misprinted). `ehpnet_nokd` is the student without teachers, trained as they are.
 

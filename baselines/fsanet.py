@@ -5,7 +5,7 @@ by a 1x1 convolution ("1x1"), by the variance over the channels ("var"), or not 
 weighted means of all places for each depth, 21 primary capsules; without scores the 192 places themselves are. They
 are aggregated to three vectors of 16 numbers by capsules with routing ("capsule"), by NetVLAD ("netvlad"), or by two
 plain matrices ("metric"), and each vector is a stage of `ubhpd.nn.stagewise`. A fusion is the mean of the
-answers of the three scorings of one aggregation: one network here, whose members learn side by side, each from its
+outputs of the three scorings of one aggregation: one network here, whose members learn side by side, each from its
 own error. They share no parameter, so that is the same as training them apart on the same batches.
 
 The input is BGR of 0 to 255 as it is, the image stretched to a square.
@@ -133,7 +133,7 @@ class Config:
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Return the scorings of the networks whose mean is the answer."""
+        """Return the scorings of the networks whose mean is the output."""
         return _SCORINGS if self.scoring == "fusion" else (self.scoring,)
 
 

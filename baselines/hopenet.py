@@ -87,7 +87,7 @@ class Config:
     """Options of Hopenet.
 
     backbone: "resnet50", another ResNet, or "alexnet". head: "bins", or "regression" of three angles. alpha: weight
-    of the squared error. size: side of the input. centred: bins answer with their middle. freeze_stem, freeze_bn:
+    of the squared error. size: side of the input. centred: a bin stands for its centre. freeze_stem, freeze_bn:
     see the docstring of the file. low_resolution: "none", "x10", "1_10" or "set", an augmentation in training.
     """
 

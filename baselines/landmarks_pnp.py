@@ -22,7 +22,7 @@ behind the camera, turned by 180 degrees, and stays there: with OpenCV 4.14 a th
 points, half of them by twelve. Here SQPNP (Terzakis and Lourakis, ECCV 2020), which looks for the best of all poses,
 gives the start and ITERATIVE refines it. Where its own start is in front of the camera, both end in the same pose.
 
-Whose landmarks the geometric method judges is said by the manifest: a dataset's own are the row "Landmarks" ("Ground
+The manifest decides which landmarks the geometric method uses: a dataset's own are the row "Landmarks" ("Ground
 truth landmarks" in the Hopenet paper); `ubhpd landmarks --from dlib --all` makes those of the row "Dlib (68 points)",
 and `--from FILE` any other's. The geometric method is one and the same, so there is no second name for it.
 `landmarks_pnp_12` uses twelve points: brow ends, eye corners, nose wings, mouth corners. The papers do not say which

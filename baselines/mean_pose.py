@@ -1,10 +1,10 @@
-"""Mean pose: the same answer for every head, the mean pose of the training set; the floor under every comparison.
+"""Mean pose: the same prediction for every head, the mean pose of the training set; the baseline of every comparison.
 
-Chance level has to be on the table: in AFLW2000, most of whose heads look forward, this answer has a mean absolute
-error that some printed rows do not reach. Of all constant answers the mean has the least squared, the median the least
-absolute error; the mean here is taken angle by angle ("mean"), as the mean of rotations, which is the rotation that
-is nearest to the average of the matrices ("rotation"; Moakher, SIAM J. Matrix Anal. 2002), or as the median of each
-angle ("median").
+Chance level has to be on the table: in AFLW2000, most of whose heads look forward, this prediction has a mean absolute
+error that some reported methods do not reach. Of all constant predictions the mean has the least squared, the median
+the least absolute error; the mean here is taken angle by angle ("mean"), as the mean of rotations, which is the
+rotation that is nearest to the average of the matrices ("rotation"; Moakher, SIAM J. Matrix Anal. 2002), or as the
+median of each angle ("median").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ubhpd.core.typing import FloatArray
 from ubhpd.nn.geometric import Heads, Parameters
 
 TITLE = "Mean pose"
-PAPER = "none: the constant answer"
+PAPER = "none: the constant prediction"
 CODE = ""
 LICENSE = "MIT"
 KIND = "geometric"
@@ -46,7 +46,7 @@ class Config:
 
 
 def fit(config: Config, heads: Heads) -> Parameters:
-    """Return the answer: `angles_deg` (3,), canonical yaw, pitch, roll, of heads whose truth is known."""
+    """Return the prediction: `angles_deg` (3,), canonical yaw, pitch, roll, of heads whose truth is known."""
     if heads.angles_deg is None or heads.rotation is None:
         raise UbhpdError("A mean pose is that of heads whose pose is known: give a manifest with poses.")
     if config.of == "rotation":

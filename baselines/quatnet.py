@@ -1,7 +1,7 @@
 """QuatNet: quaternions by ordinal and plain regression at once; printed numbers only.
 
 Not trained here: the abstract says that an ordinal regression on angles guides an L2 regression of quaternions, but
-backbone, thresholds and weights of the loss are in no source at hand, and no code was released. A network of that
+backbone, thresholds and weights of the loss are in no available source, and no code was released. A network of that
 name with guessed numbers would be another method. Its row in table 1 of OsGG-Net has yaw and roll exchanged; the MAE is
 not affected.
 """

@@ -1,4 +1,5 @@
-"""6DRepNet: a RepVGG that answers six numbers, made a rotation by Gram and Schmidt, trained on the geodesic distance.
+"""6DRepNet: a RepVGG regresses a 6-D representation, Gram-Schmidt makes it a rotation; trained on the geodesic
+distance.
 
 RepVGG-B1g2 -> mean over the feature map -> Linear(2048, 6) -> rotation (Zhou et al., CVPR 2019), and as the loss the
 mean angle between that rotation and the true one (equation 5). No angles anywhere, hence no jump at any pose.
@@ -6,15 +7,15 @@ mean angle between that rotation and the true one (equation 5). No angles anywhe
 The matrix. The released code makes its targets from the angles of 300W-LP as P = Rz(roll) Ry(yaw) Rx(pitch) and
 reads angles off again by the inverse. The canonical rotation is R = Rx(-pitch) Ry(-yaw) Rz(-roll), each factor the
 inverse of one of P's, in the opposite order: so P is R transposed, exactly, for every angle. The network here, too,
-answers P, so that published weights mean what they meant; `pose` transposes. The distance does not notice.
+outputs P, so that published weights keep their meaning; `pose` transposes. The geodesic distance is the same.
 
 Two forms. Training has three branches per layer; the released file for 300W-LP has them summed up to one convolution
 (`rbr_reparam`), which is the model `sixdrepnet_deploy`. Checkpoints of the authors' training script load into
-`sixdrepnet`; both give the same answers. The ResNets are those of `SixDRepNet2` in the released code.
+`sixdrepnet`; both give the same outputs. The ResNets are those of `SixDRepNet2` in the released code.
 
 Differs from the paper: it starts from ImageNet weights, which are a user's to give.
 Readings: training is that of the released script since May 2022, when its authors changed it "for more robust results":
-Adam at 1e-4, 80 epochs of batches of 80. Its schedule (half after 10 and 20 epochs) is off unless asked for, so it is
+Adam at 1e-4, 80 epochs of batches of 80. Its schedule (half after 10 and 20 epochs) is off by default, so it is
 off here. The script before had 30 epochs of batches of 64 at 1e-5, the last layer ten times as fast, the first fixed,
 that schedule, and a random 224 of 240 pixels instead of a random resized crop.
 

@@ -2,7 +2,7 @@
 
 ResNet-50 with its classifier of 1000 rows as features -> nine Linear(1000, B), one for each coordinate of each
 vector -> expectation over the softmax of B values evenly from -1 to 1 -> each vector normalised. `trinet_mobilenetv2`
-has MobileNetV2's 1280 mean features instead. The paper judges by MAEV, the mean angle between true and predicted
+has MobileNetV2's 1280 mean features instead. The paper reports MAEV, the mean angle between true and predicted
 vectors.
 
 The vectors live in the image's own frame: x right, y down, and z toward the viewer, a left-handed frame that is
@@ -11,7 +11,7 @@ canonical rotation R. Turning y round inverts rotations about x and z, so R = Rx
 P = Rx(pitch) Ry(-yaw) Rz(roll), which is how the authors' data script makes the labels of 300W-LP and AFLW2000 from
 the same three angles. For AFLW it composes Ry(-yaw) Rx(pitch) Rz(-roll), as the released refinement does: AFLW's own
 angles, with another order and roll counter-clockwise, give the same matrix of the same head. So the way from P to R
-needs no angles and is exact for both, and the network here answers P as the published one does. (The script's labels
+needs no angles and is exact for both, and the network here outputs P as the published one does. (The script's labels
 for BIWI are right-handed, the third column away from the viewer: weights trained on those do not decode here.)
 
 Predicted vectors are not quite orthogonal. The paper looks for the rotation with the smallest sum of squared angles

@@ -6,7 +6,7 @@ squared error. From memory, no source was opened: a linear layer of 1024. All el
 (option `cell`: "lstm"), their number, sequences of 8 images, a loss on the last image alone, the crop, the
 optimiser and its numbers. So a result of this is not one of Gu et al.'s network.
 
-A sequence is judged by itself, from a state of zeros: no memory goes from one to the next. ImageNet weights
+Each sequence starts from a state of zeros: no memory is kept between sequences. ImageNet weights
 (torchvision's vgg16) fit `backbone`, and are not part of this project.
 """
 
@@ -43,8 +43,8 @@ _CELLS = {"gru": nn.GRU, "lstm": nn.LSTM}
 class Config:
     """Options.
 
-    size: side of an image in pixels. frames: images of a sequence, the last one is judged. width: units of the
-    linear layer on each image. cell: "gru" or "lstm". state: units of the recurrent layer.
+    size: side of an image in pixels. frames: images of a sequence, the pose of the last one is predicted. width: units
+    of the linear layer on each image. cell: "gru" or "lstm". state: units of the recurrent layer.
     """
 
     size: int = 224

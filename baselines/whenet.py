@@ -4,7 +4,7 @@ EfficientNet-B0 -> mean over the feature map -> Linear for yaw, pitch, roll -> e
 Hopenet on a smaller backbone. `whenet` covers all of yaw by 120 bins from -180 on, `whenet_v` by Hopenet's 66 from -99
 on; pitch and roll have Hopenet's in both. The published weights are of `whenet`; the network is that of TensorFlow,
 so it pads as TensorFlow pads ("same", the odd pixel last) and normalises with eps 1e-3: with torch's own padding the
-published weights answer up to two degrees off.
+published weights are up to two degrees off.
 
 The loss is Hopenet's, cross entropy and a squared error per angle, but yaw's error in `whenet` is wrapped: with
 d = |predicted - true| it is the smaller of d^2 and (360 - d)^2, so that 179 and -179 are 2 degrees apart.

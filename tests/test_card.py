@@ -33,7 +33,7 @@ SAMPLED = {
         "size": 30, "sigma_deg": 22.5, "lower_bound": 0.0125, "lower_bound_per_angle": [0.01, 0.0125, 0.015],
         "reached": 0.0131,
         "target": [[1 / 15] * 15] * 3, "counts_before": [[0] * 15] * 3, "edges": [0.5] * 16,
-        "notes": ["25,000 heads were asked for, 30 are inside the bins."],
+        "notes": ["25,000 heads were requested, 30 are inside the bins."],
     },
     "split": {"form": "subject", "share": 0.7, "distance": [0.1, None, 0.2]},
     "exclude": [],
@@ -118,7 +118,7 @@ def test_the_card_gives_what_build_json_says_of_the_sampling(out):
         "| `sampling.lower_bound_per_angle` | yaw 0.01, pitch 0.0125, roll 0.015 |",
         "| `sampling.reached` | 0.0131 |", "| `split.form` | subject |", "| `exclude` | none |",
         "| `decisions` | none |",
-        "| `sampling.notes` | 25,000 heads were asked for, 30 are inside the bins. |",
+        "| `sampling.notes` | 25,000 heads were requested, 30 are inside the bins. |",
     ):  # fmt: skip
         assert row in text
     assert "counts_before" not in text and "edges" not in text and "sampling.target`" not in text

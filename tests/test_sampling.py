@@ -385,7 +385,7 @@ def test_more_heads_than_there_are_is_reduced_and_said():
     pool, _ = one_cell(10)
     result = sample(pool, SamplingConfig(25_000, sigma_deg=SIGMA))
     assert (result.size_wanted, result.size, len(result.rows)) == (25_000, 10, 10)
-    assert "25,000 heads were asked for, 10 are inside" in result.notes[0]
+    assert "25,000 heads were requested, 10 are inside" in result.notes[0]
 
 
 @pytest.mark.parametrize("ypr", [np.zeros((0, 3)), np.full((5, 3), np.nan), np.full((5, 3), 91.0)])

@@ -1,4 +1,4 @@
-"""Checkpoints: the numbers of a model in one safetensors file that says of itself what they are.
+"""Checkpoints: the parameters of a model in one safetensors file with a header that describes them.
 
 The header of the file holds one metadata key, "ubhpd", with a JSON text: model, options, input recipe, origin, licence
 and a hash of the tensors. The same JSON is written beside it for people to read; only the header is believed.
@@ -94,11 +94,11 @@ def load(path: Path, expected_model: str | None = None) -> Checkpoint:
         try:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
         except (TypeError, AttributeError) as error:
-            raise UbhpdError(f"{path} has numbers of a type that no checkpoint of ubhpd has ({error}).") from None
+            raise UbhpdError(f"{path} has tensors of a type that no checkpoint of ubhpd has ({error}).") from None
     for name, values in tensors.items():
         if values.dtype.kind not in _KINDS:  # ml_dtypes, where it is loaded, teaches numpy some more
             kind = f"{name} is of type {values.dtype}"
-            raise UbhpdError(f"{path} has numbers of a type that no checkpoint of ubhpd has ({kind}).")
+            raise UbhpdError(f"{path} has tensors of a type that no checkpoint of ubhpd has ({kind}).")
     check_finite(tensors, str(path))
     if tensor_hash(tensors) != about.sha256:
         raise UbhpdError(f"The tensors of {path} are not those it was written with: get or make the file again.")
@@ -114,11 +114,11 @@ def read_about(path: Path) -> About:
             f"{path} is no checkpoint of ubhpd, only a safetensors file: bring it in by ubhpd weights import."
         )
     try:
-        said = json.loads(text)
-        version = said["format"]
+        content = json.loads(text)
+        version = content["format"]
         if isinstance(version, int) and version > FORMAT:
             raise UbhpdError(f"{path} has checkpoint format {version}, this ubhpd reads {FORMAT}: update ubhpd.")
-        about = About(**said)
+        about = About(**content)
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UbhpdError(f"The header of {path} is damaged: get or make the file again.") from None
     if not _is_sound(about):

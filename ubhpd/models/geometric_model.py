@@ -1,6 +1,6 @@
 """The rows of a manifest as the heads that a geometric method or a landmark network sees.
 
-A geometric method at work: a baseline without a network, and the numbers it was fitted with. No torch.
+Runs a geometric method: a baseline without a network, with the parameters it was fitted to. Imports no torch.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class GeometricMethod:
         """Return yaw, pitch, roll (n, 3) in degrees or rotations (n, 3, 3), NaN where it cannot.
 
         Raises:
-            UbhpdError: the geometric method lacks a parameter, or answers in another form.
+            UbhpdError: the geometric method lacks a parameter, or returns another shape.
         """
         try:
             found = np.asarray(self.module.solve(self.config, self.parameters, heads), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Weight files of others: named tensors out of Keras' .h5, torch's .pth and safetensors, whatever the file is called.
+"""Weight files of other projects: named tensors from Keras .h5, torch .pth and safetensors, for any file name.
 
 Nothing in a file is executed and nothing outside it is read: torch unpickles tensors alone, and links of HDF5 to other
 files are not followed.
@@ -43,7 +43,7 @@ def read(path: Path) -> Tensors:
     """Return the tensors of a weight file by name, floating-point ones as float32.
 
     The names in an .h5 of Keras are the last two parts of the path inside the file without ":0", such as
-    "dense_1/kernel", whatever sub-model holds them; the whole path if two would be the same. Those in a .pth are the
+    "dense_1/kernel", in any sub-model; the whole path if two would be the same. Those in a .pth are the
     keys of the state dict without a leading "module.".
 
     Raises:
@@ -97,7 +97,7 @@ def imported(files: Sequence[Path], name: str, chosen: Mapping[str, str] | None 
 
     Raises:
         UbhpdError: a file is of no use (see `foreign.read`), the tensors are not those of the model, or the model
-            answers with numbers that are not finite.
+            has outputs that are not finite.
     """
     model = Model.untrained(name, chosen)
     tensors: Mapping[str, Any] = read_files(files)
@@ -130,11 +130,11 @@ def with_backbone(model: Model, file: Path) -> Model:
 
 
 def check_answer(model: Model, where: str) -> None:
-    """Raise UbhpdError unless the model answers an invented input with finite poses; `where` begins the sentence."""
+    """Raise UbhpdError unless the model gives finite poses for a random input; `where` begins the sentence."""
     with torch.inference_mode():
         output = model.network(invented_input(model.kind, model.recipe))
-        answers = {**output, "the pose": model.network.pose(output)}
-    for name, values in answers.items():
+        outputs = {**output, "the pose": model.network.pose(output)}
+    for name, values in outputs.items():
         if not values.isfinite().all():
             raise UbhpdError(f"{where}: with these weights {name} is not finite, even for an invented input.")
 

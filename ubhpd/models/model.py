@@ -55,7 +55,7 @@ class Model:
         module, config = configured(name, chosen)
         origin = {"how": "untrained", "seed": seed}
         about = checkpoint.About(
-            name, asdict(config), asdict(module.input_recipe(config)), origin, "none needed: the numbers are random"
+            name, asdict(config), asdict(module.input_recipe(config)), origin, "none needed: the weights are random"
         )
         return cls(name, module, config, _built(module, config, seed), about)
 

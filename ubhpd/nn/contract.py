@@ -1,4 +1,4 @@
-"""What a network in baselines/ is: how it is fed, what it is told in training, what it has to answer.
+"""The interface of a network in baselines/: its input, its training targets, its output.
 
 A file in baselines/ holds one model in all its named variants. Its constants, all literals, are its card:
 
@@ -7,7 +7,7 @@ A file in baselines/ holds one model in all its named variants. Its constants, a
     CODE      address of the released code, "" if none
     LICENSE   of the published weights and code; what is written here is MIT
     KIND      "image", "sequence" or "landmarks": what the network sees; "geometric": no network, see `ubhpd.models`;
-              "reported": numbers of a paper only, and the docstring says why
+              "reported": only results of a paper, and the docstring says why
     MODELS    name on the command line -> options of its Config that differ from the defaults
     PARAMETERS  the same names -> number of trainable parameters, checked by the tests
     REPORTED  the same names -> method as printed in published_results.csv, where one is
@@ -45,7 +45,7 @@ class InputRecipe:
     crop: name of a crop recipe of `ubhpd.images.recipes`. size: side of the input in pixels. colour: order of the
     channels. mean, std: a value v of 0 to 255 enters as (v - mean) / std, per channel in the order of `colour`.
     crop_of: pairs (dataset, crop recipe) where the paper cuts a dataset in another way. frames: images per input;
-    more than one for a network that sees a sequence, the last one is judged.
+    more than one for a network that sees a sequence and predicts its last image.
     """
 
     crop: str

@@ -19,7 +19,7 @@ from ubhpd.nn.contract import PoseNetwork
 def teacher_probabilities(networks: Sequence[PoseNetwork], images: torch.Tensor) -> torch.Tensor:
     """Return the mean (n, 3, bins) of the probabilities that teachers give: what `Target.teacher` is.
 
-    Teachers answer in evaluation mode and without gradient, and are left in the mode they were in.
+    Teachers run in evaluation mode and without gradient; their mode is restored afterwards.
 
     Args:
         networks: teachers that take the same images and have the same bins. A teacher has a method `probabilities`,
@@ -30,11 +30,11 @@ def teacher_probabilities(networks: Sequence[PoseNetwork], images: torch.Tensor)
         UbhpdError: no teacher, a network that cannot be one, or teachers with different bins.
     """
     if not networks:
-        raise UbhpdError("Distilling was asked for without a teacher: name one or more trained models.")
-    answers = [_answer(network, images) for network in networks]
-    if len(counts := {answer.shape[-1] for answer in answers}) > 1:
+        raise UbhpdError("Distillation needs a teacher: name one or more trained models.")
+    outputs = [_output(network, images) for network in networks]
+    if len(counts := {answer.shape[-1] for answer in outputs}) > 1:
         raise UbhpdError(f"The teachers have {', '.join(map(str, sorted(counts)))} bins: take those of one kind.")
-    return torch.stack(answers).mean(dim=0)
+    return torch.stack(outputs).mean(dim=0)
 
 
 def divergence(logits: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -51,7 +51,7 @@ def divergence(logits: torch.Tensor, teacher: torch.Tensor, temperature: float =
     return temperature**2 * functional.kl_div(student, softened, reduction="sum") / len(logits)
 
 
-def _answer(network: PoseNetwork, images: torch.Tensor) -> torch.Tensor:
+def _output(network: PoseNetwork, images: torch.Tensor) -> torch.Tensor:
     probabilities = getattr(network, "probabilities", None)
     if probabilities is None:
         raise UbhpdError(
@@ -60,6 +60,6 @@ def _answer(network: PoseNetwork, images: torch.Tensor) -> torch.Tensor:
     trains = network.training
     network.eval()
     with torch.no_grad():
-        answer = cast(torch.Tensor, probabilities(network(images)))
+        output = cast(torch.Tensor, probabilities(network(images)))
     network.train(trains)
-    return answer
+    return output

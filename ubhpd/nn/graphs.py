@@ -1,7 +1,7 @@
 """From heat maps to coordinates and back to cells of the map.
 
 Coordinates are those of `contract.Target`: x and y from -0.5 at the left and top edge to 0.5, so that a map and the
-image it belongs to agree whatever their sizes: the middle of column i of n lies at (i + 0.5) / n - 0.5.
+image it belongs to agree for all sizes: the middle of column i of n lies at (i + 0.5) / n - 0.5.
 
 A graph of a face out of the heat maps of its landmarks: one-step graph generation (OsGG-Net, section 4.2).
 
@@ -191,7 +191,7 @@ class GraphPose(nn.Module):
     def __init__(self, nodes: int, blocks: int = 5, partitions: int = 1, learns_edges: bool = False) -> None:
         super().__init__()
         if blocks < 2:
-            raise UbhpdError(f"A network of {blocks} graph blocks was asked for: choose 2 or more.")
+            raise UbhpdError(f"The network has {blocks} graph blocks: choose 2 or more.")
         self.norm = nn.BatchNorm1d(2 * nodes)
         widths = [2, *[64] * (blocks - 1), 128]
         self.blocks = nn.ModuleList(

@@ -26,10 +26,10 @@ from ubhpd.core.errors import UbhpdError
 
 
 def traced(network: nn.Module, example: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a network for inference on the CPU, recorded on an example: its answers but for rounding.
+    """Return a network for inference on the CPU, recorded on an example: its outputs are the same up to rounding.
 
     Args:
-        network: in evaluation mode; what it does must not depend on the numbers it is given.
+        network: in evaluation mode; its control flow must not depend on the values of its input.
         example: one input or more.
     """
     with warnings.catch_warnings(), torch.no_grad():

@@ -84,7 +84,7 @@ def _torch(path: Path) -> Tensors:
             warnings.simplefilter("ignore")  # of the pickle protocol; and of TorchScript, refused in the next breath
             # Files of torch before 1.6 are no zip archives, and cannot be mapped.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged or hostile pickle leads to any of them
+    except Exception as error:  # a damaged or hostile pickle can raise any of them
         text = str(error).lower()
         is_truncated = "unexpected eof" in text  # torch 2.4 adds to this, too, that the file may be loaded as a pickle
         if not is_truncated and ("weights only" in text or "weights_only" in text):

@@ -19,7 +19,7 @@ from ubhpd.core.errors import UbhpdError
 
 POOL, UBHPD = "pool", "ubhpd"  # the manifests of a build's folder
 TRAIN, TEST, ALL = "train", "test", "all"
-MAX_ANGLE_DEG = 99.0  # on each of yaw, pitch and roll, inclusive, whatever --max-angle the build had
+MAX_ANGLE_DEG = 99.0  # on each of yaw, pitch and roll, inclusive, for every --max-angle of the build
 
 _DECIDING = ("id", "version", "train", "test", "divide")
 

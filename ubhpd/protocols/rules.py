@@ -1,4 +1,4 @@
-"""Lists of BIWI frames as they circulate: which frames a text file names, whatever else stands in it.
+"""Lists of BIWI frames as they circulate: the frames that a text file names; other content is ignored.
 
 A frame is a recording and a frame number, as `01/frame_00003` or `hpdb/01/frame_00003_rgb.png`; what stands
 before and after it on the line (a folder, a label, the name of the pose file) does not matter, nor do Windows'

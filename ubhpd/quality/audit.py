@@ -241,7 +241,7 @@ def audit(
 
     Args:
         table: a manifest with the column split (train, test or null); or the train set, where `test` is given.
-        test: the test set, another manifest. Both are then taken as a whole, whatever their splits.
+        test: the test set, another manifest. Both are then taken as a whole; their own splits do not count.
         options: what counts as near.
         hashes: of the rows of `table`, and of `test`; images are not compared without them.
 

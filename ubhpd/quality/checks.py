@@ -231,7 +231,7 @@ def fits(batch: pa.RecordBatch, rows: IntArray, limits: Thresholds) -> Iterator[
     usable = np.isfinite(label).all(axis=(1, 2)) & np.isfinite(size).all(axis=1) & (kinds != "")
     usable &= ~_of_other_image(batch, "landmarks_kind")
     done = np.zeros(len(rows), dtype=bool)
-    # A head with 68 fitted points and the 21 marked by hand is judged by the 68.
+    # A head with 68 fitted points and the 21 marked by hand is checked by the 68.
     for column, has_camera in (("landmarks68", False), ("landmarks21", True)):
         has_points = batch.column(column).is_valid().to_numpy(zero_copy_only=False)
         chosen = usable & has_points & ~done
@@ -393,7 +393,7 @@ def check(
     Args:
         batches: a table with COLUMNS, or its batches one after the other.
         thresholds: what is suspicious.
-        advance: is told how many rows are done.
+        advance: called with the number of rows done.
     """
     limits = thresholds or Thresholds()
     pieces = batches.select(FLAG_COLUMNS).to_batches(_BATCH) if isinstance(batches, pa.Table) else batches

@@ -1,4 +1,4 @@
-"""The decisions of people on single heads: a CSV file with a line per head, keep or drop, why, and who said so.
+"""The decisions of people on single heads: a CSV file with a line per head, keep or drop, why, and who decided.
 
     sample_id,decision,reason,who
     aflw/39439,drop,not a face,anna
@@ -91,8 +91,8 @@ def read(path: Path, known: pa.Array | pa.ChunkedArray | None = None) -> dict[st
     except csv.Error as error:
         raise UbhpdError(f"{path} line {rows.line_num} is not CSV ({error}): mend it.") from None
     if known is not None:
-        asked = pa.array(list(found), pa.string())
-        unknown = asked.filter(pc.invert(pc.is_in(asked, value_set=_flat(known)))).to_pylist()
+        decided = pa.array(list(found), pa.string())
+        unknown = decided.filter(pc.invert(pc.is_in(decided, value_set=_flat(known)))).to_pylist()
         if unknown:
             more = f", as do {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
             raise UbhpdError(
@@ -105,7 +105,7 @@ def read(path: Path, known: pa.Array | pa.ChunkedArray | None = None) -> dict[st
 def apply(table: pa.Table, decisions: Mapping[str, Decision], flags: pa.Table | None = None) -> Applied:
     """Return the table with the decisions in drop_reason and drop_detail, and with the flags where they are given.
 
-    A head that is refused for another reason stays so, whatever was decided. What an earlier call put there is
+    A head that is refused for another reason stays refused. What an earlier call put there is
     taken back first, so that the result depends on the file and the flags alone.
 
     Args:
@@ -158,7 +158,7 @@ def record(path: Path, one: Decision) -> None:
     A new head is one line more, written at once; a changed one is the file written anew and put in its place.
 
     Raises:
-        UbhpdError: the decision or the file is no good, or the disk does not take it.
+        UbhpdError: the decision or the file is not valid, or it cannot be written.
     """
     one = one._replace(reason=_clean(one.reason), who=_clean(one.who))
     one = _decision(one._asdict(), len(HEADER), "The decision")

@@ -54,12 +54,12 @@ class Nearest(NamedTuple):
 def nearest(train: UInt64Array, test: UInt64Array, low: int, high: int) -> Nearest:
     """Return the train hashes that differ in `low` to `high` bits from each test hash; of equals the first."""
     words, first, number, count = np.unique(train, return_index=True, return_inverse=True, return_counts=True)
-    asked, test_number = np.unique(test, return_inverse=True)
+    queries, test_number = np.unique(test, return_inverse=True)
     far = np.int64(1) << 62
-    best, partners = np.full(len(asked), far), np.zeros(len(asked), dtype=np.int64)
+    best, partners = np.full(len(queries), far), np.zeros(len(queries), dtype=np.int64)
     is_partner = np.zeros(len(words), dtype=bool)
-    for i, j in _candidates(words, asked, high):
-        bits = _differing(words[i] ^ asked[j])
+    for i, j in _candidates(words, queries, high):
+        bits = _differing(words[i] ^ queries[j])
         near = (bits >= low) & (bits <= high)
         i, j, bits = i[near], j[near], bits[near]
         np.minimum.at(best, j, (bits << 40) | first[i])
@@ -71,10 +71,10 @@ def nearest(train: UInt64Array, test: UInt64Array, low: int, high: int) -> Neare
     return Nearest(row[test_number], distance[test_number], partners[test_number], is_partner[number])
 
 
-def _candidates(words: UInt64Array, asked: UInt64Array, reach: int) -> Iterator[tuple[IntArray, IntArray]]:
+def _candidates(words: UInt64Array, queries: UInt64Array, reach: int) -> Iterator[tuple[IntArray, IntArray]]:
     """Yield indices into both of all pairs that may differ in at most `reach` bits, every pair once."""
-    if len(words) * len(asked) <= _FEW:
-        i, j = np.divmod(np.arange(len(words) * len(asked)), max(len(asked), 1))
+    if len(words) * len(queries) <= _FEW:
+        i, j = np.divmod(np.arange(len(words) * len(queries)), max(len(queries), 1))
         yield i, j
         return
     radius = reach // _BANDS
@@ -84,16 +84,16 @@ def _candidates(words: UInt64Array, asked: UInt64Array, reach: int) -> Iterator[
         for chosen in itertools.combinations(range(_BAND_BITS), r)
     ]
     for band in range(_BANDS):
-        of_words, of_asked = _band(words, band), _band(asked, band)
+        of_words, of_queries = _band(words, band), _band(queries, band)
         order = np.argsort(of_words, kind="stable")
         count = np.bincount(of_words, minlength=1 << _BAND_BITS)
         start = np.cumsum(count) - count
         for mask in masks:
-            bucket = of_asked ^ mask
+            bucket = of_queries ^ mask
             size = count[bucket]
             ends = np.cumsum(size)
             at = 0
-            while at < len(asked):
+            while at < len(queries):
                 stop = max(int(np.searchsorted(ends, (ends[at - 1] if at else 0) + _BLOCK)), at + 1)
                 lengths = size[at:stop]
                 j = np.repeat(np.arange(at, stop), lengths)
@@ -103,7 +103,7 @@ def _candidates(words: UInt64Array, asked: UInt64Array, reach: int) -> Iterator[
                 fresh = np.ones(len(i), dtype=bool)
                 for earlier in range(band):
                     fresh &= (
-                        _differing((_band(words, earlier)[i] ^ _band(asked, earlier)[j]).astype(np.uint64)) > radius
+                        _differing((_band(words, earlier)[i] ^ _band(queries, earlier)[j]).astype(np.uint64)) > radius
                     )
                 yield i[fresh], j[fresh]
                 at = stop

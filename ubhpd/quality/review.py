@@ -2,8 +2,8 @@
 
 `ubhpd review`: a page on this machine to look at heads and to keep or drop them.
 
-Every decision is in OUT/decisions.csv before it is answered, so nothing is lost when the page or the server ends.
-The page answers to 127.0.0.1 alone. A visitor needs the key in the printed address, which other users of the
+Every decision is in OUT/decisions.csv before the server responds, so nothing is lost when the page or the server ends.
+The server listens on 127.0.0.1 only. A visitor needs the key in the printed address, which other users of the
 machine do not know; the name in the Host header is checked against DNS rebinding; a decision needs a token that
 only the page has, as JSON from the same origin. Images are found by sample_id through the manifest and decoded
 before they are sent: no other file can be had.
@@ -70,7 +70,7 @@ class Heads:
         """Read the build in `out`.
 
         Raises:
-            UbhpdError: there is no manifest, or the decisions beside it are no good.
+            UbhpdError: there is no manifest, or the decisions beside it are not valid.
         """
         path = BuildFolder.at(out).pool()
         self.path = path.parent / "decisions.csv"
@@ -104,7 +104,7 @@ class Heads:
         """Read the decisions again if the file has changed, by this or another program.
 
         Raises:
-            UbhpdError: the file is no good any more.
+            UbhpdError: the file is no longer valid.
         """
         try:
             status = self.path.stat()
@@ -341,9 +341,9 @@ def create_app(heads: Heads, images: Images, who: str, key: str) -> Flask:
     @app.get("/")
     def page() -> Any:
         if "key" in request.args:  # out of the address bar, into a cookie
-            answer = redirect("/")
-            answer.set_cookie(cookie(), key, httponly=True, samesite="Strict")
-            return answer
+            response = redirect("/")
+            response.set_cookie(cookie(), key, httponly=True, samesite="Strict")
+            return response
         text = _asset("index.html").replace("{{token}}", token)
         return make_response(text, {"Content-Type": "text/html; charset=utf-8"})
 

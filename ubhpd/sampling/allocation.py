@@ -210,7 +210,7 @@ def _most_even(slabs: IntArray, caps: IntArray, wanted: FloatArray, size: int) -
 
 
 def _with_total(x: FloatArray, caps: IntArray, total: int) -> FloatArray:
-    """Return x with its sum, which is off by a rounding error, put right, within 0 and caps."""
+    """Return x with the rounding error of its sum corrected, within 0 and caps."""
     excess = x.sum() - total
     room = caps - x
     if excess > 0:

@@ -3,7 +3,7 @@
 Within a cell the datasets take turns; within a dataset its people; within a person the recordings; within a
 recording the frames come in an order that leaves neighbours to the last. Each turn is a rank: the frames of a
 recording are numbered, then all of a person's frames by (number in the recording, recording), and so on upward.
-The heads with the lowest ranks in the cell are taken, which is the fairest share that the numbers allow.
+The heads with the lowest ranks in the cell are taken, which is the most even share that the counts allow.
 
 Time: frames come by their index with its 32 bits reversed (van der Corput), so first the multiples of a high
 power of two, then those of half of it, and so on. Any k frames of a visit of m frames so are about m / k or
@@ -48,7 +48,7 @@ def pick(heads: Heads, cell: IntArray, taken: IntArray, seed: int) -> IntArray:
     rows = np.flatnonzero(contested)
     if len(rows):
         rows = rows[_in_the_running(heads.dataset[rows], heads.person[rows], cell[rows], quota, held, salt)]
-    # In the order of their keys, what ties below falls out the same whatever the order of the input.
+    # In the order of their keys, ties below are broken in the same way for every order of the input.
     rows = rows[np.argsort(heads.sample[rows], kind="stable")]
     chosen = _fair_share(heads.take(rows), cell[rows], wanted[rows], salt)
     return np.sort(np.concatenate([np.flatnonzero((wanted > 0) & ~contested), rows[chosen]]))

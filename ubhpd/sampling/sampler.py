@@ -141,7 +141,7 @@ def sample(pool: Heads, config: SamplingConfig) -> SamplingResult:
 def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig) -> SamplingResult:
     """Return what `sample` would of the batches in one, without ever holding more than a few of them.
 
-    Memory: about 300 bytes for each of size + max(size, 131,072) heads, and one batch, whatever the pool.
+    Memory: about 300 bytes for each of size + max(size, 131,072) heads, and one batch, for a pool of any size.
 
     Args:
         batches: gives the pool from its start whenever called; it is called twice. For a manifest:
@@ -209,7 +209,7 @@ def _plan(counts: IntArray, config: SamplingConfig) -> _Plan:
     if config.size != "auto" and config.size > eligible:
         width = "" if sigma is None else f" --sigma {sigma:g}"
         notes.append(
-            f"{config.size:,} heads were asked for, {eligible:,} are inside the bins: all were taken, "
+            f"{config.size:,} heads were requested, {eligible:,} are inside the bins: all were taken, "
             f"so the densities are the pool's own; --size auto{width} takes as many as the target allows."
         )
     if config.size == "auto":

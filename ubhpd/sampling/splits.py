@@ -3,7 +3,7 @@
 Heads are linked where they share a person, a recording, a photograph or where one mirrors the other; a group is
 a connected component of these links. A head without any name to link it is a group of its own.
 
-Divides heads into train and test, 70/30 unless told otherwise, so that both splits have the same densities.
+Divides heads into train and test, 70/30 by default, so that both splits have the same densities.
 
 Three forms, by what must not be in both splits:
 * random: nothing but the head itself (the paper's reading). Heads of every joint cell are divided in the share
@@ -33,7 +33,7 @@ from ubhpd.sampling.heads import UNKNOWN, Heads, mixed
 N_ROWS = len(bins.ANGLES) * (bins.N_BINS + 1)  # a row for each bin of each angle, and one for what is in none
 
 _ONE_BY_ONE = 2048  # groups, the largest first, that are placed one after the other
-_SMALL_ONES = 2048  # of the others, how many may change splits to put right what is left
+_SMALL_ONES = 2048  # of the others, how many may change splits to correct the remaining difference
 _PAIRS = 64  # groups per split among which exchanges are tried
 _MAX_MOVES = 500
 _FEW = 256  # groups, up to which the search is begun anew from other divisions

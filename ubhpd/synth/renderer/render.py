@@ -288,7 +288,7 @@ def _on_shoulders(person: Person, view: View) -> tuple[FloatArray, Float32Array]
 
 
 def _turned(vectors: AnyArray, rotation: FloatArray) -> AnyArray:
-    """Return R v of vectors (3, n), the same bits whatever the number of threads."""
+    """Return R v of vectors (3, n), the same bits for every number of threads."""
     x, y, z = vectors
     return np.stack([a * x + b * y + c * z for a, b, c in rotation.tolist()])
 

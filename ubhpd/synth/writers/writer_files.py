@@ -46,7 +46,7 @@ class _Drawing(NamedTuple):
 class Work:
     """How images are drawn.
 
-    jobs: processes, -1 for all cores. keep: leave images that are there already. report: told how many images
+    jobs: processes, -1 for all cores. keep: leave images that are there already. report: called with how many images
     (or videos) are finished, and of how many.
     """
 
