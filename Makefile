@@ -11,12 +11,13 @@ LOWEST_PYTHON ?= $(firstword $(shell python3.10 -c 'import sys; print(sys.execut
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: .FORCE help install hooks test test-slow test-lowest demo demo-gpu lint types wheel docs benchmark clean
+.PHONY: .FORCE help install hooks test test-slow test-portable test-lowest demo demo-gpu lint types wheel docs benchmark clean
 
 help:
 	@echo "make demo       raw datasets, UBHPD, three trained networks, their leaderboard"
 	@echo "make demo-gpu   the same with a network of every kind"
 	@echo "make test       run the tests"
+	@echo "make test-portable   run the tests once with the kernels of each kind of processor, and with 1 and 2 threads"
 	@echo "make test-lowest   run the tests with the lowest versions of all dependencies, on Python 3.10"
 	@echo "make lint types wheel   what the continuous integration checks besides"
 	@echo "make docs       build the documents as a site, site/index.html; runs the notebooks (minutes)"
@@ -39,6 +40,9 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+test-portable: install
+	$(BIN)/python tests/processors.py -n 2
 
 test-lowest: $(LOWEST)/.installed
 	$(LOWEST)/bin/python -m pytest -n 2

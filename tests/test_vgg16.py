@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network_checks import batch, check_gradients, learn_by_heart
+from network_checks import batch, check_gradients, check_learns_by_heart, learn_by_heart
 
 from ubhpd.baselines import vgg16, vgg16_rnn
 from ubhpd.core.errors import UbhpdError
@@ -113,9 +113,7 @@ def test_learns_two_inputs_quickly(module, config):
 def test_learns_16_heads_by_heart(module, config):
     network = built(module, config)
     inputs, truth = batch(network, module.input_recipe(config))
-    (loss, _), (last, error_deg) = learn_by_heart(network, inputs, truth, steps=80, lr=1e-4)
-    assert last < loss / 100
-    assert error_deg < 5
+    check_learns_by_heart(network, inputs, truth, steps=160, lr=1e-4, loss_divided_by=100)
 
 
 @pytest.mark.parametrize(
