@@ -16,6 +16,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import sha256_of
 from ubhpd.core.text import csv_text
+from ubhpd.experiments.plan import known
 from ubhpd.leaderboards import page, standings
 from ubhpd.leaderboards import tables as texts
 from ubhpd.leaderboards.columns import COLUMNS, method_cells
@@ -30,7 +31,7 @@ def found(*results, folder="."):
 
 
 def tables(*results):
-    return standings.standings(found(*results))
+    return standings.standings(found(*results), known())
 
 
 def rows(text):
@@ -191,12 +192,12 @@ def test_with_predictions_a_tie_is_decided_by_pairs(tmp_path):
         written.append(
             result(name, mae, predictions_sha256=sha256_of(path), test=replace(side(300, 2), fingerprint=mark))
         )
-    (table,) = standings.standings(found(*written, folder=tmp_path))
+    (table,) = standings.standings(found(*written, folder=tmp_path), known())
     assert [e.decided_by for e in table.methods[1:]] == ["paired", "paired"]
     assert {e.name: e.standing for e in table.methods}["c"] == ""
     assert sorted(e.standing for e in table.methods) == ["", "tied", "winner"]
     (tmp_path / "c.predictions.csv").write_text("sample_id,yaw,pitch,roll\n")
-    (table,) = standings.standings(found(*written, folder=tmp_path))
+    (table,) = standings.standings(found(*written, folder=tmp_path), known())
     assert {e.name: e.decided_by for e in table.methods}["c"] == "interval"
 
 
@@ -352,7 +353,7 @@ def test_the_command_refuses_in_one_sentence(tmp_path, ubhpd, arguments, said):
 
 def test_the_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
     write(result(), tmp_path / "r.json")
-    publish([tmp_path], tmp_path / "o", ["md", "csv"])
+    publish([tmp_path], tmp_path / "o", ["md", "csv"], known())
     before = {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()}
     write(result("b", 6.0), tmp_path / "b.json")
     own = Path.write_text
@@ -364,5 +365,5 @@ def test_the_files_appear_together_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(UbhpdError, match=r"Cannot write to .*No space left on device"):
-        publish([tmp_path], tmp_path / "o", ["md", "csv"])
+        publish([tmp_path], tmp_path / "o", ["md", "csv"], known())
     assert {p.name: p.read_bytes() for p in (tmp_path / "o").iterdir()} == before

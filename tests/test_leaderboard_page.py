@@ -6,6 +6,7 @@ import shutil
 import pytest
 from leaderboard_data import result
 
+from ubhpd.experiments.plan import known
 from ubhpd.leaderboards.page import publish
 from ubhpd.leaderboards.result import write
 
@@ -34,7 +35,7 @@ def address(tmp_path_factory):
     made += [result("c", 7.0, speed=None), result("a", 5.0, protocol="ubhpd")]
     for i, own in enumerate(made):
         write(own, folder / f"{i}.json")
-    publish([folder], folder, ["html"])
+    publish([folder], folder, ["html"], known())
     return (folder / "leaderboard.html").as_uri()
 
 

@@ -59,7 +59,7 @@ def lower_bound(
     frame = frame_of(Path(frame)) if isinstance(frame, (str, os.PathLike)) else frame
     index = bin_index(angles_of(usable_heads(frame)))
     inside = index[(index >= 0).all(axis=1)]
-    return float(allocation.floor(allocation.joint_counts(cells(np.asarray(inside))), aim, size))
+    return float(allocation.lower_bound(allocation.joint_counts(cells(np.asarray(inside))), aim, size))
 
 
 def draw_poses(dataset: str, n: int, seed: int = 0) -> pd.DataFrame:

@@ -258,14 +258,15 @@ def leaderboard(
     Raises:
         UbhpdError: no result, one that was changed by hand, or a folder that cannot be written.
     """
+    from ubhpd.experiments.plan import known
     from ubhpd.leaderboards.page import publish
     from ubhpd.leaderboards.result import read_all
     from ubhpd.leaderboards.standings import standings
 
     places = [Path(results)] if isinstance(results, (str, os.PathLike)) else list(map(Path, results))
     if out is None:
-        return Leaderboard(standings(read_all(places)), ())
-    return Leaderboard(*publish(places, Path(out), formats))
+        return Leaderboard(standings(read_all(places), known()), ())
+    return Leaderboard(*publish(places, Path(out), formats, known()))
 
 
 def _texts(options: Mapping[str, Any] | None) -> dict[str, str]:

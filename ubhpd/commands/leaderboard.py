@@ -24,12 +24,13 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
     """
     from ubhpd.core.text import one_line, table
+    from ubhpd.experiments.plan import known
     from ubhpd.leaderboards.columns import method_cells
     from ubhpd.leaderboards.page import publish
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
     wanted = [f.strip() for f in formats.split(",") if f.strip()]
-    tables, written = publish(results, place, wanted, docs)
+    tables, written = publish(results, place, wanted, known(), docs)
     if quiet:
         return
     for standing in tables:

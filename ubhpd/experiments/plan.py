@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.leaderboards.reported import Known, KnownProtocol
 from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, canonical_hash
-from ubhpd.models.catalogue import card, configured
-from ubhpd.protocols.resolve import in_series, protocol
+from ubhpd.models.catalogue import card, catalogue, configured
+from ubhpd.protocols.resolve import PROTOCOLS, in_series, protocol
 from ubhpd.training.request import TrainRequest
 
 # What papers call by these numbers, one id for each pair of train and test set. Of the divisions of BIWI it is the
@@ -138,3 +139,11 @@ def _method(model: str, request: BenchRequest) -> tuple[str, dict[str, str], dic
         raise UbhpdError(f"{model} is a geometric method, which is fitted: leave --weights {model}=FILE out.")
     how = FITTED if is_geometric else IMPORTED if model in request.weights else TRAINED
     return model, dict(sorted(chosen.items())), options, how
+
+
+def known() -> Known:
+    """Return what the leaderboard needs to know of the protocols and models of this version."""
+    return Known(
+        protocols={p.id: KnownProtocol(p.sentence, p.definition_hash, bool(p.published)) for p in PROTOCOLS.values()},
+        reported_as={c.name: c.reported for c in catalogue().values() if c.reported is not None},
+    )

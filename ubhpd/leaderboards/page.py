@@ -25,6 +25,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.text import content_hash, rendered, template_part
 from ubhpd.leaderboards.columns import COLUMNS, Cell, Column, baseline_cells, method_cells, reported_cells
+from ubhpd.leaderboards.reported import Known
 from ubhpd.leaderboards.result import Split, read_all
 from ubhpd.leaderboards.standings import TIED, WINNER, Method, Standing, standings
 from ubhpd.leaderboards.tables import FORMATS, HOW_RANKED, Footnotes, facts, head_line, warnings
@@ -266,7 +267,7 @@ HTML = "html"
 
 
 def publish(
-    places: Sequence[Path], out: Path, formats: Sequence[str], docs: str | None = None
+    places: Sequence[Path], out: Path, formats: Sequence[str], known: Known, docs: str | None = None
 ) -> tuple[list[Standing], list[Path]]:
     """Write leaderboard.md, .csv, .tex and .html as asked for, and return the tables and the paths.
 
@@ -274,6 +275,7 @@ def publish(
         places: result files, or folders that hold them.
         out: folder to write to.
         formats: of "md", "csv", "tex", "html".
+        known: protocols and models, see `ubhpd.experiments.plan.known`.
         docs: address that the page links the pages of docs/ below; see `page`.
 
     Raises:
@@ -282,7 +284,7 @@ def publish(
     """
     if unknown := [f for f in formats if f not in (*FORMATS, HTML)]:
         raise UbhpdError(f"There is no format {unknown[0]!r}: choose from {', '.join((*FORMATS, HTML))}.")
-    tables = standings(read_all(places))
+    tables = standings(read_all(places), known)
     texts = {f: page(tables, docs) if f == HTML else FORMATS[f](tables) for f in dict.fromkeys(formats)}
     paths = {f: out / f"leaderboard.{f}" for f in texts}
     try:

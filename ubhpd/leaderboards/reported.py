@@ -14,8 +14,6 @@ from typing import NamedTuple
 from ubhpd.core.bins import ANGLES
 from ubhpd.evaluation.printed_results import Printed, lint, printed_pairs, results
 from ubhpd.leaderboards.result import Result
-from ubhpd.models.catalogue import catalogue
-from ubhpd.protocols.resolve import PROTOCOLS
 
 ROUNDING_DEG = 0.0051
 UBHPD_HEADS = 25_000  # of the authors' dataset, which was not published
@@ -27,6 +25,24 @@ class Counterpart(NamedTuple):
     train: str
     test: str
     caveat: str
+
+
+class KnownProtocol(NamedTuple):
+    """A protocol of this version of ubhpd. has_published_counts: whether papers publish how many heads it has."""
+
+    sentence: str
+    definition_hash: str
+    has_published_counts: bool
+
+
+class Known(NamedTuple):
+    """What this version of ubhpd knows, so that the leaderboard needs no other package than result files.
+
+    protocols: by id. reported_as: the name in papers, by model; models without one are absent.
+    """
+
+    protocols: Mapping[str, KnownProtocol]
+    reported_as: Mapping[str, str]
 
 
 class Reported(NamedTuple):
@@ -63,23 +79,23 @@ def printed_pair(protocol_id: str) -> str | None:
     return f"{own.train}:{own.test}" if own is not None and (own.train, own.test) in printed_pairs() else None
 
 
-def why_not_shown(result: Result) -> str | None:
+def why_not_shown(result: Result, known: Known) -> str | None:
     """Return why printed rows are not shown beside a result, None where they are."""
-    own = PROTOCOLS.get(result.protocol.id)
+    own = known.protocols.get(result.protocol.id)
     if own is None or own.definition_hash != result.protocol.definition_hash:
         return "This is not a protocol of this version of ubhpd, so no reported result is known for it."
     if result.protocol.id not in COUNTERPARTS:
         return "No reported result is known for this protocol."
     if result.protocol.warnings:
         return "The heads are not the published ones (see above), so reported results cannot be compared with these."
-    if not own.published and result.train.heads + result.test.heads != UBHPD_HEADS:
+    if not own.has_published_counts and result.train.heads + result.test.heads != UBHPD_HEADS:
         return f"The paper's UBHPD has {UBHPD_HEADS:,} heads, this one does not: reported results cannot be compared."
     return None
 
 
-def reported(result: Result) -> tuple[Reported, ...]:
+def reported(result: Result, known: Known) -> tuple[Reported, ...]:
     """Return the printed rows for a result's protocol, least MAE first; none where they would mislead."""
-    if why_not_shown(result) is not None:
+    if why_not_shown(result, known) is not None:
         return ()
     own = COUNTERPARTS[result.protocol.id]
     rows = [r for r in results() if (r.train, r.test) == (own.train, own.test)]
@@ -91,12 +107,12 @@ def reported(result: Result) -> tuple[Reported, ...]:
     return tuple(Reported(row, _notes(row)) for row in kept)
 
 
-def reported_mae(result: Result, rows: tuple[Reported, ...]) -> Reported | None:
+def reported_mae(result: Result, rows: tuple[Reported, ...], known: Known) -> Reported | None:
     """Return the row that prints this very model, with its own options; None if there is none."""
-    card = catalogue().get(result.model)
-    if card is None or result.chosen:
+    name = known.reported_as.get(result.model)
+    if name is None or result.chosen:
         return None
-    return next((r for r in rows if r.printed.method == card.reported and r.printed.mae is not None), None)
+    return next((r for r in rows if r.printed.method == name and r.printed.mae is not None), None)
 
 
 def _repeats(row: Printed, other: Printed) -> bool:

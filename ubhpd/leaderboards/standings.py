@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 
-from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import sha256_of
 from ubhpd.core.text import one_line
-from ubhpd.leaderboards.reported import Reported, reported, reported_mae, why_not_shown
+from ubhpd.leaderboards.reported import Known, Reported, reported, reported_mae, why_not_shown
 from ubhpd.leaderboards.result import IMPORTED, Baseline, Found, Result, canonical_hash
 
 PAIRED, BY_INTERVAL = "paired", "interval"
@@ -56,10 +55,13 @@ def _difference(a: Found, b: Found, name: str) -> tuple[float, float] | None:
     truth = a.path.parent / "test" / "pool.parquet"
     o = a.result.resampling
     try:
-        if None in paths or manifest.header(truth).fingerprint != a.result.test.fingerprint:
+        if None in paths or not truth.is_file():
             return None
         options = EvaluationOptions(bootstrap=BootstrapOptions(o.rounds, o.level, o.over, o.seed))
-        found = compare(str(paths[0]), str(paths[1]), truth, options).result["scores"].get(name)
+        compared = compare(str(paths[0]), str(paths[1]), truth, options)
+        if compared.first.paired.fingerprint != a.result.test.fingerprint:
+            return None
+        found = compared.result["scores"].get(name)
     except UbhpdError:
         return None
     if found is None or found["low"] is None or found["high"] is None:
@@ -125,7 +127,9 @@ class Method:
 
 @dataclass(frozen=True)
 class Standing:
-    """One table: methods in their order, the mean-pose baseline, and printed rows or why there are none."""
+    """One table: what the protocol is, methods in their order, the mean-pose baseline, reported rows or why none."""
+
+    sentence: str
 
     methods: tuple[Method, ...]
     baseline: Baseline
@@ -143,8 +147,12 @@ class Standing:
         return f"t-{canonical_hash(self.result.group)[:12]}"
 
 
-def standings(found: Sequence[Found]) -> list[Standing]:
+def standings(found: Sequence[Found], known: Known) -> list[Standing]:
     """Return a table for each group of comparable results, by protocol.
+
+    Args:
+        found: results, as `read_all` returns them.
+        known: protocols and models, see `ubhpd.experiments.plan.known`.
 
     Raises:
         UbhpdError: two different results are of the same model, options, training and seed.
@@ -152,7 +160,7 @@ def standings(found: Sequence[Found]) -> list[Standing]:
     groups: dict[tuple[str, ...], dict[str, list[Found]]] = {}
     for one in found:
         groups.setdefault(one.result.group, {}).setdefault(_method_key(one.result), []).append(one)
-    return [_standing([_method(own) for own in groups[key].values()]) for key in sorted(groups)]
+    return [_standing([_method(own) for own in groups[key].values()], known) for key in sorted(groups)]
 
 
 def _method_key(result: Result) -> str:
@@ -192,15 +200,24 @@ def _over_seeds(name: str, found: Sequence[Found]) -> Value:
     return Value(mean(values), stdev(values) if len(values) > 1 else None, *ends)
 
 
-def _standing(methods: list[Method]) -> Standing:
+def _standing(methods: list[Method], known: Known) -> Standing:
     first = methods[0].result
-    printed = reported(first)
-    shown = [replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed)) for e in methods]
+    printed = reported(first, known)
+    shown = [
+        replace(e, why_unranked=_why_unranked(e), reported=reported_mae(e.result, printed, known)) for e in methods
+    ]
     shown.sort(key=lambda e: (bool(e.why_unranked), _mae(e), e.name))
     ranked = [e for e in shown if not e.why_unranked]
     placed = [_placed(e, ranked) for e in ranked]
     rest = shown[len(ranked) :]
-    return Standing((*placed, *rest), shown[0].result.floor, printed, why_not_shown(first))
+    protocol = known.protocols.get(first.protocol.id)
+    return Standing(
+        sentence=protocol.sentence if protocol else "",
+        methods=(*placed, *rest),
+        baseline=shown[0].result.floor,
+        reported=printed,
+        why_no_reported=why_not_shown(first, known),
+    )
 
 
 def _why_unranked(method: Method) -> str:

@@ -24,7 +24,6 @@ from ubhpd.leaderboards.columns import (
 from ubhpd.leaderboards.reported import COUNTERPARTS, Reported
 from ubhpd.leaderboards.result import Split
 from ubhpd.leaderboards.standings import BY_INTERVAL, PAIRED, TIED, Standing
-from ubhpd.protocols.resolve import PROTOCOLS
 
 
 class Footnotes:
@@ -58,8 +57,7 @@ HOW_RANKED = (
 
 def head_line(standing: Standing) -> str:
     """Return what the protocol is."""
-    own = PROTOCOLS.get(standing.result.protocol.id)
-    return own.sentence if own is not None else "This version of ubhpd does not know this protocol."
+    return standing.sentence or "This version of ubhpd does not know this protocol."
 
 
 def facts(standing: Standing) -> list[tuple[str, str]]:
