@@ -1,1 +1,1 @@
-"""One raw dataset per file. `docs/add-a-dataset.md` says what a file holds."""
+"""The readers of the raw datasets, one per file. `docs/add-a-dataset.md` explains what a file contains."""

@@ -1,17 +1,17 @@
 """AFLW, Annotated Facial Landmarks in the Wild: 24,384 faces of Flickr images in an SQLite database.
 
-Layout: data/aflw.sqlite and data/flickr/{0,2,3}/imageNNNNN.jpg. One joined query gives a row per pose, one
-bulk query the landmarks. An image holds several faces, so a head is named by its face_id.
+Layout: data/aflw.sqlite and data/flickr/{0,2,3}/imageNNNNN.jpg. One joined query gives a row per pose, and one
+query gives the landmarks. An image can show several faces, so a head is identified by its face_id.
 
-Handled: poses marked undefined or impossible by +-2 pi (anything from 6.2 rad on); the 12 poses without a
-FaceRect, which keep their angles and the reason missing_box; squares that leave the image; invisible
-landmarks, which have no row, become NaN; a second pose or rectangle of the same face; paths in the database
-that would lead out of its folder. A database that SQLite cannot read ends the build with one sentence.
+Handled: poses marked undefined or impossible by +-2 pi (all angles from 6.2 rad on); the 12 poses without a FaceRect,
+which keep their angles and get the reason missing_box; rectangles that extend beyond the image; invisible landmarks,
+which have no row and become NaN; a second pose or rectangle of the same face; image paths that lead out of the
+dataset's folder. A database that SQLite cannot read ends the build with an error.
 
-Angles are radians in the order roll, pitch, yaw. By the official source R = Ry(-yaw) Rx(-pitch) Rz(roll) in
-frame C, another order than 300W-LP. Option angles=exact goes by this matrix; angles=roll-flip reads the
-triplet as most of the literature does, roll negated and the order ignored, which is equal where pitch or yaw
-is 0 and up to tens of degrees apart elsewhere. raw_convention names the reading, aflw or aflw_roll_flip.
+Angles are radians in the order roll, pitch, yaw. According to the official source, R = Ry(-yaw) Rx(-pitch) Rz(roll)
+in frame C, which is another order than that of 300W-LP. Option angles=exact uses this matrix. Option angles=roll-flip
+reads the triplet as most of the literature does: it negates roll and ignores the order. Both agree where pitch or yaw
+is 0 and differ by up to tens of degrees elsewhere. raw_convention is aflw or aflw_roll_flip accordingly.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PUBLISHED: dict[str, int] = {"aflw/": 24384}
 OUT_OF_RANGE: frozenset[str] = frozenset()  # no list was published: 976 faces lie beyond 90 degrees
 
 _DATABASE = "data/aflw.sqlite"
-_IMAGE = re.compile(r"[0-9]+/[^/\\\x00-\x1f]+\.\w+")  # the content decides whether it is an image
+_IMAGE = re.compile(r"[0-9]+/[^/\\\x00-\x1f]+\.\w+")  # whether it is an image is decided by the content
 _MAX_PX = 1e6
 _UNDEFINED_RAD = 6.2  # the official code writes -2 pi for undefined and +2 pi for impossible
 _POINTS = [
@@ -122,12 +122,12 @@ def units(source: Source, options: Options) -> list[Unit]:
         if not isinstance(face_id, int):
             raise UbhpdError(f"{_DATABASE}: face_id {face_id!r} in FacePose is no integer; get the official database.")
         faces.append(face_id)
-    found = []
+    units_of_faces = []
     for start in range(0, len(faces), _UNIT_SIZE):
         chunk = faces[start : start + _UNIT_SIZE]
         paths = {f"data/flickr/{images[f]}" for f in chunk if _is_image(images.get(f))}
-        found.append(Unit(str(chunk[0]), (chunk[0], chunk[-1]), len(chunk), (_DATABASE, *sorted(paths))))
-    return found
+        units_of_faces.append(Unit(str(chunk[0]), (chunk[0], chunk[-1]), len(chunk), (_DATABASE, *sorted(paths))))
+    return units_of_faces
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
@@ -188,7 +188,7 @@ def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: li
 
 def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int, Any]:
     """Return the 21 points (42,) of each face that has any; a point without a row is NaN."""
-    # The ids are thought to be 1 to 21; where the database names them by code, that decides.
+    # The ids are assumed to be 1 to 21; where the database gives a code for an id, the code decides.
     codes = {code: number for number, code in database.execute("SELECT feature_id, code FROM FeatureCoordTypes")}
     place = {codes[code]: 2 * i for i, code in enumerate(_POINTS) if code in codes}
     for i, code in enumerate(_POINTS):
@@ -208,7 +208,7 @@ def _is_image(filepath: Any) -> bool:
 
 @contextmanager
 def _database(source: Source) -> Iterator[sqlite3.Connection]:
-    """Open the database read-only; every fault of it is one UbhpdError."""
+    """Open the database read-only; every fault is raised as an UbhpdError."""
     remedy = "get aflw-db.tar.gz again"
     try:
         with source.local_path(_DATABASE, missing="missing_label") as path:
@@ -217,12 +217,12 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
             try:
                 database.text_factory = lambda raw: raw.decode("utf-8", "replace")
                 (page_size,) = database.execute("PRAGMA page_size").fetchone()
-                if os.path.getsize(path) % page_size:  # SQLite would fill the last page up with zeros
-                    raise sqlite3.DatabaseError("it is cut")
+                if os.path.getsize(path) % page_size:  # SQLite would silently fill the last page with zeros
+                    raise sqlite3.DatabaseError("it is truncated")
                 yield database
             finally:
                 database.close()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the message of a damaged schema may be no text
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the error message of a damaged schema may not be UTF-8
         raise UbhpdError(f"The AFLW database {_DATABASE} cannot be read ({error}): {remedy}.") from None
     except Refused as refused:
         raise UbhpdError(f"The AFLW database cannot be read ({refused.detail}): {remedy}.") from None

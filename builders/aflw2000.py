@@ -1,16 +1,16 @@
 """AFLW2000-3D: the first 2,000 images of AFLW with a fitted 3-D face, the field's usual test set.
 
-Layout: imageNNNNN.jpg beside imageNNNNN.mat, and a folder Code with the viewer, whose .mat files are no samples.
+Layout: imageNNNNN.jpg beside imageNNNNN.mat. The folder Code holds the viewer; its .mat files are not samples.
 
 Handled: integer pt2d and pt2d with 23 columns (the first 21 are AFLW's points, two are appended); an invisible
-point becomes NaN (AFLW's (-1, -1), which in these files is (-1, 452), as the authors turned y round with the
-rest); float64 parameters; angles as absurd as 893 degrees, kept as they are and
-refused by --max-angle; an image or a .mat without its twin. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
+point becomes NaN (AFLW's (-1, -1) is (-1, 452) in these files, because the authors flipped the y axis of all
+points); float64 parameters; angles of up to 893 degrees, which are kept as they are and dropped by --max-angle;
+an image without its .mat or the reverse. The 31 heads beyond 99 degrees are OUT_OF_RANGE.
 
-The box is that of the 68 projected points (bbox_kind landmarks68). The habit of taking minimum and maximum over
-pt2d with its invisible points included, which moves most boxes to the image's lower left corner, can be had
-from landmarks21 by writing (-1, height + 2) for each NaN.
-Coordinates are the file's own, as MATLAB counts: the first pixel is 1.
+The box is that of the 68 projected points (bbox_kind landmarks68). Some code takes the minimum and maximum of pt2d
+with the invisible points included, which moves most boxes to the lower left corner of the image. To reproduce those
+boxes, replace each NaN of landmarks21 by (-1, height + 2).
+Coordinates are those of the file and count from 1, as MATLAB does.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset(
 )
 
 _FILE = re.compile(r"(image\d{5})\.(jpg|mat)")
-_MAX_RAD = 1e6  # the absurd labels end at 17; beyond it a number is damage
+_MAX_RAD = 1e6  # the largest published label is 17 rad; a number beyond this limit is damage
 _UNIT_SIZE = 1000
 
 
@@ -93,11 +93,11 @@ def recognise(source: Source, path: str) -> bool:
 
 def units(source: Source, options: Options) -> list[Unit]:
     """Return units of 1,000 samples in the order of their names."""
-    found: dict[str, None] = {}
+    unique_stems: set[str] = set()
     for entry in source.listdir(""):
         if match := _FILE.fullmatch(entry.name):
-            found[match[1]] = None
-    stems = sorted(found)
+            unique_stems.add(match[1])
+    stems = sorted(unique_stems)
     chunks = [tuple(stems[i : i + _UNIT_SIZE]) for i in range(0, len(stems), _UNIT_SIZE)]
     return [Unit(c[0], c, len(c), tuple(f"{s}.{x}" for s in c for x in ("jpg", "mat"))) for c in chunks]
 
@@ -135,7 +135,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
 
 
 def _hidden_y(sizes: Any) -> Any:
-    """Return (n, 1) where y = -1 lies after the authors turned y round, y -> height + 1 - y."""
+    """Return (n, 1): the value of y = -1 after the authors flipped the y axis, y -> height + 1 - y."""
     return np.array([[size.height + 2.0] for size in sizes])
 
 

@@ -1,22 +1,22 @@
 """BIWI Kinect Head Pose Database: 24 recordings of 20 people, head pose from a Kinect and a face template.
 
 Layout: a folder NN per recording with images, depth, calibrations and one pose file per frame, and the
-person's template mesh NN.obj beside it. The pose is that of the depth camera; option frame=rgb turns it
-into the colour camera's by the extrinsics in rgb.cal, a difference of 1 to 1.5 degrees.
+person's template mesh NN.obj beside it. The pose is given for the depth camera; option frame=rgb converts it to the
+colour camera with the extrinsics in rgb.cal, which changes it by 1 to 1.5 degrees.
 
-Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.txt is absent (where both are
-there, pose.txt alone counts); trailing spaces and blank lines; frames in no order; partial copies. Four people
-sit in two recordings each, so a split by recording is not a split by person: use subject_id.
+Handled: the Kaggle copy (faces_0/NN instead of hpdb/NN); pose.bin where pose.txt is missing (if both exist, only
+pose.txt is read); trailing spaces and blank lines; frames in any order; partial copies. Four people appear in two
+recordings each, so a split by recording is not a split by person: use subject_id.
 
-The box is that of the template, posed and projected into the colour image (bbox_kind
-template_projection). Without rgb.cal or a whole template there is no box, and a remark says so.
+The box is that of the template mesh, posed and projected into the colour image (bbox_kind template_projection).
+Without rgb.cal or a complete template there is no box, and a note says so.
 
-Refused: a matrix that is no rotation within 1e-3, or a centre that is not 0.2 to 5 m before the camera; all heads
-of a recording whose rgb.cal is damaged (absent, it is refused only with frame=rgb); a depth.bin whose head states
-no image size, and with --check-images one whose runs do not fill it. depth.cal is not needed and not read.
+Refused: a matrix that is not a rotation within 1e-3; a centre that is not 0.2 to 5 m in front of the camera; all heads
+of a recording whose rgb.cal is damaged (if it is missing, only with frame=rgb); a depth.bin whose header has no valid
+image size, and with --check-images one whose runs do not fill the image. depth.cal is not needed and not read.
 
 pose.bin holds centre x y z (mm), pitch, yaw, roll (degrees) as float32; R = Rz(roll) Ry(yaw) Rx(pitch) in the
-camera frame gives the matrix of pose.txt to 7e-6 degrees on ten frames for which both are known.
+camera frame gives the matrix of pose.txt to 7e-6 degrees on ten frames for which both are available.
 """
 
 from __future__ import annotations
@@ -63,21 +63,21 @@ OUT_OF_RANGE: frozenset[str] = frozenset()
 _SEQUENCE = re.compile(r"(0[1-9]|1[0-9]|2[0-4])")
 _FRAME = re.compile(r"frame_(\d{5})_(rgb\.png|pose\.txt|pose\.bin|depth\.bin)")
 _MAX_DEFECT = 1e-3  # of R R^T from I; the files are exact to 1e-5
-_RANGE_MM = (200.0, 5000.0)  # of a Kinect; the heads are about a metre away
+_RANGE_MM = (200.0, 5000.0)  # measuring range of a Kinect; the heads are about a metre away
 _MAX_VERTEX_MM = 500.0  # the templates reach to 160
-_VERTEX_STEP = 4  # of the template's 6,918 vertices every fourth moves a side of the box by a pixel on average
+_VERTEX_STEP = 4  # using every fourth of the 6,918 vertices moves a side of the box by a pixel on average
 _DIRECTIONS = 64
 
 
 @dataclass(frozen=True)
 class Options:
-    """frame: camera whose pose is given: `depth` as all of the literature, or `rgb`."""
+    """frame: the camera that the pose refers to: `depth`, as in all of the literature, or `rgb`."""
 
     frame: str = field(default="depth", metadata={"choices": ("depth", "rgb")})
 
 
 class Camera(NamedTuple):
-    """A camera of the Kinect: intrinsics in pixels; depth-camera millimetres to its own by R X + T."""
+    """A camera of the Kinect: intrinsics in pixels; R X + T converts depth-camera coordinates in mm to its own."""
 
     matrix: FloatArray  # (3, 3)
     rotation: FloatArray  # (3, 3)
@@ -91,7 +91,7 @@ def recognise(source: Source, path: str) -> bool:
 
 def units(source: Source, options: Options) -> list[Unit]:
     """Return one unit per recording."""
-    found = []
+    recordings = []
     for entry in source.listdir(""):
         if not _SEQUENCE.fullmatch(entry.name):
             continue
@@ -101,10 +101,10 @@ def units(source: Source, options: Options) -> list[Unit]:
             if match := _FRAME.fullmatch(file.name):
                 kinds.setdefault(match[1], []).append(match[2])
                 paths.append(f"{entry.name}/{file.name}")
-        items = tuple((number, tuple(found_kinds)) for number, found_kinds in sorted(kinds.items()))
+        items = tuple((number, tuple(frame_kinds)) for number, frame_kinds in sorted(kinds.items()))
         if items:
-            found.append(Unit(entry.name, items, len(items), tuple(paths)))
-    return found
+            recordings.append(Unit(entry.name, items, len(items), tuple(paths)))
+    return recordings
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
@@ -146,19 +146,19 @@ def _records(
     numbers, images, sizes, nines, triples, raw = zip(*good, strict=True)
     matrices, centres = np.array(nines).reshape(-1, 3, 3), np.array(triples)
     boxes: Any = [None] * len(good)
-    with np.errstate(all="ignore"):  # what is not finite is refused below
+    with np.errstate(all="ignore"):  # values that are not finite are refused below
         defects = orthonormality_error(matrices)
         is_near = np.isfinite(centres).all(axis=1) & (centres[:, 2] > _RANGE_MM[0]) & (centres[:, 2] < _RANGE_MM[1])
         if camera is not None and template is not None:
             boxes = _boxes(matrices, centres, camera, template)
-        turned = camera.rotation @ matrices if options.frame == "rgb" and camera is not None else matrices
-        rotations = camera_to_canonical(turned)
+        camera_matrices = camera.rotation @ matrices if options.frame == "rgb" and camera is not None else matrices
+        rotations = camera_to_canonical(camera_matrices)
         angles = euler_from_matrix(rotations)
-    flat, sane = rotations.reshape(-1, 9), ((defects <= _MAX_DEFECT) & is_near).tolist()
+    flat, is_valid = rotations.reshape(-1, 9), ((defects <= _MAX_DEFECT) & is_near).tolist()
     person, recording = f"biwi/{SUBJECTS[sequence]}", f"biwi/{sequence}"
     for i, number in enumerate(numbers):
         sample_id = f"biwi/{sequence}/frame_{number}"
-        if not sane[i]:
+        if not is_valid[i]:
             label = f"{sequence}/frame_{number}_pose.{'txt' if raw[i] is None else 'bin'}"
             fault = f"its nine numbers are no rotation (R R^T differs from I by {defects[i]:.2g})"
             if defects[i] <= _MAX_DEFECT:
@@ -203,7 +203,7 @@ def _pose(source: Source, stem: str, kinds: tuple[str, ...]) -> tuple[Any, Any, 
 
 
 def _camera(source: Source, sequence: str, options: Options) -> tuple[Camera | None, Refused | None, Note | None]:
-    """Return the colour camera; or what refuses the whole recording; or a remark if it is merely absent."""
+    """Return the colour camera, or the reason to refuse the whole recording, or a note if rgb.cal is missing."""
     path = f"{sequence}/rgb.cal"
     try:
         return _parse_calibration(source.read(path, missing="bad_calibration"), path), None, None
@@ -226,8 +226,8 @@ def _parse_calibration(data: bytes, path: str) -> Camera:
     pinhole = zero == 0 and tuple(last) == (0, 0, 1) and fx > 0 and max(abs(skew), abs(fx - fy)) <= 0.1 * fx
     centred = 0 < cx < numbers[25] and 0 < cy < numbers[26]  # the last two are the size of the image
     with np.errstate(all="ignore"):
-        turned = orthonormality_error(camera.rotation) <= _MAX_DEFECT
-    if not (pinhole and centred and turned):
+        is_rotation = orthonormality_error(camera.rotation) <= _MAX_DEFECT
+    if not (pinhole and centred and is_rotation):
         raise Refused("bad_calibration", f"{path}: its intrinsics or its rotation are impossible")
     return camera
 
@@ -240,7 +240,7 @@ def _template(source: Source, sequence: str) -> tuple[FloatArray | None, Note | 
         lines = data.split(b"\nv ")[1::_VERTEX_STEP]
         numbers = b" ".join([line.split(b"\n", 1)[0] for line in lines]).split()
         vertices = np.array(list(map(float, numbers))).reshape(-1, 3)
-        is_whole = b"\nf " in data  # the faces come last: a file without any is cut among the vertices
+        is_whole = b"\nf " in data  # the faces follow the vertices: a file without faces is truncated
         if not is_whole or len(vertices) < 4 or not np.abs(vertices).max() < _MAX_VERTEX_MM:
             raise ValueError
     except (Refused, ValueError):
@@ -253,9 +253,9 @@ def _template(source: Source, sequence: str) -> tuple[FloatArray | None, Note | 
 
 
 def _boxes(rotations: FloatArray, centres: FloatArray, camera: Camera, template: FloatArray) -> list[FloatArray | None]:
-    """Return the box around the projected template of each pose, None where it is not before the camera."""
+    """Return the box around the projected template of each pose, None where the head is not in front of the camera."""
     with np.errstate(all="ignore"):
-        # K (R_ext (R X + c) + T), multiplied out so that each pose costs one small matrix product.
+        # K (R_ext (R X + c) + T), expanded so that each pose needs one small matrix product.
         to_pixels = camera.matrix @ camera.rotation
         shift = centres @ to_pixels.T + camera.matrix @ camera.translation
         x, y, depth = np.moveaxis((to_pixels @ rotations) @ template.T + shift[:, :, None], 1, 0)
@@ -266,7 +266,7 @@ def _boxes(rotations: FloatArray, centres: FloatArray, camera: Camera, template:
 
 
 def _check_depth(source: Source, path: str) -> None:
-    """Refuse a depth file whose head, or with a thorough source whose runs, cannot be right."""
+    """Refuse a depth file with an invalid header or, if the source is thorough, with invalid runs."""
     head = source.head(path, 8)
     width, height = struct.unpack_from("<ii", head) if len(head) >= 8 else (0, 0)
     if not (0 < width <= 4096 and 0 < height <= 4096):
@@ -282,7 +282,7 @@ def _check_depth(source: Source, path: str) -> None:
         full = struct.unpack_from("<i", data, position + 4)[0] if position + 8 <= len(data) else 0
         pixels += empty + full
         end = position + 8 + 2 * full
-        is_cut = end > len(data) and position + 4 != len(data)  # a last run of nothing may stand alone
+        is_cut = end > len(data) and position + 4 != len(data)  # a last run without pixels may have no second count
         if empty < 0 or full < 0 or pixels > width * height or is_cut:
             raise Refused("bad_depth", f"{path}: a run of pixels leads beyond the image or the file")
         position = end

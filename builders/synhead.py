@@ -3,13 +3,13 @@
 Layout: four folders of tracks, each with NN.csv (one row per frame, no header: pitch, yaw, roll in degrees)
 and a folder of numbered PNG images per head model, <model>/NN/*.png. All heads share a track's csv.
 
-Handled: images sorted by number, not as text; softkinetic and softkinect; a csv and a folder of images of
-different length, whose pairing nobody can know, so that all of it is refused. Remarked: numbers of images with
-gaps (they are paired in their order) and a csv whose last line has no line end, so that it may be cut.
+Handled: images sorted by number, not as text; both spellings softkinetic and softkinect. If a csv and its folder of
+images differ in length, rows and images cannot be paired, and the whole track is refused. A note reports gaps in the
+image numbers (rows are then paired in order) and a csv whose last line has no line end, so that it may be truncated.
 
-Assumed, from a single source: the column order, and yaw with the opposite sign of 300W-LP. When BIWI is in the
-same build, the tracks called BIWI (which replay it) are compared with BIWI's own angles, and a remark says
-which order and signs fit. Options columns and signs change the assumption, for example
+Assumed from a single source: the column order, and the sign of yaw, which is opposite to that of 300W-LP. If BIWI is
+in the same build, the tracks in the folder BIWI, which replay it, are compared with BIWI's own angles, and a note says
+which order and signs fit. The options columns and signs change the assumption, for example
 columns=yaw,pitch,roll signs=+++ (signs of pitch, yaw, roll against the canonical ones).
 There are no boxes and no landmarks; a head fills its 400x400 image.
 """
@@ -55,8 +55,8 @@ OUT_OF_RANGE: frozenset[str] = frozenset()
 _FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkin(?:etic|ect)")
 _CSV = re.compile(r"(\d{2,})\.csv")
 _HEAD = re.compile(r"[fm]\d{2}")
-_IMAGE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which a Mac leaves beside 0.png
-_MAX_ANGLE_DEG = 360.0  # beyond it a number is damage
+_IMAGE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which macOS writes beside 0.png
+_MAX_ANGLE_DEG = 360.0  # a number beyond this limit is damage
 _MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
 _ANGLES = ("pitch", "yaw", "roll")
 
@@ -65,7 +65,7 @@ Poses = Mapping[str, FloatArray]
 
 @dataclass(frozen=True)
 class Options:
-    """columns: order of the csv; signs: of pitch, yaw, roll against the canonical angles."""
+    """columns: the column order of the csv; signs: those of pitch, yaw, roll relative to the canonical angles."""
 
     columns: str = field(
         default="pitch,yaw,roll", metadata={"choices": tuple(",".join(p) for p in permutations(_ANGLES))}
@@ -92,7 +92,7 @@ def recognise(source: Source, path: str) -> bool:
 
 def units(source: Source, options: Options) -> list[Unit]:
     """Return one unit per track and head."""
-    found = []
+    tracks_of_heads = []
     for folder in source.listdir(""):
         if not (folder.is_dir and _FOLDER.fullmatch(folder.name)):
             continue
@@ -107,8 +107,8 @@ def units(source: Source, options: Options) -> list[Unit]:
                 paths = tuple(path for _, path in images)
                 table = f"{folder.name}/{track}.csv"
                 items = (folder.name, track, head.name)
-                found.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(images), (table, *paths)))
-    return found
+                tracks_of_heads.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(images), (table, *paths)))
+    return tracks_of_heads
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
@@ -117,7 +117,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     sequence = f"synhead/{unit.key}"
     table, images = f"{folder}/{track}.csv", _images(source, f"{folder}/{head}/{track}")
     try:
-        rows, is_cut = number_rows(source.read(table), table, [_MAX_ANGLE_DEG] * 3, b",", may_go_on=True)
+        rows, is_cut = number_rows(source.read(table), table, [_MAX_ANGLE_DEG] * 3, b",", allows_more=True)
         if len(rows) != len(images):
             detail = f"{table}: {len(rows)} rows, but {folder}/{head}/{track} has {len(images)} images"
             raise Refused("frame_count_mismatch", detail)
@@ -168,18 +168,18 @@ def check(poses: Callable[[str], Poses]) -> Iterator[Note]:
     if not pairs:
         yield Note("column order and signs are assumed: no BIWI track could be compared with BIWI itself in this build")
         return
-    tracks, recordings = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    tracks, recordings = (np.concatenate(poses) for poses in zip(*pairs, strict=True))
     agreement = _correlation(tracks, recordings)
     if agreement.diagonal().min() >= _MIN_AGREEMENT:
         yield Note(f"column order and signs agree with BIWI on {len(pairs)} tracks")
         return
     names = ("yaw", "pitch", "roll")
-    found = [
+    best_matches = [
         f"{name} with BIWI's {'-' if agreement[i, (j := int(np.abs(agreement[i]).argmax()))] < 0 else ''}{names[j]}"
         for i, name in enumerate(names)
     ]
     yield Note(
-        f"column order or signs disagree with BIWI on {len(pairs)} tracks ({', '.join(found)} correlates best): "
+        f"column order or signs disagree with BIWI on {len(pairs)} tracks ({', '.join(best_matches)} correlates best): "
         "set -O synhead.columns and -O synhead.signs",
         is_warning=True,
     )
@@ -200,7 +200,7 @@ def _images(source: Source, folder: str) -> list[tuple[int, str]]:
 
 
 def _sample_ids(sequence: str, images: list[tuple[int, str]]) -> Iterator[str]:
-    """Yield the names of the heads; where 1.png and 01.png both are there, the second ends in #2."""
+    """Yield the sample ids of the heads; where both 1.png and 01.png exist, the id of the second ends in #2."""
     seen: dict[int, int] = {}
     for number, _ in images:
         seen[number] = seen.get(number, 0) + 1

@@ -2,24 +2,24 @@
 
 Layout: User_NN/user_NN_video_VV.mp4 beside _groundtruth2D.txt (landmarks), _groundtruth3D.txt and
 _groundtruth3D_zeroed.txt (Tx Ty Tz Roll Yaw Pitch, mm and degrees). Frames stay in their video: image_path is
-the video, frame_index the frame, counted from 0. Never seek in the mp4 while training: unpack once, in order.
+the video, and frame_index counts from 0. Do not seek in the mp4 while training: decode it once, in order.
 
-Handled: leading spaces, trailing tabs, CRLF; numbers of rows, frames and landmark columns are counted, not
-assumed; a user's own name for a video does not disturb. Option labels=raw gives the sensor's angles, which
-carry a constant offset of the headband; labels=zeroed those relative to the first frame.
+Handled: leading spaces, trailing tabs, CRLF; the numbers of rows, frames and landmark columns are counted, not
+assumed; videos under other names are ignored. Option labels=raw gives the angles of the sensor, which contain a
+constant offset of the headband; labels=zeroed gives those relative to the first frame.
 
-Assumed, from a single source: R = Rx(pitch) Ry(-yaw) Rz(-roll) in frame C. For every video that moves enough
-the builder checks it: a rigid set of points is fitted to the 2-D landmarks under each of the 48 orders and
-signs of the three angles, and a remark says whether the assumption explains them as well as the best.
-An image tells depth only up to reversal, so the fit keeps the shapes whose middle lies nearer to the camera.
-The box is that of the 2-D landmarks (bbox_kind landmarks54, or as many as there are); where their file is
-absent or damaged the heads of the video have no box, and a remark says so. A last line of landmarks without a
-line end may be cut and gives no box.
+Assumed from a single source: R = Rx(pitch) Ry(-yaw) Rz(-roll) in frame C. The builder checks this on every video with
+enough motion: it fits a rigid set of points to the 2-D landmarks under each of the 48 orders and signs of the three
+angles, and a note says whether the assumption explains the landmarks as well as the best alternative does.
+An image determines depth only up to its sign, so the fit keeps the shapes whose middle is nearer to the camera.
+The box is that of the 2-D landmarks (bbox_kind landmarks54, or their actual number). Where the landmark file is
+missing or damaged, the heads of the video have no box, and a note says so. A last line of landmarks without a line
+end may be truncated and gives no box.
 
-Refused: a row that is not six possible numbers; all frames of a video whose labels or whose mp4 cannot be read.
-Row i belongs to frame i, from the first; what is left over of rows or frames is refused, and so is the last row
-of a file with too few if it lacks its line end. How many frames there are is what the header of the mp4 says;
-only --check-images decodes them all. Camera_parameters.mat is not needed and not read.
+Refused: a row that is not six possible numbers; all frames of a video whose labels or mp4 cannot be read. Row i
+belongs to frame i. Surplus rows or frames are refused, and so is the last row of a file with too few rows if it has
+no line end. The number of frames is that in the header of the mp4; only --check-images decodes all frames.
+Camera_parameters.mat is not needed and not read.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ _FILE = re.compile(
     r"user_(\d{2})_video_(\d{2})(\.mp4|_groundtruth2D\.txt|_groundtruth3D\.txt|_groundtruth3D_zeroed\.txt)"
 )
 _CONVENTION = CONVENTIONS["upna"]
-_MIN_MOTION_DEG = 4.0  # standard deviation; below it a video cannot tell one order from another
-_MAX_MISFIT = 0.25  # of the best fit; about 0.03 where only the perspective is left to explain
+_MIN_MOTION_DEG = 4.0  # standard deviation; with less motion the orders cannot be distinguished
+_MAX_MISFIT = 0.25  # of the best fit; about 0.03 if only the perspective is unexplained
 _MAX_ANGLE_DEG = 360.0
-_MAX_DISTANCE = 1e5  # mm and px: beyond it a number is damage
-_LIMITS = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)  # of the numbers of a row
+_MAX_DISTANCE = 1e5  # mm and px; a number beyond this limit is damage
+_LIMITS = (*[_MAX_DISTANCE] * 3, *[_MAX_ANGLE_DEG] * 3)  # absolute limits of the numbers of a row
 _MAX_FRAMES = 100_000  # the videos have 300
-_TIE = 1.05  # residuals this close are equal: the landmarks themselves are not exact
+_TIE = 1.05  # a smaller ratio of residuals counts as equal, because the landmarks are not exact
 
 
 @dataclass(frozen=True)
 class Options:
-    """labels: `raw` as the sensor gave them, or `zeroed` relative to the first frame."""
+    """labels: `raw`, as measured by the sensor, or `zeroed`, relative to the first frame."""
 
     labels: str = field(default="raw", metadata={"choices": ("raw", "zeroed")})
 
@@ -86,7 +86,7 @@ def recognise(source: Source, path: str) -> bool:
 
 def units(source: Source, options: Options) -> list[Unit]:
     """Return one unit per video."""
-    found = []
+    videos = []
     for user in source.listdir(""):
         if not _USER.fullmatch(user.name):
             continue
@@ -97,8 +97,8 @@ def units(source: Source, options: Options) -> list[Unit]:
         for stem in sorted(kinds):
             path = f"{user.name}/{stem}"
             files = (f"{path}.mp4", f"{path}_groundtruth2D.txt", _label_path(path, options))
-            found.append(Unit(path, (path, ".mp4" in kinds[stem]), 300, files))
-    return found
+            videos.append(Unit(path, (path, ".mp4" in kinds[stem]), 300, files))
+    return videos
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
@@ -109,10 +109,10 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     rows: list[list[float] | str] = []
     is_cut, frames, faults = False, 0, []
     try:
-        found = number_rows(source.read(table), table, _LIMITS)
-        if not any(isinstance(row, list) for row in found.rows):
+        table_rows = number_rows(source.read(table), table, _LIMITS)
+        if not any(isinstance(row, list) for row in table_rows.rows):
             raise Refused("bad_label", f"{table}: no line with 6 possible numbers")
-        rows, is_cut = found
+        rows, is_cut = table_rows
     except Refused as refused:
         faults.append(refused)
     try:
@@ -184,16 +184,16 @@ def _points(source: Source, path: str, expected: set[int]) -> FloatArray:
     points = values.reshape(len(values), -1, 2)
     if not (np.abs(values) <= _MAX_DISTANCE).all() or not (np.ptp(points, axis=1) > 0).all():
         raise Refused("bad_label", f"{path}: holds impossible coordinates")
-    return points if data[-1:].isspace() else points[:-1]  # a last line without a line end may be cut
+    return points if data[-1:].isspace() else points[:-1]  # a last line without a line end may be truncated
 
 
 def _video(source: Source, path: str) -> tuple[int, int, int]:
     """Return (width, height, frames) of a video."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # FFmpeg would write into the progress bar
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # otherwise FFmpeg writes into the progress bar
     import cv2
 
     with source.local_path(path) as local:
-        source.head(path, 1)  # says in plain words what OpenCV would hide: no such file, no permission
+        source.head(path, 1)  # raises the reasons that OpenCV hides: no such file, no permission
         with quiet_opencv():
             video = cv2.VideoCapture(local)
             try:
@@ -214,7 +214,7 @@ def _video(source: Source, path: str) -> tuple[int, int, int]:
 
 
 def _check_convention(labels: FloatArray, points: FloatArray) -> Iterator[Note]:
-    """Say whether the assumed order and signs of the angles explain the motion of the landmarks."""
+    """Yield a note on whether the assumed order and signs of the angles explain the motion of the landmarks."""
     angles = labels[:, 3:]
     good = np.isfinite(labels).all(axis=1) & (labels[:, 2] > 0)
     if good.sum() < 20 or (angles[good].std(axis=0) > _MIN_MOTION_DEG).sum() < 2:
@@ -250,7 +250,7 @@ def _residual(rotations: FloatArray, distance: FloatArray, points: FloatArray) -
     shape, *_ = np.linalg.lstsq(design, target, rcond=None)
     misfit = float(np.sqrt(np.mean((design @ shape - target) ** 2) / np.mean(target**2)))
     x, y, z = shape - shape.mean(axis=1, keepdims=True)
-    bulges = np.dot(z, x**2 + y**2 - np.mean(x**2 + y**2)) < 0  # the rim of a face lies behind its middle
+    bulges = np.dot(z, x**2 + y**2 - np.mean(x**2 + y**2)) < 0  # the outline of a face is behind its middle
     return misfit if bulges else np.inf
 
 

@@ -50,7 +50,7 @@ def test_published_heads() -> None:
     assert builder.PUBLISHED == {"aflw/": 24_384} and not builder.OUT_OF_RANGE
 
 
-def test_poses_marked_as_none_are_refused_with_either_sign(tree: Path) -> None:
+def test_poses_marked_as_undefined_are_refused_with_either_sign(tree: Path) -> None:
     said = read_all("aflw", tree)
     assert set(said.drops) == {"aflw/39348", "aflw/39349"}
     assert {d.reason for d in said.drops.values()} == {"undefined_pose"}
@@ -114,7 +114,7 @@ def test_a_head_turned_beyond_profile_keeps_its_pitch_and_roll(tree: Path, yaw_d
     assert record.drop_reason is None
 
 
-def test_a_triplet_that_is_not_quite_canonical_keeps_its_numbers(tree: Path) -> None:
+def test_a_triplet_that_is_almost_canonical_keeps_its_values(tree: Path) -> None:
     changed(tree, "UPDATE FacePose SET roll = 3, pitch = 1, yaw = -3 WHERE face_id = 39341")  # all integers
     record = read_all("aflw", tree).records[FIRST]
     assert tuple(record.raw_angles) == (3.0, 1.0, -3.0)
@@ -130,7 +130,7 @@ def test_a_head_without_rectangle_keeps_its_angles(tree: Path, tmp_path_factory:
     assert sum(r.drop_reason is not None for r in read_all("aflw", tree).records.values()) == 1
 
 
-def test_squares_may_leave_the_image(tree: Path) -> None:
+def test_rectangles_may_extend_beyond_the_image(tree: Path) -> None:
     connection = sqlite3.connect(tree / "data" / "aflw.sqlite")
     query = connection.execute("SELECT face_id, x, y, w, h FROM FaceRect")
     rows = {f"aflw/{i}": (x, y, x + w, y + h) for i, x, y, w, h in query}
@@ -202,7 +202,7 @@ def test_images_are_joined_by_database_and_file(tree: Path) -> None:
     ["../../etc/passwd", "/etc/passwd", "0/../../../etc/passwd", "0/..", "0\\image.jpg", "", "0/", "image00002.jpg",
      "0/a\0b.jpg", "0/a\n.jpg", "x/image00002.jpg", None, b"0/image00002.jpg", 7],
 )  # fmt: skip
-def test_an_image_path_that_leads_elsewhere_is_refused(tree: Path, filepath: Any) -> None:
+def test_an_image_path_out_of_the_folder_is_refused(tree: Path, filepath: Any) -> None:
     changed(tree, "CREATE TABLE Copy AS SELECT * FROM FaceImages", "DROP TABLE FaceImages",
             "ALTER TABLE Copy RENAME TO FaceImages",  # without NOT NULL
             ("UPDATE FaceImages SET filepath = ? WHERE image_id = 1", (filepath,)))  # fmt: skip
@@ -214,7 +214,7 @@ def test_an_image_path_that_leads_elsewhere_is_refused(tree: Path, filepath: Any
     assert len(said.records) == 6
 
 
-def test_the_ending_of_an_image_is_not_assumed(tree: Path) -> None:
+def test_the_suffix_of_an_image_is_not_assumed(tree: Path) -> None:
     name = next((tree / "data/flickr/0").iterdir())
     name.rename(name.with_suffix(".PNG"))  # by name only
     changed(tree, "UPDATE FaceImages SET filepath = replace(filepath, '.jpg', '.PNG') WHERE image_id = 1")
@@ -229,7 +229,7 @@ def test_units_hold_2000_faces_in_the_order_of_their_ids(tree: Path) -> None:
     assert [(u.size, u.items) for u in units] == [(2000, (39341, 51990)), (9, (51991, 51999))]
 
 
-def test_names_of_tables_may_be_written_otherwise(tree: Path) -> None:
+def test_table_names_are_case_insensitive(tree: Path) -> None:
     changed(tree, "ALTER TABLE FacePose RENAME TO f", "ALTER TABLE f RENAME TO facepose")
     assert len(read_all("aflw", tree).records) == 7
 
@@ -237,7 +237,7 @@ def test_names_of_tables_may_be_written_otherwise(tree: Path) -> None:
 # Landmarks
 
 
-def test_landmarks_are_those_of_the_database_and_nan_where_there_is_no_row(tree: Path) -> None:
+def test_landmarks_equal_the_database_and_are_nan_without_a_row(tree: Path) -> None:
     connection = sqlite3.connect(tree / "data" / "aflw.sqlite")
     rows = connection.execute("SELECT face_id, feature_id, x, y FROM FeatureCoords").fetchall()
     connection.close()
@@ -252,7 +252,7 @@ def test_landmarks_are_those_of_the_database_and_nan_where_there_is_no_row(tree:
     assert any(np.isnan(r.landmarks21).any() for r in records.values())
 
 
-def test_the_order_of_landmarks_goes_by_code(tree: Path) -> None:
+def test_the_order_of_landmarks_follows_their_codes(tree: Path) -> None:
     before = {i: r.landmarks21 for i, r in read_all("aflw", tree).records.items()}
     assert tuple(builder._POINTS) == tuple(CODES_21)
     order = "LBLC LBC LBRC RBLC RBC RBRC LELC LEC LERC RELC REC RERC LE LN NC RN RE MLC MC MRC CC"
@@ -271,7 +271,7 @@ def test_without_codes_the_ids_count_from_one(tree: Path, change: str) -> None:
         np.testing.assert_array_equal(record.landmarks21, before[sample_id])
 
 
-def test_a_known_code_goes_before_a_guessed_id(tree: Path) -> None:
+def test_a_known_code_takes_precedence_over_an_assumed_id(tree: Path) -> None:
     changed(tree, "DELETE FROM FeatureCoordTypes", "INSERT INTO FeatureCoordTypes VALUES (1, '', 'CC', 0, 0, 0)",
             "DELETE FROM FeatureCoords", "INSERT INTO FeatureCoords VALUES (39341, 1, 5, 6, 1)",
             "INSERT INTO FeatureCoords VALUES (39341, 22, 7, 8, 1)")  # fmt: skip
@@ -279,7 +279,7 @@ def test_a_known_code_goes_before_a_guessed_id(tree: Path) -> None:
     assert points[20].tolist() == [5, 6] and np.isnan(points[:20]).all()  # 22 is the centre of the head, no landmark
 
 
-def test_a_face_without_landmarks_and_one_with_nonsense(tree: Path) -> None:
+def test_a_face_without_landmarks_and_one_with_invalid_ones(tree: Path) -> None:
     changed(tree, "DELETE FROM FeatureCoords WHERE face_id IN (39341, 39342)",
             "INSERT INTO FeatureCoords VALUES (39342, 1, 'x', 3, 1)",
             "INSERT INTO FeatureCoords VALUES (39342, 2, 9e999, 3, 1)",
@@ -293,13 +293,13 @@ def test_a_face_without_landmarks_and_one_with_nonsense(tree: Path) -> None:
 # The database as a whole
 
 
-def test_no_poses_at_all_are_no_units(tree: Path) -> None:
+def test_a_database_without_poses_has_no_units(tree: Path) -> None:
     changed(tree, "DELETE FROM FacePose")
     assert builder.units(Source(tree_at(tree)), builder.Options()) == []
 
 
 @pytest.mark.parametrize("table", ["FacePose", "Faces", "FaceImages", "FaceRect", "FeatureCoords", "FeatureCoordTypes"])
-def test_a_missing_table_is_one_sentence(tree: Path, table: str) -> None:
+def test_a_missing_table_raises_one_error(tree: Path, table: str) -> None:
     with pytest.raises(
         UbhpdError, match=rf"aflw\.sqlite cannot be read \(no such table: {table}\): get aflw-db"
     ) as caught:
@@ -308,7 +308,7 @@ def test_a_missing_table_is_one_sentence(tree: Path, table: str) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 16, 99, 100, 1024, 4095, 4096, 8192, 20_000, -4096, -100, -1])
-def test_a_cut_database_is_one_sentence(tree: Path, size: int) -> None:
+def test_a_truncated_database_raises_one_error(tree: Path, size: int) -> None:
     path = tree / "data" / "aflw.sqlite"
     content = path.read_bytes()
     assert len(content) > 20_000
@@ -318,13 +318,13 @@ def test_a_cut_database_is_one_sentence(tree: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("content", [b"<html>login</html>" * 300, b"\x1f\x8b" + b"\0" * 5000, None])
-def test_what_is_no_database_is_one_sentence(tree: Path, content: bytes | None) -> None:
+def test_a_file_that_is_not_a_database_raises_one_error(tree: Path, content: bytes | None) -> None:
     replace_file(tree / "data" / "aflw.sqlite", content)
     with pytest.raises(UbhpdError, match=r"aflw\.sqlite"):
         read_all("aflw", tree)
 
 
-def test_a_face_id_that_is_no_number_is_one_sentence(tree: Path) -> None:
+def test_a_face_id_that_is_not_a_number_raises_one_error(tree: Path) -> None:
     changed(tree, "CREATE TABLE Copy AS SELECT * FROM FacePose", "DROP TABLE FacePose",
             "ALTER TABLE Copy RENAME TO FacePose",
             "UPDATE FacePose SET face_id = 'first' WHERE face_id = 39341")  # fmt: skip
@@ -354,7 +354,7 @@ def test_damaged_pages_end_in_one_error_or_in_heads(tree: Path) -> None:
     assert 10 < errors < 150
 
 
-def test_text_that_is_no_utf8_is_read_all_the_same(tree: Path) -> None:
+def test_text_that_is_not_utf8_is_read(tree: Path) -> None:
     changed(tree, "UPDATE FaceImages SET filepath = CAST(x'302fff2e6a7067' AS TEXT) WHERE image_id = 1")
     assert read_all("aflw", tree).drops[FIRST].reason == "missing_image"
 

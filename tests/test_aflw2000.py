@@ -95,7 +95,7 @@ def test_pt2d_of_23_columns_gives_its_first_21(tree: Path) -> None:
     assert [n for n in notes if "23 columns" in n.text and not n.is_warning] == notes and len(notes) == 1
 
 
-def test_a_hidden_point_is_minus_one_twice_or_with_y_turned_round(tree: Path) -> None:
+def test_a_hidden_point_is_minus_one_or_has_a_flipped_y(tree: Path) -> None:
     """(-1, 452) is what stands in the real files of 450 rows; one coordinate alone is a point at the edge."""
     stem = stems(tree)[0]
     points = np.arange(42.0).reshape(2, 21)
@@ -117,7 +117,7 @@ def test_landmarks_and_box_are_the_68_projected_points(tree: Path) -> None:
         assert record.source_photo == f"aflw/{stem}" and (record.image_width, record.image_height) == (450, 450)
 
 
-def test_absurd_angles_and_a_negative_scale_are_kept(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_implausible_angles_and_a_negative_scale_are_kept(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     stem = stems(tree)[5]
     assert variables(tree, stem)["Pose_Para"][0, 6] < 0
     record = head(tree, stem)
@@ -126,7 +126,7 @@ def test_absurd_angles_and_a_negative_scale_are_kept(tree: Path, tmp_path_factor
     assert geodesic_deg(np.reshape(record.rotation, (3, 3)), wanted) < 1e-4
 
 
-def test_models_in_code_are_no_samples(tree: Path) -> None:
+def test_models_in_code_are_not_samples(tree: Path) -> None:
     assert (tree / "Code" / "Model_Shape_Sim.mat").is_file()
     (tree / "Code" / "image00777.mat").write_bytes(b"model")
     (tree / "image0077.mat").write_bytes(b"")
@@ -145,7 +145,7 @@ def test_a_folder_of_images_alone_is_not_this_dataset(tmp_path: Path) -> None:
     assert builder.recognise(Source(tree_at(tmp_path)), "")
 
 
-def test_twins_that_are_missing(tree: Path) -> None:
+def test_an_image_without_its_label_and_the_reverse(tree: Path) -> None:
     first, second = stems(tree)[:2]
     (tree / f"{first}.jpg").unlink()
     (tree / f"{second}.mat").unlink()
@@ -189,7 +189,7 @@ def test_a_label_of_another_kind_is_refused(tree: Path, changes: dict[str, Any])
 
 
 @pytest.mark.parametrize("size", [1, 4, 127, 128, 129, 136, 500, 3000, -1, -8, -100])
-def test_a_cut_label_is_refused(tree: Path, size: int) -> None:
+def test_a_truncated_label_is_refused(tree: Path, size: int) -> None:
     stem = stems(tree)[0]
     content = (tree / f"{stem}.mat").read_bytes()
     replace_file(tree / f"{stem}.mat", content[:size])

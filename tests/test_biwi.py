@@ -145,7 +145,7 @@ def test_pose_bin_alone_gives_the_same_pose(tmp_path: Path) -> None:
         assert record.raw_convention == "biwi_bin" and tuple(record.raw_angles) == stored[3:]
 
 
-def test_where_both_are_there_the_text_counts(tmp_path: Path) -> None:
+def test_pose_txt_takes_precedence_over_pose_bin(tmp_path: Path) -> None:
     biwi_writer.write(tmp_path, (1,), frames=3, with_pose_bin=True, with_depth=False)
     before = plain_all(read_items("biwi", tmp_path / "hpdb"))
     for path in (tmp_path / "hpdb" / "01").glob("*_pose.bin"):
@@ -204,12 +204,12 @@ def test_partial_copy(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["00", "25", "1", "001", "01 "])
-def test_other_folders_are_no_recordings(tree: Path, name: str) -> None:
+def test_other_folders_are_not_recordings(tree: Path, name: str) -> None:
     (tree / "01").rename(tree / name)
     assert {r.sequence_id for r in read_all("biwi", tree).records.values()} == {"biwi/06"}
 
 
-def test_masks_are_no_frames(tmp_path: Path) -> None:
+def test_masks_are_not_frames(tmp_path: Path) -> None:
     folder = tmp_path / "head_pose_masks" / "01"
     folder.mkdir(parents=True)
     (folder / "frame_00003_depth_mask.png").write_bytes(b"mask")
@@ -251,7 +251,7 @@ def test_damaged_pose_text(sample: Path, old: bytes, new: bytes, word: str) -> N
     assert drop.detail.startswith("12/frame_00003_pose.txt: ") and word in drop.detail
 
 
-def test_a_mirrored_matrix_is_no_rotation(sample: Path) -> None:
+def test_a_mirrored_matrix_is_not_a_rotation(sample: Path) -> None:
     rows = SAMPLE.split(b"\n")
     rows[0], rows[1] = rows[1], rows[0]
     (sample / "12/frame_00003_pose.txt").write_bytes(b"\n".join(rows))
@@ -265,7 +265,7 @@ def test_white_space_of_every_kind(sample: Path, change: tuple[bytes, bytes]) ->
     assert plain(only(read_all("biwi", sample).records)) == before
 
 
-def test_every_cut_of_a_pose_text(sample: Path) -> None:
+def test_every_truncation_of_a_pose_text(sample: Path) -> None:
     """However short: refused, or the right angles. Only a digit or two of the centre can go unnoticed."""
     whole = read_all("biwi", sample).records["biwi/12/frame_00003"]
     kept = []
@@ -310,7 +310,7 @@ def test_damaged_calibration_refuses_the_recording(tree: Path, old: bytes, new: 
     assert {r.sequence_id for r in said.records.values()} == {"biwi/01"}
 
 
-def test_missing_calibration_costs_the_box_or_in_the_rgb_frame_the_head(tree: Path) -> None:
+def test_missing_calibration_removes_the_box_or_with_frame_rgb_the_head(tree: Path) -> None:
     before = read_all("biwi", tree).records
     (tree / "06/rgb.cal").unlink()
     said = read_all("biwi", tree)
@@ -331,7 +331,7 @@ def test_depth_calibration_is_not_needed(tree: Path) -> None:
 # Template
 
 
-def test_missing_template_costs_the_box(tree: Path) -> None:
+def test_missing_template_removes_the_box(tree: Path) -> None:
     (tree / "06.obj").unlink()
     said = read_all("biwi", tree)
     assert {r.sequence_id for r in said.records.values() if r.bbox_xyxy is None} == {"biwi/06"} and not said.drops
@@ -349,7 +349,7 @@ def test_missing_template_costs_the_box(tree: Path) -> None:
         lambda obj: b"<html>",
     ],
 )
-def test_damaged_template_costs_the_box(tree: Path, damage: object) -> None:
+def test_damaged_template_removes_the_box(tree: Path, damage: object) -> None:
     content = (tree / "06.obj").read_bytes()
     replace_file(tree / "06.obj", damage(content))
     said = read_all("biwi", tree)
@@ -372,7 +372,7 @@ def test_a_head_beside_the_camera_has_no_box(sample: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(), (640,), (0, 480), (-640, 480), (640, 1 << 30)])
-def test_depth_head_is_always_looked_at(tree: Path, size: tuple[int, ...]) -> None:
+def test_depth_headers_are_always_checked(tree: Path, size: tuple[int, ...]) -> None:
     content = struct.pack(f"<{len(size)}i", *size)
     replace_file(tree / "01/frame_00003_depth.bin", content)
     drop = only(read_all("biwi", tree).drops)
@@ -380,7 +380,7 @@ def test_depth_head_is_always_looked_at(tree: Path, size: tuple[int, ...]) -> No
     assert "frame_00003_depth.bin" in drop.detail
 
 
-def test_depth_runs_are_looked_at_by_check_images(tree: Path) -> None:
+def test_depth_runs_are_checked_by_check_images(tree: Path) -> None:
     """Every cut, and a run too long, is found when asked for; by default the head of the file is all that is read."""
     path = tree / "01/frame_00003_depth.bin"
     shutil.rmtree(tree / "06")
@@ -405,7 +405,7 @@ def test_depth_runs_are_looked_at_by_check_images(tree: Path) -> None:
         assert only(read_all("biwi", tree, thorough=True).drops).reason == "bad_depth"
 
 
-def test_depth_may_end_with_a_run_of_nothing_alone(tree: Path) -> None:
+def test_depth_may_end_with_a_single_empty_run(tree: Path) -> None:
     for runs in (struct.pack("<i", 640 * 480), struct.pack("<ii", 640 * 480, 0)):
         replace_file(tree / "01/frame_00003_depth.bin", struct.pack("<ii", 640, 480) + runs)
         assert not read_all("biwi", tree, thorough=True).drops

@@ -61,7 +61,7 @@ def test_card(name: str) -> None:
 
 
 @pytest.mark.parametrize("owner", NAMES)
-def test_recognises_its_own_tree_alone(owner: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_recognises_only_its_own_tree(owner: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """As `discover` does, every folder of a tree is shown to every builder: the owner takes one, the others none."""
     top = tree_of(owner, tmp_path_factory).root.parent
     source = Source(tree_at(top))
@@ -72,7 +72,7 @@ def test_recognises_its_own_tree_alone(owner: str, tmp_path_factory: pytest.Temp
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_empty_or_missing_folder_is_no_dataset(name: str, tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_is_not_a_dataset(name: str, tmp_path: Path) -> None:
     builder = sources.builders()[name]
     source = Source(tree_at(tmp_path))
     assert not builder.recognise(source, "") and not builder.recognise(source, "nowhere")

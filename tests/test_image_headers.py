@@ -70,7 +70,7 @@ small = pytest.mark.parametrize("data", SMALL.values(), ids=SMALL.keys())
     ("kind", "options"),
     [("JPEG", {}), ("JPEG", {"progressive": True}), ("JPEG", {"quality": 100, "subsampling": 0}), ("PNG", {})],
 )
-def test_size_is_that_of_pillow_and_opencv(size, kind, options):
+def test_size_equals_that_of_pillow_and_opencv(size, kind, options):
     data = encoded(noise(*size), kind, **options)
     found = size_from_header(data[:HEAD_BYTES]) if kind == "PNG" else size_from_header(data)
     assert found == size == Image.open(io.BytesIO(data)).size
@@ -80,13 +80,13 @@ def test_size_is_that_of_pillow_and_opencv(size, kind, options):
 
 
 @small
-def test_every_kind_of_small_image_is_read_and_whole(data):
+def test_every_kind_of_small_image_is_read_and_complete(data):
     assert size_from_header(data) == Size(23, 17)
     assert decode_fault(data) is None
     assert has_end(data, data[-TAIL_BYTES:])
 
 
-def test_a_turned_image_keeps_the_size_of_its_header():
+def test_an_exif_orientation_does_not_change_the_size():
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees to show
     data = encoded(noise(30, 20), "JPEG", exif=exif)
@@ -118,7 +118,7 @@ def test_fill_bytes_before_a_marker_are_skipped(count):
 
 
 @small
-def test_a_cut_image_never_has_a_wrong_size_and_never_an_end(data):
+def test_a_truncated_image_never_has_a_wrong_size_or_an_end(data):
     for length in range(len(data)):
         with suppress(HeaderTooShort, ImageError):
             assert size_from_header(data[:length]) == Size(23, 17)
@@ -127,7 +127,7 @@ def test_a_cut_image_never_has_a_wrong_size_and_never_an_end(data):
 
 
 @small
-def test_a_cut_image_is_always_found_by_decoding(data):
+def test_a_truncated_image_is_always_detected_by_decoding(data):
     for length in range(len(data)):
         assert decode_fault(data[:length]), length
 
@@ -169,7 +169,7 @@ def test_the_log_level_of_opencv_is_restored_after_an_error():
 
 
 @pytest.mark.parametrize("name", ["png", "png palette"])
-def test_any_changed_byte_of_a_png_is_found_by_decoding(name):
+def test_any_changed_byte_of_a_png_is_detected_by_decoding(name):
     for position in range(len(SMALL[name])):
         data = bytearray(SMALL[name])
         data[position] ^= 0x10
@@ -177,7 +177,7 @@ def test_any_changed_byte_of_a_png_is_found_by_decoding(name):
 
 
 @small
-def test_damaged_images_never_raise_anything_else(data):
+def test_damaged_images_raise_no_other_errors(data):
     rng = np.random.default_rng(5)
     for _ in range(150):
         damaged = bytearray(data)
@@ -186,7 +186,7 @@ def test_damaged_images_never_raise_anything_else(data):
         assert decode_fault(bytes(damaged)) is None or isinstance(decode_fault(bytes(damaged)), str)
 
 
-def test_bytes_after_the_end_are_no_end_but_no_fault_either():
+def test_trailing_bytes_hide_the_end_but_are_not_a_fault():
     for name in ("baseline", "png"):
         data = SMALL[name] + b"\n\n"
         assert not has_end(data[:8], data[-TAIL_BYTES:])
@@ -194,7 +194,7 @@ def test_bytes_after_the_end_are_no_end_but_no_fault_either():
 
 
 @pytest.mark.parametrize("size", [(65_000, 65_000), (40_000, 40_000)])
-def test_a_small_file_that_states_a_gigantic_image_is_a_fault_not_a_crash(size):
+def test_a_small_file_with_a_gigantic_size_is_a_fault_not_a_crash(size):
     assert size_from_header(png(*size)) == size
     assert decode_fault(png(*size))
 
@@ -224,7 +224,7 @@ def test_an_impossible_size_is_refused(width, height):
         (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dJHDR" + bytes(20), "IHDR"),
     ],
 )
-def test_what_is_no_image_is_named(data, reason):
+def test_a_file_that_is_not_an_image_is_identified(data, reason):
     with pytest.raises(ImageError, match=reason):
         size_from_header(data)
     assert reason in decode_fault(data)
@@ -245,7 +245,7 @@ def test_random_bytes_give_a_possible_size_or_one_of_the_two_errors(start, rest)
 
 @given(st.binary(max_size=40), st.binary(max_size=12))
 @settings(deadline=None)
-def test_has_end_is_true_of_the_two_end_marks_only(head, tail):
+def test_has_end_is_true_only_for_the_two_end_markers(head, tail):
     assert has_end(b"\xff\xd8\xff" + head, tail) == tail.endswith(JPEG_END)
     assert has_end(b"\x89PNG\r\n\x1a\n" + head, tail) == (tail == b"\0\0\0\0IEND\xaeB\x60\x82")
     assert has_end(b"\x89PNG\r\n\x1a\n" + head, b"\0\0\0\0IEND\xaeB\x60\x82")

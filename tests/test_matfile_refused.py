@@ -46,12 +46,12 @@ from ubhpd.raw.label_files import MatError, MatReader
     ],
     ids=["struct", "cell", "char", "complex", "logical", "three dimensions", "sparse"],
 )
-def test_what_is_no_real_matrix_is_refused(value, reason, compressed):
+def test_a_variable_that_is_not_a_real_matrix_is_refused(value, reason, compressed):
     with pytest.raises(MatError, match=f"roi is {reason}"):
         MatReader(WANTED).read(saved({"Pose_Para": np.eye(3), "pt2d": np.eye(2), "roi": value}, compressed))
 
 
-def test_a_logical_matrix_of_a_true_matlab_is_refused():
+def test_a_logical_matrix_written_by_matlab_is_refused():
     elements = [packed(matrix(n, np.ones((1, 4), np.uint8), flags=LOGICAL)) for n in WANTED]
     with pytest.raises(MatError, match="not a real matrix"):
         MatReader(WANTED).read(mat_file(*elements))
@@ -70,7 +70,7 @@ def test_a_missing_variable_is_named(absent, compressed):
 
 
 @pytest.mark.parametrize("wrap", [lambda element: element, packed])
-def test_a_name_that_only_begins_like_the_wanted_one_is_another_variable(wrap):
+def test_a_name_with_the_requested_name_as_prefix_is_another_variable(wrap):
     elements = [wrap(matrix(n, np.eye(2))) for n in ("Pose_Para2", "pt2d_", "roi")]
     with pytest.raises(MatError, match="no variable"):
         MatReader(WANTED).read(mat_file(*elements))
@@ -78,7 +78,7 @@ def test_a_name_that_only_begins_like_the_wanted_one_is_another_variable(wrap):
 
 @pytest.mark.parametrize("wrap", [lambda element: element, packed])
 @pytest.mark.parametrize("at", [0, 1, 8])
-def test_a_variable_that_is_there_twice_is_refused(wrap, at):
+def test_a_variable_that_is_stored_twice_is_refused(wrap, at):
     elements = [wrap(matrix(k, v)) for k, v in variables_like_300wlp().items()]
     elements.insert(at, wrap(matrix("Pose_Para", np.zeros((1, 7)))))
     warm = MatReader(WANTED)
@@ -107,7 +107,7 @@ def test_a_variable_that_is_there_twice_is_refused(wrap, at):
     ],
     ids=str.split("empty page page_after_space pointer zeros hdf5 zip header_cut bare tag_cut cut one_less one_more"),
 )
-def test_what_is_no_whole_mat_file_is_named(data, reason):
+def test_a_file_that_is_not_a_complete_mat_file_is_identified(data, reason):
     warm = MatReader(WANTED)
     warm.read(LIKE_300WLP)
     for reader in (MatReader(WANTED), warm):
@@ -135,7 +135,7 @@ def test_a_version_4_file_is_refused():
         MatReader(WANTED).read(out.getvalue())
 
 
-def test_a_version_4_file_that_leads_scipy_in_a_circle_is_refused_at_once():
+def test_a_version_4_file_that_makes_scipy_loop_is_refused_immediately():
     circle = struct.pack("<5i4s", 0, 1, -3, 0, 4, b"abc\0") + bytes(200)
     with deadline(5):
         for data in (circle, circle[:124] + b"\x00\x01IM" + circle):

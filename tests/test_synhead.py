@@ -55,7 +55,7 @@ def test_columns_by_hand(tree: Path) -> None:
     assert tuple(record.raw_angles) == (4, 5, 6) and record.raw_convention == "synhead"
 
 
-def test_images_go_by_number_not_by_text(tmp_path: Path) -> None:
+def test_images_are_sorted_by_number_not_as_text(tmp_path: Path) -> None:
     truth = synhead_writer.write(tmp_path, {"kinect": (0,)}, ("f01",), frames=12, first_frame=8, distinct_images=1)
     said = read_all("synhead", tmp_path / "synhead2_release")
     assert [r.frame_index for r in said.records.values()] == list(range(8, 20)) and not said.notes
@@ -81,7 +81,7 @@ def test_both_names_of_the_fourth_folder(tree: Path, name: str) -> None:
     assert f"synhead/{name}/00/f01/000000" in read_all("synhead", tree).records
 
 
-def test_heads_and_tracks_may_be_few(tree: Path) -> None:
+def test_a_subset_of_heads_and_tracks_is_read(tree: Path) -> None:
     for folder in ("BIWI", "breitenstein", "softkinetic"):
         shutil.rmtree(tree / folder)
     shutil.rmtree(tree / "kinect/m01")
@@ -89,7 +89,7 @@ def test_heads_and_tracks_may_be_few(tree: Path) -> None:
     assert builder.recognise(Source(tree_at(tree)), "")
 
 
-def test_other_folders_are_no_tracks(tree: Path) -> None:
+def test_other_folders_are_not_tracks(tree: Path) -> None:
     before = plain_all(read_items("synhead", tree))
     shutil.copytree(tree / "kinect", tree / "kinect2")
     shutil.copytree(tree / "kinect/f01", tree / "kinect/x01")
@@ -131,7 +131,7 @@ def test_a_missing_or_extra_image_refuses_the_track_of_that_head(tree: Path) -> 
     assert len(said.records) == 30 - 6
 
 
-def test_gaps_in_the_numbers_are_remarked(tree: Path) -> None:
+def test_gaps_in_the_numbers_are_noted(tree: Path) -> None:
     (tree / "BIWI/f01/00/2.png").rename(tree / "BIWI/f01/00/7.png")
     said = read_all("synhead", tree)
     assert f"{TRACK}/000007" in said.records and not said.drops
@@ -182,13 +182,13 @@ def test_a_bad_row_refuses_its_heads(tree: Path, row: bytes) -> None:
         lambda t: t + b"\n\n",
     ],
 )
-def test_csv_in_other_clothes(tree: Path, change: Callable[[bytes], bytes]) -> None:
+def test_csv_with_other_white_space_and_line_ends(tree: Path, change: Callable[[bytes], bytes]) -> None:
     before = plain_all(read_items("synhead", tree))
     replace_file(tree / "BIWI/00.csv", change((tree / "BIWI/00.csv").read_bytes()))
     assert plain_all(read_items("synhead", tree)) == before
 
 
-def test_every_cut_of_a_csv(tree: Path) -> None:
+def test_every_truncation_of_a_csv(tree: Path) -> None:
     """However short: the track is refused, or its last row, or a remark says that it may be cut."""
     before = read_all("synhead", tree).records
     content = (tree / "BIWI/00.csv").read_bytes()
@@ -257,7 +257,7 @@ def test_check_agrees_where_track_nn_is_recording_nn_plus_1() -> None:
         (lambda v: v[:, [1, 2, 0]] * (1, -1, 1), "pitch with BIWI's -roll"),
     ],
 )
-def test_check_says_what_fits_better(change: Callable[[np.ndarray], np.ndarray], said: str) -> None:
+def test_check_names_the_better_fit(change: Callable[[np.ndarray], np.ndarray], said: str) -> None:
     a = motion()
     (note,) = builder.check(poses({1: a}, {"synhead/BIWI/00/f01": change(a)}))
     assert note.is_warning and said in note.text and "-O synhead.columns" in note.text
@@ -273,7 +273,7 @@ def test_check_says_what_fits_better(change: Callable[[np.ndarray], np.ndarray],
         ({1: motion()}, {"synhead/kinect/00/f01": motion()}),
     ],
 )
-def test_check_says_when_it_is_not_possible(recordings: dict[int, np.ndarray], tracks: dict[str, np.ndarray]) -> None:
+def test_check_notes_when_it_is_not_possible(recordings: dict[int, np.ndarray], tracks: dict[str, np.ndarray]) -> None:
     (note,) = builder.check(poses(recordings, tracks))
     assert "no BIWI track could be compared" in note.text
 

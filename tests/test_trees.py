@@ -23,7 +23,7 @@ def place(tmp_path_factory):
 
 @pytest.mark.parametrize("root", ["", "some data/v1"])
 @pytest.mark.parametrize("door", DOORS)
-def test_listing_is_the_same_through_every_door(door, root, place, tmp_path):
+def test_listing_is_the_same_for_every_kind_of_tree(door, root, place, tmp_path):
     tree = through(door, place, root, tmp_path)
     for folder in FOLDERS:
         depth = folder + "/" if folder else ""
@@ -36,7 +36,7 @@ def test_listing_is_the_same_through_every_door(door, root, place, tmp_path):
 
 @pytest.mark.parametrize("root", ["", "some data/v1"])
 @pytest.mark.parametrize("door", DOORS)
-def test_reading_is_the_same_through_every_door(door, root, place, tmp_path):
+def test_reading_is_the_same_for_every_kind_of_tree(door, root, place, tmp_path):
     tree = through(door, place, root, tmp_path)
     for name, data in FILES.items():
         assert tree.read(name) == data
@@ -53,7 +53,7 @@ def test_reading_is_the_same_through_every_door(door, root, place, tmp_path):
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_reading_with_a_limit_is_refused_through_every_door(door, place, tmp_path):
+def test_reading_with_a_limit_is_refused_for_every_kind_of_tree(door, place, tmp_path):
     tree = through(door, place, "", tmp_path)
     for name, data in FILES.items():
         if data:
@@ -63,7 +63,7 @@ def test_reading_with_a_limit_is_refused_through_every_door(door, place, tmp_pat
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("path", ["AFW", "no such file", "AFW/no such file", "readme.txt/x", "", "AFW_1_0.mat"])
-def test_what_is_no_file_raises_oserror_through_every_door(door, path, place, tmp_path):
+def test_a_path_that_is_not_a_file_raises_oserror_for_every_kind_of_tree(door, path, place, tmp_path):
     tree = through(door, place, "", tmp_path)
     for call in (lambda: tree.read(path), lambda: tree.probe(path, 512)):
         with pytest.raises(OSError, match=r"."):
@@ -95,14 +95,14 @@ def test_a_tar_in_place_keeps_no_copy(place, tmp_path):
     assert [p.suffix for p in tmp_path.iterdir()] == [".json"]
 
 
-def test_a_root_is_a_folder_and_not_the_beginning_of_a_name(tmp_path):
+def test_a_root_is_a_folder_not_a_name_prefix(tmp_path):
     write_zip(tmp_path / "a.zip", {"data/a.txt": b"1", "data2/b.txt": b"2", "x/data/c.txt": b"3"})
     assert opened(tmp_path / "a.zip", "data").listdir("") == [Entry("a.txt", False)]
     assert opened(tmp_path / "a.zip", "x").listdir("") == [Entry("data", True)]
     assert opened(tmp_path / "a.zip", "nowhere").listdir("") == []
 
 
-def test_folders_without_files_are_folders(tmp_path):
+def test_empty_folders_are_listed_as_folders(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.mkdir("empty")
         archive.writestr("full/a.txt", b"1")
@@ -112,12 +112,12 @@ def test_folders_without_files_are_folders(tmp_path):
     assert opened(tmp_path / "a.zip").listdir("") == opened(tmp_path / "folder").listdir("") == expected
 
 
-def test_spec_says_where_as_a_person_would():
+def test_spec_describes_its_places_as_text():
     assert TreeSpec((("/d/a.zip", ""), ("/d/b.tgz", "aflw/data"))).where == "/d/a.zip + /d/b.tgz:aflw/data"
 
 
 @pytest.mark.parametrize("name", ["a.zip", "A.ZIP", "a.tgz", "a.tar.gz", "a.tar", "x.TAR.GZ"])
-def test_archives_are_known_by_their_names(name):
+def test_archives_are_recognised_by_their_suffix(name):
     assert is_archive(name)
     assert not is_archive(name + ".txt")
 
@@ -163,7 +163,7 @@ def test_a_union_finds_a_file_without_searching_the_whole_listing(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_a_second_opening_does_not_read_the_archive_again(suffix, place, tmp_path):
+def test_a_second_opening_uses_the_stored_index(suffix, place, tmp_path):
     seen = []
     spec = TreeSpec(((str(place / ("flat" + suffix)), ""),), str(tmp_path))
     open_tree(spec, lambda done, total: seen.append((done, total)))
@@ -176,7 +176,7 @@ def test_a_second_opening_does_not_read_the_archive_again(suffix, place, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tgz"])
-def test_a_changed_archive_is_read_anew(suffix, tmp_path):
+def test_a_changed_archive_is_read_again(suffix, tmp_path):
     archive, options = tmp_path / ("a" + suffix), {"mode": "w:gz", "compresslevel": 0} if suffix == ".tgz" else {}
     write_tar(archive, {"a.txt": b"old!", "b.txt": b""}, **options)
     os.utime(archive, ns=(1, 1))
@@ -187,7 +187,7 @@ def test_a_changed_archive_is_read_anew(suffix, tmp_path):
     assert opened(archive, spool=tmp_path / "s").read("a.txt") == b"new!"
 
 
-def test_whole_images_have_a_spool_of_their_own(place, tmp_path):
+def test_complete_images_use_a_separate_spool(place, tmp_path):
     name = "AFW/AFW_1_0.jpg"
     with pytest.raises(OSError, match="only its head"):
         through(".tgz", place, "", tmp_path, keep_whole=False).read(name)
@@ -195,7 +195,7 @@ def test_whole_images_have_a_spool_of_their_own(place, tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, OSError("disk full")])
-def test_a_broken_off_spool_leaves_nothing_half(error, place, tmp_path):
+def test_an_interrupted_spool_leaves_no_partial_files(error, place, tmp_path):
     def break_off(done, total):
         calls.append(done)
         if len(calls) == 5:
@@ -211,7 +211,7 @@ def test_a_broken_off_spool_leaves_nothing_half(error, place, tmp_path):
 
 
 @pytest.mark.parametrize("survivor", [".spool", ".index.json"])
-def test_a_spool_without_its_other_half_is_made_again(survivor, place, tmp_path):
+def test_a_spool_without_its_index_or_the_reverse_is_written_again(survivor, place, tmp_path):
     spec = TreeSpec(((str(place / "flat.tgz"), ""),), str(tmp_path))
     open_tree(spec)
     for path in list(tmp_path.iterdir()):
@@ -225,7 +225,7 @@ def test_a_spool_without_its_other_half_is_made_again(survivor, place, tmp_path)
 # Folders on disk.
 
 
-def test_a_missing_place_is_one_sentence(tmp_path):
+def test_a_missing_place_raises_one_error(tmp_path):
     for name in ("nothing", "nothing.zip", "nothing.tgz", "nothing.tar"):
         with pytest.raises(UbhpdError, match="nothing"):
             opened(tmp_path / name)
@@ -251,7 +251,7 @@ def test_an_unreadable_file_raises_oserror(tmp_path, monkeypatch):
     assert tree.identity("a.mat") != "absent"
 
 
-def test_no_file_is_left_open(tmp_path):
+def test_all_files_are_closed(tmp_path):
     (tmp_path / "a.mat").write_bytes(b"1" * 100_000)
     tree = FolderTree(str(tmp_path))
     before = len(os.listdir("/proc/self/fd"))
@@ -265,13 +265,13 @@ def test_no_file_is_left_open(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero here")
-def test_a_file_without_an_end_is_refused_at_the_limit(tmp_path):
+def test_an_endless_file_is_refused_at_the_limit(tmp_path):
     (tmp_path / "endless.mat").symlink_to("/dev/zero")
     with pytest.raises(OSError, match="more than"):
         FolderTree(str(tmp_path)).read("endless.mat", limit=1 << 20)
 
 
-def test_a_file_that_is_exchanged_for_an_older_one_of_its_size_is_another(tmp_path):
+def test_a_file_replaced_by_an_older_one_of_equal_size_has_another_identity(tmp_path):
     for name, data in (("a.txt", b"1"), ("b.txt", b"2")):
         (tmp_path / name).write_bytes(data)
         os.utime(tmp_path / name, ns=(10**18, 10**18))
@@ -283,7 +283,7 @@ def test_a_file_that_is_exchanged_for_an_older_one_of_its_size_is_another(tmp_pa
     assert tree.identity("a.txt") not in (first, "absent") and first != second
 
 
-def test_a_member_of_an_archive_is_another_when_the_archive_is(tmp_path):
+def test_a_member_has_another_identity_when_its_archive_changes(tmp_path):
     write_zip(tmp_path / "a.zip", {"a.txt": b"1"})
     write_zip(tmp_path / "b.zip", {"a.txt": b"2"})
     tree = opened(tmp_path / "a.zip")
@@ -293,7 +293,7 @@ def test_a_member_of_an_archive_is_another_when_the_archive_is(tmp_path):
 
 
 @pytest.mark.parametrize("ending", [".index.json", ".spool"])
-def test_what_is_kept_of_an_archive_is_checked_before_it_is_used(ending, tmp_path, caplog):
+def test_a_stored_index_and_spool_are_verified_before_use(ending, tmp_path, caplog):
     write_tar(tmp_path / "a.tgz", {"a.txt": b"some text", "b.txt": b"other"}, "w:gz")
     spec = TreeSpec(((str(tmp_path / "a.tgz"), ""),), str(tmp_path / "spool"))
     assert open_tree(spec).read("a.txt") == b"some text"
@@ -305,7 +305,7 @@ def test_what_is_kept_of_an_archive_is_checked_before_it_is_used(ending, tmp_pat
         assert "is read again" in caplog.text
 
 
-def test_a_changed_byte_in_a_spool_is_a_fault_of_its_member_alone(tmp_path):
+def test_a_changed_byte_in_a_spool_affects_only_its_member(tmp_path):
     write_tar(tmp_path / "a.tgz", {"a.txt": b"some text", "b.txt": b"other"}, "w:gz")
     spec = TreeSpec(((str(tmp_path / "a.tgz"), ""),), str(tmp_path / "spool"))
     open_tree(spec)
@@ -321,7 +321,7 @@ def test_a_changed_byte_in_a_spool_is_a_fault_of_its_member_alone(tmp_path):
 # A first look.
 
 
-def test_a_peek_lists_like_the_tree_itself(place, tmp_path):
+def test_a_peek_has_the_same_listing_as_the_tree(place, tmp_path):
     for door in DOORS:
         seen = peek(str(place / "folder" if door == "folder" else place / ("flat" + door)))
         tree = through(door, place, "", tmp_path)
@@ -329,7 +329,7 @@ def test_a_peek_lists_like_the_tree_itself(place, tmp_path):
             assert seen.listdir(folder) == tree.listdir(folder)
 
 
-def test_a_peek_into_a_tgz_reads_its_beginning_only(tmp_path):
+def test_a_peek_into_a_tgz_reads_only_its_beginning(tmp_path):
     rng = np.random.default_rng(0)
     write_tar(tmp_path / "a.tgz", {f"{i:04}.txt": rng.bytes(3000) for i in range(2000)}, "w:gz")
     data = (tmp_path / "a.tgz").read_bytes()

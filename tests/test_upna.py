@@ -77,7 +77,7 @@ def test_a_head_is_a_frame_of_a_video(tree: Path) -> None:
     assert first.subject_id == "upna/user_01"
 
 
-def test_columns_are_roll_yaw_pitch_with_the_pitch_turned_round(tree: Path) -> None:
+def test_columns_are_roll_yaw_pitch_with_pitch_negated(tree: Path) -> None:
     edit(tree, "_groundtruth3D.txt", lambda t: b"1 2 600 10 20 30\r\n" + t.split(b"\n", 1)[1])
     record = read_all("upna", tree).records[f"{SEQUENCE}/frame_00000"]
     np.testing.assert_allclose(angles_of(record), (20, -30, 10), atol=1e-12)
@@ -153,7 +153,7 @@ def test_more_rows_than_frames(tree: Path) -> None:
     assert all(plain(r) == plain(before[i]) for i, r in said.records.items()) and len(said.records) == FRAMES
 
 
-def test_every_cut_of_the_labels(tree: Path) -> None:
+def test_every_truncation_of_the_labels(tree: Path) -> None:
     """However short: the right angles, or refused; only a last digit or two can be lost, and that is remarked."""
     shutil.rmtree(tree / "User_02")
     (tree / f"{STEM}_groundtruth2D.txt").unlink()
@@ -204,7 +204,7 @@ def test_the_number_of_landmarks_is_counted(tree: Path, points: int) -> None:
         lambda v: v * 1e9,
     ],
 )
-def test_landmarks_that_do_not_fit_cost_the_box(tree: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
+def test_landmarks_that_do_not_fit_remove_the_box(tree: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
     replace_file(tree / f"{STEM}_groundtruth2D.txt", table(change(rows(tree, "_groundtruth2D.txt"))))
     said = read_all("upna", tree)
     assert len(said.records) == 2 * FRAMES
@@ -212,14 +212,14 @@ def test_landmarks_that_do_not_fit_cost_the_box(tree: Path, change: Callable[[np
     assert len(said.warnings) == 1 and f"{STEM}_groundtruth2D.txt" in said.warnings[0]
 
 
-def test_missing_landmarks_cost_the_box(tree: Path) -> None:
+def test_missing_landmarks_remove_the_box(tree: Path) -> None:
     (tree / f"{STEM}_groundtruth2D.txt").unlink()
     said = read_all("upna", tree)
     assert {r.sequence_id for r in said.records.values() if r.bbox_xyxy is None} == {SEQUENCE} and not said.drops
     assert len(said.warnings) == 1 and "no such file" in said.warnings[0]
 
 
-def test_landmarks_cut_in_their_last_row_give_no_box_there(tree: Path) -> None:
+def test_landmarks_truncated_in_their_last_row_give_no_box_there(tree: Path) -> None:
     edit(tree, "_groundtruth2D.txt", lambda t: t[:-4])
     said = mine(read_all("upna", tree))
     assert [i for i, r in said.records.items() if r.bbox_xyxy is None] == [f"{SEQUENCE}/frame_00023"]
@@ -247,7 +247,7 @@ def test_ffmpeg_does_not_write_into_the_progress_bar(tree: Path) -> None:
     assert (done.stdout.strip(), done.stderr) == (str(FRAMES), "")
 
 
-def test_a_cut_video_refuses_its_frames(tree: Path) -> None:
+def test_a_truncated_video_refuses_its_frames(tree: Path) -> None:
     edit(tree, ".mp4", lambda v: v[: len(v) // 2])
     said = mine(read_all("upna", tree))
     assert len(said.drops) == FRAMES and {d.reason for d in said.drops.values()} == {"bad_image"}
@@ -296,7 +296,7 @@ def test_a_video_of_another_size(tree: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["user_01_v05_yaw.mp4", "user_01_video_05.avi", "user_01_video_01_groundtruth3D_old.txt"]
 )
-def test_other_names_do_not_disturb(tree: Path, name: str) -> None:
+def test_files_with_other_names_are_ignored(tree: Path, name: str) -> None:
     before = plain_all(read_items("upna", tree))
     (tree / "User_01" / name).write_bytes(b"1 2 3 4 5 6\n")
     (tree / "User_1").mkdir()
@@ -348,7 +348,7 @@ def test_the_assumed_order_and_signs_agree(moving: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("column", [3, 4, 5])
-def test_a_turned_sign_is_found(moving: Path, column: int) -> None:
+def test_an_inverted_sign_is_detected(moving: Path, column: int) -> None:
     (text,) = checked(moving, lambda v: np.where(np.arange(6) == column, -v, v))
     name = ("roll", "yaw", "pitch")[column - 3]
     assumed = {"roll": -1, "yaw": -1, "pitch": 1}
@@ -358,12 +358,12 @@ def test_a_turned_sign_is_found(moving: Path, column: int) -> None:
 
 
 @pytest.mark.parametrize("order", [p for p in permutations((3, 4, 5)) if p != (3, 4, 5)])
-def test_columns_in_another_order_are_found(moving: Path, order: tuple[int, int, int]) -> None:
+def test_columns_in_another_order_are_detected(moving: Path, order: tuple[int, int, int]) -> None:
     (text,) = checked(moving, lambda v: v[:, [0, 1, 2, *order]])
     assert text.startswith("warning: ")
 
 
-def test_another_order_of_axes_is_found(moving: Path) -> None:
+def test_another_order_of_axes_is_detected(moving: Path) -> None:
     """The same rotations, written as yaw first: no naming of columns, only the matrix tells."""
     from dataclasses import replace
 
@@ -382,20 +382,20 @@ def test_another_order_of_axes_is_found(moving: Path) -> None:
     np.testing.assert_allclose(canonical_from_angles(rewritten(labels)[:, 3:], convention)[1], wanted, atol=1e-9)
 
 
-def test_landmarks_that_fit_nothing_are_said_to(moving: Path) -> None:
+def test_landmarks_that_fit_no_convention_are_noted(moving: Path) -> None:
     labels = np.loadtxt(f"{moving}_groundtruth3D.txt")
     points = np.random.default_rng(0).uniform(0, 700, (len(labels), 54, 2))
     (note,) = builder._check_convention(labels, points)
     assert note.is_warning and "under no order and signs" in note.text
 
 
-def test_a_head_that_turns_one_way_only_tells_nothing(tmp_path: Path) -> None:
+def test_a_head_that_turns_about_one_axis_gives_no_note(tmp_path: Path) -> None:
     """Video 5 is yaw alone: without the offset of the headband its order cannot be told."""
     upna_writer.write(tmp_path, (1,), (5,), frames=60, with_video=False)
     assert checked(tmp_path / "Head_Pose_Database_UPNA/User_01/user_01_video_05", lambda v: v, "_zeroed") == []
 
 
-def test_too_few_rows_tell_nothing(moving: Path) -> None:
+def test_too_few_rows_give_no_note(moving: Path) -> None:
     labels = np.loadtxt(f"{moving}_groundtruth3D.txt")
     labels[19:] = np.nan
     points = np.loadtxt(f"{moving}_groundtruth2D.txt").reshape(len(labels), -1, 2)

@@ -46,7 +46,7 @@ def test_published_heads() -> None:
     assert sum(builder.PUBLISHED.values()) == 122_450
 
 
-def test_those_beyond_99_degrees_are_mirrored_ones() -> None:
+def test_heads_beyond_99_degrees_are_mirrored_ones() -> None:
     assert len(builder.OUT_OF_RANGE) == 35 and 122_450 - 35 == 122_415
     folders = Counter(i.split("/")[1] for i in builder.OUT_OF_RANGE)
     assert folders == {"AFW_Flip": 5, "HELEN_Flip": 25, "IBUG_Flip": 2, "LFPW_Flip": 3}
@@ -105,7 +105,7 @@ def test_views_of_a_photo_share_it_and_are_synthetic(tree: Path) -> None:
         ("LFPW_Flip/LFPW_image_test_0035_16", "LFPW_image_test_0035"),
     ],
 )
-def test_faces_and_views_lead_to_their_photo(tree: Path, stem: str, photo: str) -> None:
+def test_faces_and_views_name_their_photo(tree: Path, stem: str, photo: str) -> None:
     pair(tree, stem)
     record = read_all("300wlp", tree).records[f"300wlp/{stem}"]
     assert record.source_photo == f"300wlp/{photo}"
@@ -140,7 +140,7 @@ def test_points_are_those_of_the_photo_for_every_view(tree: Path) -> None:
     np.testing.assert_array_equal(records[FIRST].landmarks68, records[f"{FIRST[:-1]}1"].landmarks68)
 
 
-def test_projected_points_are_those_of_the_turned_face(tree: Path) -> None:
+def test_projected_points_are_those_of_the_warped_face(tree: Path) -> None:
     said = read_all("300wlp", tree, landmarks="projected")
     assert len(said.records) == 16 and not said.drops
     for record in said.records.values():
@@ -201,7 +201,7 @@ def test_a_label_of_another_kind_is_refused(tree: Path, changes: dict[str, Any])
     assert all(plain(r) == plain(before[i]) for i, r in said.records.items()) and len(said.records) == 15
 
 
-def test_variables_in_another_order_or_type_are_read_all_the_same(tree: Path) -> None:
+def test_variables_in_another_order_or_type_are_read(tree: Path) -> None:
     before = read_all("300wlp", tree).records[FIRST]
     variables = loaded(tree, FIRST)
     turned = {k: variables[k] for k in sorted(variables, reverse=True)}
@@ -210,7 +210,7 @@ def test_variables_in_another_order_or_type_are_read_all_the_same(tree: Path) ->
     assert plain(read_all("300wlp", tree).records[FIRST]) == plain(before)
 
 
-def test_missing_twins(tree: Path) -> None:
+def test_an_image_without_its_label_and_the_reverse(tree: Path) -> None:
     (tree / "AFW/AFW_134212_1_0.jpg").unlink()
     (tree / "AFW/AFW_134212_1_1.mat").unlink()
     said = read_all("300wlp", tree)

@@ -1,1 +1,1 @@
-"""The files of raw datasets as people have them: folders and archives, images, label files."""
+"""Reads the files of raw datasets: folders, archives, images and label files."""

@@ -1,12 +1,10 @@
-"""What every archive has in common, what it is refused for, and the .zip, read in place.
+"""Archives as trees of files: zip and tar are read in place, a compressed tar through a spool file.
 
-An archive is refused as a whole if a name in it leads outside or its sizes are absurd.
+An archive is refused as a whole if one of its names leads outside of it or its sizes are implausible.
 
-A .tar read in place, a compressed one through a spool.
-
-A compressed tar cannot be read at random, so it is run through once and a spool is kept beside the build:
-label files whole, and of each image the head and the tail that a build looks at. A tar that is cut, or
-damaged where that would hide files, is refused.
+A compressed tar has no random access. It is therefore decompressed once, and a spool file in the build's work folder
+keeps what a build needs: label files as a whole, and the first and last bytes of each image. A tar that is truncated,
+or damaged where that could hide files, is refused.
 """
 
 from __future__ import annotations
@@ -31,8 +29,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import file_identity, read_json, replacing
 from ubhpd.raw.folders import LABEL_LIMIT, TAIL_BYTES, Entry, Probe, Tree, refuse_large
 
-# ruff: noqa: D102 - the methods are those of Tree
-
+# ruff: noqa: D102 - the public methods implement Tree, which documents them
 
 try:
     from lzma import LZMAError
@@ -52,7 +49,7 @@ _MAX_DENSE_MEMBER = 256 << 20  # above this size a ratio over 100 is a bomb, not
 
 
 class ArchiveTree(Tree):
-    """What zip and tar share: a listing made from member names, paths below a root inside the archive."""
+    """An archive whose listing is built from its member names; paths are relative to a root inside the archive."""
 
     def __init__(self, archive: str, root: str, names: Iterable[str]) -> None:
         self._archive = archive
@@ -106,7 +103,7 @@ class ZipTree(ArchiveTree):
         return data
 
     def probe(self, path: str, head: int) -> Probe:
-        data = self.read(path)  # whole: the checksum of a zip member covers all of it
+        data = self.read(path)  # as a whole, because the checksum of a zip member covers all of it
         return Probe(data, data[-TAIL_BYTES:], len(data))
 
     def _info(self, path: str) -> zipfile.ZipInfo:
@@ -124,13 +121,13 @@ class ZipTree(ArchiveTree):
 
 
 def refuse_escape(archive: str, name: str) -> None:
-    """Raise UbhpdError if a name in an archive leads outside of it."""
+    """Raise UbhpdError if a member name points outside of the archive."""
     if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         raise UbhpdError(f"{archive} is refused: the name {name!r} in it leads outside; get the official archive.")
 
 
 def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int) -> None:
-    """Raise UbhpdError if a member is of an impossible size, or inflates like a bomb."""
+    """Raise UbhpdError if a member has an impossible size or the compression ratio of a decompression bomb."""
     dense = size > _MAX_DENSE_MEMBER and size / packed > 100
     if size < 0 or size > _MAX_MEMBER or total > _MAX_TOTAL or size / packed > _MAX_RATIO or dense:
         raise UbhpdError(
@@ -138,17 +135,15 @@ def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int) -
         )
 
 
-# ruff: noqa: D102 - the methods are those of Tree
-
-
 _LOG = logging.getLogger(__name__)
 
 _PEEK_MEMBERS = 400
 _MAX_INDEX = 1 << 30  # bytes; AFLW's is about 3 MB
-_BULK_HEAD = {".png": 4096, ".bin": 4096, ".jpg": 65_536, ".jpeg": 65_536}  # kept of each in a spool
+# Bytes at the start of a file of each kind that a spool keeps.
+_BULK_HEAD = {".png": 4096, ".bin": 4096, ".jpg": 65_536, ".jpeg": 65_536}
 _NAMES_THE_NEXT = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE)
 _MAX_LONG_NAME = 1 << 20
-_MAX_PADDING = 16 << 20  # after the end mark of a compressed tar, before its checksum
+_MAX_PADDING = 16 << 20  # between the end-of-archive blocks of a compressed tar and its checksum
 
 OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
@@ -156,14 +151,14 @@ OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 class TarTree(ArchiveTree):
     """A .tar read in place, or a compressed one through its spool.
 
-    The index maps a member to (offset, bytes stored, size) in the data file: the tar itself, or the spool, of which
-    the index also has the CRC-32 of the bytes stored.
-    A member stored in part holds its head and then its last twelve bytes.
+    The index maps a member to (offset, stored bytes, size) in the data file, which is the tar itself or the spool.
+    For a spool it also gives the CRC-32 of the stored bytes.
+    Of a member that is stored in part, the spool holds the first bytes followed by the last twelve.
     """
 
     def __init__(self, archive: str, root: str, data_file: str, index: dict[str, list[int]]) -> None:
         self._index = index
-        self._data = open(data_file, "rb")  # noqa: SIM115 - lives as long as the tree
+        self._data = open(data_file, "rb")  # noqa: SIM115 - closed with the tree
         super().__init__(archive, root, index)
 
     def __del__(self) -> None:
@@ -202,7 +197,7 @@ class TarTree(ArchiveTree):
 
 
 class _PeekTree(ArchiveTree):
-    """The listing of a compressed tar's first members: enough to recognise it, nothing to read."""
+    """The listing of the first members of a tar: enough to recognise the dataset, but no content can be read."""
 
     def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
         raise OSError("not read yet")
@@ -242,7 +237,7 @@ def peek_tar(archive: str) -> Tree:
 
 
 def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_progress: OnProgress | None) -> TarTree:
-    """Return the tree of a tar; a compressed one is run through unless its spool is there already.
+    """Return the tree of a tar; a compressed one is decompressed once unless a valid spool exists.
 
     Raises:
         UbhpdError: the archive is damaged or unsafe, or its spool cannot be written.
@@ -252,7 +247,7 @@ def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_
     stem = Path(spool_dir or tempfile.gettempdir(), hashlib.sha256(identity.encode()).hexdigest()[:16])
     spool = stem.with_suffix(".spool")
     index_file = stem.with_suffix(".index.json")
-    # Only the process that plans the work checks all of the spool, not each worker; a worker checks what it reads.
+    # Only the planning process verifies the whole spool; a worker verifies each member that it reads.
     index = _stored_index(index_file, spool if compressed else None, thorough=on_progress is not None)
     if index is None:
         try:
@@ -266,7 +261,7 @@ def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_
 
 
 def _stored_index(path: Path, spool: Path | None, thorough: bool) -> dict[str, list[int]] | None:
-    """Return the index that an earlier opening kept; None if there is none, or it or the spool is damaged."""
+    """Return the index that an earlier run stored; None if it is absent or if the index or the spool is damaged."""
     if not path.exists() or (spool is not None and not spool.exists()):
         return None
     try:
@@ -285,10 +280,10 @@ def _stored_index(path: Path, spool: Path | None, thorough: bool) -> dict[str, l
 def _has_damaged_member(spool: Path, members: dict[str, list[int]]) -> bool:
     with spool.open("rb") as file:
         for offset, stored, _, checksum in members.values():
-            own = 0
+            crc = 0
             for start in range(0, stored, 1 << 20):
-                own = zlib.crc32(os.pread(file.fileno(), min(1 << 20, stored - start), offset + start), own)
-            if own != checksum:
+                crc = zlib.crc32(os.pread(file.fileno(), min(1 << 20, stored - start), offset + start), crc)
+            if crc != checksum:
                 return True
     return False
 
@@ -303,7 +298,7 @@ def _index_hash(members: dict[str, list[int]]) -> str:
 
 
 class _Member(tarfile.TarInfo):
-    """A member header; a damaged one is an error, where tarfile takes it for the end of the archive."""
+    """A member header. A damaged one is an error here, while tarfile takes it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _Member:
@@ -325,7 +320,7 @@ class _Member(tarfile.TarInfo):
 def _index_tar(
     place: str, spool: Path | None, keep_whole: bool, on_progress: OnProgress | None
 ) -> dict[str, list[int]]:
-    """Return where each member's bytes lie; fill the spool on the way if there is one."""
+    """Return the position of each member's bytes; write the spool in the same pass if one is given."""
     if spool is None:
         return _index_members(place, None, keep_whole, on_progress)
     with replacing(spool) as part, open(part, "wb") as out:
@@ -358,12 +353,12 @@ def _index_members(
             if on_progress:
                 on_progress(raw.tell(), packed)
         if out is not None and tar.fileobj is not None:
-            tar.fileobj.read(_MAX_PADDING)  # to the end, where the checksum is
+            tar.fileobj.read(_MAX_PADDING)  # up to the checksum, which is verified there
     return index
 
 
 def _is_plain_tar(place: str) -> bool:
-    """Return True if the tar is not compressed, whatever its name says."""
+    """Return True if the content, not the name, shows that the tar is not compressed."""
     try:
         with tarfile.open(place, "r:"):
             return True
@@ -372,7 +367,7 @@ def _is_plain_tar(place: str) -> bool:
 
 
 def _spool_member(content: IO[bytes], size: int, name: str, keep_whole: bool, out: IO[bytes]) -> tuple[int, int]:
-    """Write what is kept of a member; return how many bytes that is, and their CRC-32."""
+    """Write the bytes of a member that the spool keeps; return their number and CRC-32."""
     head = _BULK_HEAD.get(PurePosixPath(name).suffix.lower(), size)
     checksum = 0
     if keep_whole or size <= head + TAIL_BYTES:

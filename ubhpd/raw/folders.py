@@ -1,6 +1,6 @@
-"""Trees of raw files: what every tree can do, a folder on disk, and several trees seen as one."""
+"""Trees of raw files: the interface, a folder on disk, and several trees merged into one."""
 
-# ruff: noqa: D102 - the methods are those of Tree
+# ruff: noqa: D102 - the public methods implement Tree, which documents them
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from typing import IO, NamedTuple
 
 from ubhpd.core.files import file_identity
 
-LABEL_LIMIT = 64 << 20  # no label file comes near this
+LABEL_LIMIT = 64 << 20  # bytes; real label files are far smaller
 TAIL_BYTES = 12
 
-_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not hold up a build
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK  # so that opening a named pipe does not block the build
 _FIRST_READ = 16_384  # more than nearly every label file has
 
 
@@ -38,7 +38,7 @@ class Probe(NamedTuple):
 
 
 class Tree(ABC):
-    """Files below a root. Reading raises OSError with a plain reason; builders turn it into a Drop."""
+    """Files below a root folder. Reading raises OSError with a short reason, which builders turn into a Drop."""
 
     @abstractmethod
     def listdir(self, path: str) -> list[Entry]:
@@ -58,11 +58,11 @@ class Tree(ABC):
 
     @abstractmethod
     def identity(self, path: str) -> str:
-        """Return what tells one content of a file from another, see `ubhpd.core.files.file_identity`."""
+        """Return a text that changes whenever the content of the file does, see `ubhpd.core.files.file_identity`."""
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:
-        """Give a path on disk with the content of the file, for libraries that open files themselves."""
+        """Yield a path on disk that has the content of the file, for libraries that open files themselves."""
         with tempfile.NamedTemporaryFile(suffix=PurePosixPath(path).suffix) as copy:
             self._copy(path, copy)
             copy.flush()
@@ -83,13 +83,13 @@ class FolderTree(Tree):
         if path not in self._listings:
             try:
                 with os.scandir(self._prefix + path) as scan:
-                    found = list(scan)
+                    listed = list(scan)
             except (FileNotFoundError, NotADirectoryError):
-                found = []
+                listed = []
             try:
-                names = sorted([(e.name, e.is_dir()) for e in found])
-            except OSError:  # a link that leads to itself
-                names = sorted([(e.name, _is_dir(e)) for e in found])
+                names = sorted([(e.name, e.is_dir()) for e in listed])
+            except OSError:  # a symbolic link that points to itself
+                names = sorted([(e.name, _is_dir(e)) for e in listed])
             self._listings[path] = list(map(Entry._make, names))
         return self._listings[path]
 
@@ -109,9 +109,9 @@ class FolderTree(Tree):
         fd = os.open(self._prefix + path, _FLAGS)
         try:
             first = os.read(fd, head)
-            if len(first) < head:  # that was all of it
+            if len(first) < head:  # the file is not longer
                 return Probe(first, first[-TAIL_BYTES:], len(first))
-            size = os.lseek(fd, -TAIL_BYTES, os.SEEK_END) + TAIL_BYTES  # in half the time of fstat
+            size = os.lseek(fd, -TAIL_BYTES, os.SEEK_END) + TAIL_BYTES  # takes half the time of fstat
             tail = os.read(fd, TAIL_BYTES)
         finally:
             os.close(fd)
@@ -142,16 +142,16 @@ class FolderTree(Tree):
         while piece := os.read(fd, 1 << 20):
             pieces.append(piece)
             size += len(piece)
-            refuse_large(size, limit)  # a device has no size and no end
+            refuse_large(size, limit)  # a device reports no size and may never end
         return b"".join(pieces)
 
 
 class UnionTree(Tree):
-    """Several trees as one; a file is taken from the first that has it."""
+    """Several trees merged into one; a file is taken from the first tree that has it."""
 
     def __init__(self, trees: list[Tree]) -> None:
         self._trees = trees
-        self._holders: dict[str, dict[str, Tree]] = {}  # folder -> name -> the tree it is taken from
+        self._holders: dict[str, dict[str, Tree]] = {}  # folder -> file name -> tree that provides it
 
     def listdir(self, path: str) -> list[Entry]:
         merged = {entry.name: entry for tree in reversed(self._trees) for entry in tree.listdir(path)}
@@ -189,6 +189,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def refuse_large(size: int, limit: int) -> None:
-    """Raise OSError if a file has more bytes than a reader expects of it."""
+    """Raise OSError if a file has more bytes than the reader allows."""
     if size > limit:
         raise OSError(f"has {size} bytes, more than the {limit} expected at most")

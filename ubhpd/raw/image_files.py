@@ -1,7 +1,7 @@
-"""Image size from the header, and whether the file is whole, without decoding it.
+"""Reads the size of an image from its header and checks that the file is complete, without decoding it.
 
-Reading 512 bytes instead of decoding 450x450 pixels is what makes a build fast. A JPEG must end with its
-end-of-image marker and a PNG with its IEND chunk; a JPEG that does not is decoded once to decide.
+A build is fast because it reads 512 bytes instead of decoding 450x450 pixels. A JPEG must end with its end-of-image
+marker and a PNG with its IEND chunk; a file that does not is decoded once to find out whether it is complete.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_SIDE = 65_500
 
 
 class ImageError(Exception):
-    """The bytes are not a whole JPEG or PNG image; the message says what is wrong with them."""
+    """The bytes are not a complete JPEG or PNG image; the message says why."""
 
 
 class HeaderTooShort(Exception):
@@ -42,21 +42,21 @@ class Size(NamedTuple):
     height: int
 
 
-# The bytes that told the size of the last image, and that size: most images of a dataset begin alike, and
-# what begins alike has the same size.
+# The header bytes that determined the size of the last image, and that size. Most images of a dataset start with the
+# same bytes, and images that share these bytes have the same size.
 _last = (b"", Size(0, 0))
 
 
 def size_from_header(head: bytes) -> Size:
-    """Return the size that the first bytes of a JPEG or PNG state.
+    """Return the image size from the first bytes of a JPEG or PNG.
 
     Raises:
         HeaderTooShort: more bytes of the file are needed.
-        ImageError: the bytes are no JPEG or PNG, or state an impossible size.
+        ImageError: the bytes are not JPEG or PNG, or give an impossible size.
     """
     global _last
-    seen, size = _last
-    if seen and head.startswith(seen):
+    last_header, size = _last
+    if last_header and head.startswith(last_header):
         return size
     if head[:3] == b"\xff\xd8\xff":
         return _jpeg_size(head)
@@ -76,14 +76,14 @@ def size_from_header(head: bytes) -> Size:
 
 
 def has_end(head: bytes, tail: bytes) -> bool:
-    """Return True if the last bytes of the file are those of a finished image."""
+    """Return True if the file ends as a complete image does."""
     if head[:8] == _PNG_SIGNATURE:
         return tail[-12:] == _PNG_END
     return tail[-2:] == b"\xff\xd9"
 
 
 def decode_fault(data: bytes) -> str | None:
-    """Return what is wrong with an image when all of it is decoded, or None if it decodes."""
+    """Decode the whole image; return the fault as text, or None if it decodes without one."""
     try:
         size = size_from_header(data)
     except HeaderTooShort:
@@ -116,14 +116,14 @@ def decode(data: bytes) -> Image | None:
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    except cv2.error:  # a size that OpenCV refuses to allocate
+    except cv2.error:  # for example, more pixels than OpenCV allocates
         return None
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
 
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV from writing log messages to the terminal, for places that report the problem themselves."""
+    """Keep OpenCV from writing log messages to the terminal, for callers that report the problem themselves."""
     import cv2
 
     log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 4.13 moved the two functions from cv2 to cv2.utils.logging

@@ -1,15 +1,13 @@
-"""Named variables of small MATLAB v5 label files, fast where the layout is the known one, with care elsewhere.
+"""Reads label files: named variables of small MATLAB v5 files, and text files with one row of numbers per frame.
 
-The label files of 300W-LP and AFLW2000-3D hold eight or nine variables, each compressed by itself. A loader
-that calls scipy.io.loadmat inflates them all; here only the wanted ones are inflated, found at the place
-where the previous file had them. A variable is accepted on this road only if its header is, byte for byte,
-that of a plain real matrix of a known type and its checksum holds. Anything else is walked through element by
-element, each inflated with a bound and every size checked, so that a damaged file is refused, not misread.
-scipy.io.loadmat is not called: some damaged files make it read past a failing checksum, or end the process.
+The MATLAB files of 300W-LP and AFLW2000-3D hold eight or nine variables, each compressed separately.
+scipy.io.loadmat inflates them all; this reader inflates only the requested ones, at the positions where the previous
+file had them (the fast path). The fast path accepts a variable only if its header is, byte for byte, that of a plain
+real matrix of a known type and its checksum is right. Every other file takes the slow path, which walks through all
+elements, limits the inflated size and checks every length, so that a damaged file is refused instead of misread.
+scipy.io.loadmat is not used: some damaged files make it ignore a wrong checksum or crash the process.
 
 Format: MAT-File Format, level 5 (The MathWorks).
-
-Label files with one row of numbers a frame: each row its numbers, or a sentence that says what is wrong with it.
 """
 
 from __future__ import annotations
@@ -31,14 +29,14 @@ _MATRIX = 14
 # Data type of the stored numbers -> numpy type; array class -> the class those numbers may stand for.
 _STORED = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8"}
 _CLASS = {6: "<f8", 7: "<f4", 8: "<i1", 9: "<u1", 10: "<i2", 11: "<u2", 12: "<i4", 13: "<u4"}
-# The slow road lets numbers of any type stand for any class, and knows 64-bit integers.
+# The slow path accepts numbers of any stored type for any class, and 64-bit integers.
 _ANY_STORED = {**_STORED, 12: "<i8", 13: "<u8"}
 _REAL_CLASSES = range(6, 16)
 _COMPLEX_OR_LOGICAL = 0x0A00
 
 
 class MatError(Exception):
-    """The file does not hold the wanted variables; the message says why."""
+    """The requested variables cannot be read from the file; the message says why."""
 
 
 class MatReader:
@@ -57,13 +55,13 @@ class MatReader:
         self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
 
     def read(self, data: bytes) -> list[AnyArray]:
-        """Return the wanted variables, in the order asked for, as float64 matrices.
+        """Return the requested variables, in the requested order, as float64 matrices.
 
         Raises:
-            MatError: no MATLAB v5 file, a variable is absent or not a real matrix, or the file is damaged.
+            MatError: not a MATLAB v5 file, a variable is missing or not a real matrix, or the file is damaged.
         """
-        found = self._read_fast(data)
-        return found if found is not None else self._read_slowly(data)
+        values = self._read_fast(data)
+        return values if values is not None else self._read_slowly(data)
 
     def _read_fast(self, data: bytes) -> list[AnyArray] | None:
         if data[124:128] != b"\x00\x01IM" or b"\0" in data[:4]:  # a zero there means version 4
@@ -81,18 +79,18 @@ class MatReader:
             return None
         if len(offsets) == self._count:
             try:
-                if (found := self._take(data, offsets, self._places)) is not None:
-                    return found
-            except MatError:  # in this file that place may hold something else
+                if (values := self._take(data, offsets, self._places)) is not None:
+                    return values
+            except MatError:  # this file may have another variable at that position
                 pass
         places = self._locate(data, offsets)
-        if places is None or (found := self._take(data, offsets, places)) is None:
+        if places is None or (values := self._take(data, offsets, places)) is None:
             return None
         self._count, self._places = len(offsets), places
-        return found
+        return values
 
     def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[AnyArray] | None:
-        found = []
+        matrices: list[AnyArray] = []
         for i, place in enumerate(places):
             start, stop = offsets[place]
             inflated = _inflate(data[start:stop])
@@ -104,11 +102,11 @@ class MatReader:
             if len(inflated) != layout.total:
                 return None
             values = np.frombuffer(inflated, layout.stored, layout.numbers, len(layout.header))
-            found.append(values.reshape(layout.shape, order="F").astype(np.float64, copy=False))
-        return found
+            matrices.append(values.reshape(layout.shape, order="F").astype(np.float64, copy=False))
+        return matrices
 
     def _locate(self, data: bytes, offsets: list[tuple[int, int]]) -> tuple[int, ...] | None:
-        """Return the place of each wanted variable in the file, or None unless each is there exactly once."""
+        """Return the position of each requested variable in the file, or None unless each occurs exactly once."""
         places: dict[str, int] = {}
         for place, (start, stop) in enumerate(offsets):
             try:
@@ -128,22 +126,22 @@ class MatReader:
         order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(data[124:128])
         if order is None or b"\0" in data[:4]:
             raise MatError("not a MATLAB v5 file")
-        found: dict[str, AnyArray] = {}
+        matrices: dict[str, AnyArray] = {}
         for element in _elements(data, order):
             header = _header(element, order)
             if header is None or header.name not in self._names:
                 continue
-            if header.name in found:
+            if header.name in matrices:
                 raise MatError(f"holds {header.name} twice")
-            found[header.name] = _matrix(element, header, order)
+            matrices[header.name] = _matrix(element, header, order)
         for name in self._names:
-            if name not in found:
+            if name not in matrices:
                 raise MatError(f"holds no variable {name}")
-        return [found[name] for name in self._names]
+        return [matrices[name] for name in self._names]
 
 
 class _Layout(NamedTuple):
-    """An inflated variable: its header, how its numbers are stored, and how long it is with them."""
+    """The layout of an inflated variable; `numbers` is their count and `total` the length in bytes."""
 
     header: bytes
     stored: np.dtype[Any]
@@ -201,7 +199,7 @@ def _inflate(data: bytes) -> bytes:
 
 
 class _Header(NamedTuple):
-    """What a matrix element says of itself before its numbers."""
+    """The header of a matrix element; its numbers start at `numbers_at`."""
 
     name: str
     array_class: int
@@ -233,11 +231,11 @@ def _elements(data: bytes, order: str) -> Iterator[bytes]:
 
 
 def _header(element: bytes, order: str) -> _Header | None:
-    """Return the header of a matrix element, or None if it is not built as arrays with a name are."""
+    """Return the header of a matrix element, or None if it is not that of a named array."""
     position, parts = 0, []
-    for wanted_kind in (6, 5, 1):  # flags, dimensions, name
+    for expected_kind in (6, 5, 1):  # flags, dimensions, name
         kind, content, position = _part(element, position, order)
-        if kind != wanted_kind:
+        if kind != expected_kind:
             return None
         parts.append(content)
     flags, dims, name = parts
@@ -261,35 +259,35 @@ def _matrix(element: bytes, header: _Header, order: str) -> AnyArray:
 
 
 def _part(element: bytes, position: int, order: str) -> tuple[int, bytes, int]:
-    """Return the data type and bytes of one part of a matrix element, and where the next begins; type -1 if cut."""
+    """Return data type, bytes and end position of one part of a matrix element; the type is -1 if it is truncated."""
     if position + 8 > len(element):
         return -1, b"", position
     kind, size = struct.unpack_from(order + "II", element, position)
     start, following = position + 8, position + 8 + (size + 7) // 8 * 8
-    if kind >> 16:  # up to four bytes lie in the tag itself
+    if kind >> 16:  # up to four bytes are stored in the tag itself
         kind, size, start, following = kind & 0xFFFF, kind >> 16, position + 4, position + 8
     content = element[start : min(start + size, following)]
     return (kind, content, following) if len(content) == size else (-1, b"", position)
 
 
 class NumberRows(NamedTuple):
-    """The rows of a file, blank ones aside: the numbers, or what is wrong; and whether the last row may be cut."""
+    """The non-blank rows of a file, each its numbers or an error message, and whether the last row may be truncated."""
 
     rows: list[list[float] | str]
     is_cut: bool
 
 
 def number_rows(
-    data: bytes, path: str, limits: Sequence[float], separator: bytes | None = None, may_go_on: bool = False
+    data: bytes, path: str, limits: Sequence[float], separator: bytes | None = None, allows_more: bool = False
 ) -> NumberRows:
     """Return the rows of a label file.
 
     Args:
-        data: its bytes.
-        path: of the file, for what is said of a row.
-        limits: one per number of a row: beyond it, in either direction, the number is damage.
+        data: the content of the file.
+        path: of the file, for error messages.
+        limits: the largest possible absolute value of each number of a row.
         separator: between numbers; white space by default.
-        may_go_on: a row can be longer than `limits`, and what follows is not looked at unless it is no number.
+        allows_more: a row may have more numbers than `limits`; they are ignored.
     """
     rows: list[list[float] | str] = []
     count = len(limits)
@@ -301,10 +299,10 @@ def number_rows(
             values = [float(token) for token in tokens]
         except ValueError:
             values = []
-        is_long_enough = len(values) >= count if may_go_on else len(values) == count
+        is_long_enough = len(values) >= count if allows_more else len(values) == count
         # Python reads 1_0 as 10. A NaN is within no limit.
         if not is_long_enough or b"_" in line or not all(abs(v) <= m for v, m in zip(values, limits, strict=False)):
-            how = "start with" if may_go_on else "hold"
+            how = "start with" if allows_more else "hold"
             rows.append(f"{path}: line {number} does not {how} {count} possible numbers")
         else:
             rows.append(values[:count])

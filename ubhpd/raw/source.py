@@ -1,4 +1,4 @@
-"""What a builder sees of the raw files: listings, label bytes and image sizes, each failure a reason to drop."""
+"""The view that a builder has of the raw files: listings, label bytes and image sizes. A failure drops the head."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ubhpd.raw.image_files import (
 )
 from ubhpd.raw.trees import Entry, Tree
 
-_WHOLE_HEADER = 65_536 * 4  # room for large EXIF and colour profile blocks
+_WHOLE_HEADER = 65_536 * 4  # bytes; enough for large EXIF and colour profile blocks
 
 
 class Refused(Exception):
-    """A head cannot be read: `reason` is a key of records.DROP_REASONS, `detail` names the file and the fault."""
+    """A head cannot be read. `reason` is a key of records.DROP_REASONS, `detail` names the file and the fault."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 class Source:
-    """The files of one dataset. With `thorough` every image is decoded, not just its header read."""
+    """The files of one dataset. With `thorough` every image is decoded; otherwise only its header is read."""
 
     def __init__(self, tree: Tree, thorough: bool = False) -> None:
         self.thorough = thorough
@@ -40,7 +40,7 @@ class Source:
     def listdir(self, path: str) -> list[Entry]:
         """Return the entries of a folder sorted by name; "" is the root of the dataset, a missing folder is empty.
 
-        A folder that cannot be listed is empty too, and goes into `faults`.
+        A folder that cannot be listed also counts as empty, and is added to `faults`.
         """
         try:
             return self._tree.listdir(path)
@@ -58,14 +58,14 @@ class Source:
         return False
 
     def identity(self, path: str) -> str:
-        """Return what tells one content of a file from another without reading it."""
+        """Return a text that changes whenever the content of the file does; the file is not read."""
         return self._tree.identity(path)
 
     def read(self, path: str, missing: str = "missing_label") -> bytes:
         """Return the bytes of a label file.
 
         Raises:
-            Refused: with reason `missing` if there is no such file, else `unreadable_file`.
+            Refused: with reason `missing` if the file does not exist, otherwise `unreadable_file`.
         """
         try:
             return self._tree.read(path)
@@ -86,7 +86,7 @@ class Source:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
 
     def image_size(self, path: str) -> Size:
-        """Return the size of a JPEG or PNG from its header, having seen that the file is whole.
+        """Return the size of a JPEG or PNG from its header, after checking that the file is complete.
 
         Raises:
             Refused: the image is missing, unreadable or damaged.
@@ -99,7 +99,7 @@ class Source:
                 size = size_from_header(probe.head)
             except HeaderTooShort:
                 size = size_from_header(self._tree.probe(path, _WHOLE_HEADER).head)
-            # Some tools append bytes to a finished JPEG: only decoding tells such a file from a cut one.
+            # Some tools append bytes to a complete JPEG. Only decoding distinguishes such a file from a truncated one.
             if has_end(probe.head, probe.tail):
                 return size
             return self._decoded_size(path)
@@ -114,7 +114,7 @@ class Source:
 
     @contextmanager
     def local_path(self, path: str, missing: str = "missing_image") -> Iterator[str]:
-        """Give a path on disk with the file's content, for libraries that open files themselves.
+        """Yield a path on disk that has the content of the file, for libraries that open files themselves.
 
         Raises:
             Refused: the file is missing or unreadable.

@@ -1,7 +1,7 @@
-"""Raw downloads as people have them: a folder, a .zip, a .tar, a .tgz, or several archives seen as one.
+"""Opens raw downloads: a folder, a .zip, a .tar, a .tgz, or several of them merged into one tree.
 
-A `Tree` lists and reads files below a root by relative, slash-separated paths. Nothing is unpacked into the
-user's folders. `ubhpd.raw.folders` holds the interface, `ubhpd.raw.archives` and `ubhpd.raw.archives` the rest.
+A `Tree` lists and reads files below a root by relative paths with slashes. Nothing is unpacked into the user's
+folders. `ubhpd.raw.folders` holds the interface and `ubhpd.raw.archives` the archives.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ ARCHIVE_SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar")
 
 
 class TreeSpec(NamedTuple):
-    """How to open a tree, here, in another process or on another machine."""
+    """How to open a tree, in this process, another process or on another machine."""
 
-    parts: tuple[tuple[str, str], ...]  # (folder or archive, root inside it); an earlier part hides a later
+    parts: tuple[tuple[str, str], ...]  # (folder or archive, root inside it); earlier parts take precedence
     spool_dir: str | None = None
-    keep_whole: bool = False  # keep images whole in a spool, as --check-images needs them
+    keep_whole: bool = False  # keep complete images in the spool, which --check-images needs
 
     @property
     def where(self) -> str:
-        """Return the places as a person would write them."""
+        """Return the places as text for messages."""
         return " + ".join(f"{place}:{root}" if root else place for place, root in self.parts)
 
 
 def is_archive(path: str) -> bool:
-    """Return True if the name is that of an archive this module reads."""
+    """Return True if the name has the suffix of an archive that this module reads."""
     return path.lower().endswith(ARCHIVE_SUFFIXES)
 
 
 def archive_fault(archive: str) -> str | None:
-    """Return why the file is not the archive its name promises, or None. A saved web page is the usual case."""
+    """Return why the file is not an archive of the kind that its name says, or None. Often it is a saved web page."""
     try:
         with open(archive, "rb") as file:
             head = file.read(512)
@@ -65,17 +65,17 @@ def archive_fault(archive: str) -> str | None:
 
 
 def open_tree(spec: TreeSpec, on_progress: OnProgress | None = None) -> Tree:
-    """Return the tree of a spec. The first opening of a compressed tar reads through all of it.
+    """Return the tree of a spec. Opening a compressed tar for the first time decompresses all of it.
 
     Raises:
-        UbhpdError: a place is missing, damaged or unsafe.
+        UbhpdError: a place does not exist, is damaged or is unsafe.
     """
     trees = [_open_part(place, root, spec, on_progress) for place, root in spec.parts]
     return trees[0] if len(trees) == 1 else UnionTree(trees)
 
 
 def peek(place: str) -> Tree:
-    """Return a tree good for recognising a dataset: of a tar only its first members are listed."""
+    """Return a tree that suffices to recognise a dataset; of a tar only the first members are listed."""
     if not is_archive(place):
         return FolderTree(place)
     if fault := archive_fault(place):
