@@ -12,10 +12,14 @@ from score_data import HOPENET, heads, write_csv, write_manifest
 from ubhpd.cli import root
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
 from ubhpd.evaluation import predictions
-from ubhpd.evaluation.doctor import Diagnosis, Finding, diagnose, examine, mean_error
+from ubhpd.evaluation.doctor import Diagnosis, Finding, diagnose, examine
 from ubhpd.evaluation.emulators import sixdrepnet_folded_mae
 
 NOISE = 4.0
+
+
+def mean_error(predicted, true):
+    return float(np.abs(wrap_deg(predicted - true)).mean())
 
 
 def in_order(ypr, axes, signs=(-1, -1, -1)):

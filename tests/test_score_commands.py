@@ -54,7 +54,7 @@ def test_a_file_with_its_own_truth_is_scored_as_it_is(files):
 def test_missing_predictions_are_printed_with_the_coverage(files):
     run = CliRunner().invoke(root, ["score", str(files["plain"]), "--manifest", str(files["manifest"])])
     assert run.exit_code == 0
-    assert "Coverage 83.33 %: 120 heads wanted, 20 without a prediction (the first: set/00100)" in run.output
+    assert "Coverage 83.33 %: 120 heads expected, 20 without a prediction (the first: set/00100)" in run.output
     found = result_of(files["plain"], "--manifest", files["manifest"])
     assert (found["missing"], found["heads"], found["coverage"]) == (20, 100, pytest.approx(100 / 120))
     assert len(found["fingerprint"]) == 64
@@ -265,12 +265,12 @@ def build(tmp_path):
     return {"dir": tmp_path / "out", "predicted": predicted, "true": true, "ids": ids}
 
 
-def test_a_protocol_scores_its_test_side_against_its_training_side(build, tmp_path):
+def test_a_protocol_scores_its_test_split_against_its_training_split(build, tmp_path):
     path = write_csv(tmp_path / "p.csv", build["predicted"], ids=build["ids"])
     found = result_of(path, "--manifest", build["dir"], "--protocol", "300wlp_aflw2000_1969")
     assert (found["heads"], found["wanted"], found["missing"], found["refused"]) == (28, 28, 0, 42)
     assert found["protocol"]["protocol"] == "300wlp_aflw2000_1969" and len(found["protocol"]["hash"]) == 64
-    assert found["source"] == "the training side of 300wlp_aflw2000_1969"
+    assert found["source"] == "the training split of 300wlp_aflw2000_1969"
     rows = slice(42, 70)
     wanted = ubmae(build["predicted"][rows], build["true"][rows], counts(build["true"][:40]).inside)
     assert found["scores"]["ubmae"]["value"] == pytest.approx(float(wanted.value))

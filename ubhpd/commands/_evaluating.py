@@ -1,4 +1,4 @@
-"""What `ubhpd score` and `ubhpd compare` are both asked: which heads count, and how intervals are found."""
+"""Options that `ubhpd score` and `ubhpd compare` share: which truth and heads count, and how intervals are computed."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def asked(protocol: str, bootstrap: str, over: str) -> Callable[[Command], Comma
     Args:
         protocol: help of --protocol.
         bootstrap: help of --bootstrap.
-        over: what is resampled unless told otherwise; NO_INTERVALS, which is a choice only then, for nothing.
+        over: what is resampled by default; NO_INTERVALS for nothing, which is a choice only then.
     """
     choices = ["samples", "subjects", "sequences", *([NO_INTERVALS] if over == NO_INTERVALS else [])]
     options = (
+        click.option("--last-build", is_flag=True, help="Take the truth from the build made last on this account."),
         click.option("--protocol", metavar="ID", shell_complete=complete_protocol, help=protocol),
         click.option("--frames", metavar="FILE", help="List of frames, for a protocol that needs one."),
         click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset."),
@@ -72,4 +73,5 @@ def evaluation_options(source: str | None, pair: str | None, chosen: dict[str, A
         ScoreOptions(chosen["exclude_outside"], metric_options(chosen["chosen"])),
         None if over == NO_INTERVALS else BootstrapOptions(chosen["rounds"], chosen["level"], over, chosen["seed"]),
         source, pair, chosen["protocol"], chosen["max_angle"], chosen["frames"], chosen["protocol_seed"],
+        chosen["last_build"],
     )  # fmt: skip

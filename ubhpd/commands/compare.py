@@ -22,8 +22,10 @@ PATH = click.Path(path_type=Path)
     help="The truth: a manifest, or a build's folder (UBHPD if it is there, else the pool). "
     "Default: the files' own columns.",
 )
-@click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a table of counts.")
-@asked("Compare on its test side; see: ubhpd protocols.", "What is resampled.", over="samples")
+@click.option(
+    "--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest (its training split), counts."
+)
+@asked("Compare on its test split; see: ubhpd protocols.", "What is resampled.", over="samples")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(first: Path, second: Path, manifest: Path | None, source: str | None, as_json: bool, **chosen: Any) -> None:
     """Compare FIRST and SECOND on the heads that both predict: differences, intervals and p-values.

@@ -19,12 +19,16 @@ PATH = click.Path(path_type=Path)
     "--manifest",
     type=PATH,
     help="The truth: a manifest, or a build's folder (UBHPD if it is there, else the pool; with --protocol the "
-    "manifest of the protocol). Default: the file's own, else the last build's test split.",
+    "manifest of the protocol). Default: the file's own columns, else the manifest that `ubhpd predict` made it from.",
 )
-@click.option("--source", metavar="NAME|FILE", help="Training set for UBMAE: 300W-LP, a manifest, a protocol, counts.")
-@click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this printed pair, as 300W-LP:AFLW2000.")
+@click.option(
+    "--source",
+    metavar="NAME|FILE",
+    help="Training set for UBMAE: 300W-LP, a manifest (its training split), a protocol, counts.",
+)
+@click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this reported pair, as 300W-LP:AFLW2000.")
 @asked(
-    "Score its test side, against its training side; see: ubhpd protocols.",
+    "Score its test split, against its training split; see: ubhpd protocols.",
     "Add confidence intervals, resampling these.",
     over=NO_INTERVALS,
 )
@@ -44,8 +48,8 @@ def command(
 ) -> None:  # fmt: skip
     """Score PREDICTIONS (CSV or Parquet: sample_id and yaw,pitch,roll, or r00..r22, or qx,qy,qz,qw).
 
-    Prints every metric with its unit, the coverage, and what lies outside the bins. UBMAE (equation 14) and the
-    shots need --source. Exit code 0 good, 2 wrong input.
+    Prints which truth is used, every metric with its unit, the coverage, what lies outside the bins, and what
+    `ubhpd doctor` finds. UBMAE (equation 14) and the shots need --source. Exit code 0 good, 2 wrong input.
     """
     from ubhpd.core.errors import UbhpdError
     from ubhpd.core.files import replacing

@@ -7,15 +7,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, EDGES_DEG
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.typing import AnyArray, FloatArray
-from ubhpd.evaluation import pairing, predictions
+from ubhpd.core.typing import AnyArray, FloatArray, IntArray
+from ubhpd.evaluation import predictions
+from ubhpd.evaluation.doctor import examine_pairs
 from ubhpd.evaluation.intervals import BootstrapOptions, Difference, intervals, paired, sign_test
 from ubhpd.evaluation.metric_cards import better, error_columns, units
-from ubhpd.evaluation.pairing import Paired, TrainingSet, counted, pair, training_set, truth_table
+from ubhpd.evaluation.mistakes import nearer_triplet
+from ubhpd.evaluation.pairing import (
+    Paired,
+    Source,
+    TrainingSet,
+    counted,
+    known,
+    pair,
+    places,
+    training_set,
+    truth_table,
+)
+from ubhpd.evaluation.predictions import quoted
 from ubhpd.evaluation.printed_results import printed_constants
 from ubhpd.evaluation.scoring import Scored, ScoreOptions, bin_table, score
 from ubhpd.metrics import error_auc
@@ -26,15 +40,17 @@ if TYPE_CHECKING:
 RESULT_VERSION = 1
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95, 99)
 OVER = ("samples", "subjects", "sequences")
+EXAMINED = 2_000  # heads that the doctor examines beside a score
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """What a user may choose; kept whole in the result.
 
-    `source` names the training set, `pair` is TRAIN:TEST of a printed UBMAE, `max_angle_deg` leaves out heads with a
-    true angle beyond it. `protocol` is the id of a protocol: with a manifest only its test side counts, and its
-    training side is the source unless another is named; `frames` and `protocol_seed` are for protocols that need them.
+    `source` names the training set, `pair` is TRAIN:TEST of a reported UBMAE, `max_angle_deg` leaves out heads with a
+    true angle beyond it. `protocol` is the id of a protocol: with a manifest only its test split counts, and its
+    training split is the source unless another is named; `frames` and `protocol_seed` are for protocols that need them.
+    `last_build` takes the truth from the build made last.
     """
 
     score: ScoreOptions = field(default_factory=ScoreOptions)
@@ -45,6 +61,7 @@ class EvaluationOptions:
     max_angle_deg: float | None = None
     frames: str | None = None
     protocol_seed: int = 0
+    last_build: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the options as plain values."""
@@ -57,6 +74,7 @@ class EvaluationOptions:
             "max_angle_deg": self.max_angle_deg,
             "frames": self.frames,
             "protocol_seed": self.protocol_seed,
+            "last_build": self.last_build,
         }
 
 
@@ -82,21 +100,25 @@ def evaluate(
     manifest: str | Path | None = None,
     options: EvaluationOptions | None = None,
 ) -> Evaluation:
-    """Return the evaluation of a prediction file, or of predictions in memory.
+    """Return the evaluation of a prediction file or of predictions in memory, and what the doctor finds in it.
 
-    Without a manifest the truth is the file's own; if it has none, the test split of the last build.
+    Without a manifest the truth is in the file's own columns, else in the manifest that its sidecar names, as
+    `ubhpd predict` writes it.
 
     Raises:
         UbhpdError: wrong input anywhere, with file and row.
     """
     file = predictions.given(path)
-    manifest, o = _or_last_build(file, manifest, options or EvaluationOptions())
-    protocol = _protocol(o, manifest)
-    found = pair(file, manifest, protocol.test if protocol else None)
-    source = _source(o, manifest, protocol)
-    scored, kept = _score(found, o, source)
+    truth, o = _truth(file, manifest, options or EvaluationOptions())
+    protocol = _protocol(o, truth.manifest)
+    found = pair(file, truth.manifest, protocol.test if protocol else None)
+    source = _source(o, truth.manifest, protocol)
+    rows = _by_id(found) if o.bootstrap and o.bootstrap.over == "samples" else None
+    scored, kept = _score(found, o, source, rows)
     result = _result(file, found, scored, o, source)
+    result["truth_source"] = truth.text
     result["protocol"] = protocol.as_dict() if protocol else None
+    result["doctor"] = [f._asdict() for f in examine_pairs(found, most=EXAMINED).findings]
     if o.bootstrap:
         groups = _groups(found, o.bootstrap.over)
         own = None if groups is None else groups[kept]
@@ -121,11 +143,15 @@ def compare(
     bootstrap = options.bootstrap or BootstrapOptions()
     files = [predictions.given(p) for p in (first, second)]
     names = [file.path for file in files]
+    truths = []
     for file in files:
-        manifest, options = _or_last_build(file, manifest, options)
-    protocol = _protocol(options, manifest)
-    found = [pair(file, manifest, protocol.test if protocol else None) for file in files]
-    source = _source(options, manifest, protocol)
+        truth, options = _truth(file, manifest, options)
+        truths.append(truth)
+    named = next((t for t in truths if t.manifest is not None), truths[0]).manifest
+    protocol = _protocol(options, named)
+    only = protocol.test if protocol else None
+    found = [pair(file, truth.manifest, only) for file, truth in zip(files, truths, strict=True)]
+    source = _source(options, named, protocol)
     rows = _common(found[0], found[1], *names)
     both = [_score(f, options, source, r) for f, r in zip(found, rows, strict=True)]
     (a, kept_a), (b, kept_b) = both
@@ -140,6 +166,7 @@ def compare(
         "first": names[0],
         "second": names[1],
         "truth": found[0].truth,
+        "truth_source": " and ".join(dict.fromkeys(t.text for t in truths)),
         "heads": len(kept_a),
         "only_first": len(found[0].sample_id) - len(rows[0]),
         "only_second": len(found[1].sample_id) - len(rows[1]),
@@ -153,13 +180,20 @@ def compare(
     return Comparison(result, *evaluations)
 
 
-def _or_last_build(
+def _truth(
     file: predictions.Predictions, manifest: str | Path | None, o: EvaluationOptions
-) -> tuple[str | Path | None, EvaluationOptions]:
-    """Return the manifest and the options to go by: those of the last build if nothing else has the truth."""
-    if manifest is not None or file.true_deg is not None or (last := pairing.recall()) is None:
-        return manifest, o
-    return last, replace(o, protocol=o.protocol or "ubhpd")
+) -> tuple[Source, EvaluationOptions]:
+    """Return the truth, and the options with the protocol that it implies: its test split if it has splits."""
+    truth = Source.of(file, manifest, o.last_build)
+    return truth, replace(o, protocol=o.protocol or truth.protocol)
+
+
+def _by_id(found: Paired) -> IntArray:
+    """Return the rows in the order of their ids, so that resamples do not depend on the order of the file."""
+    import pyarrow.compute as pc
+
+    rows: IntArray = pc.sort_indices(found.sample_id).to_numpy().astype(np.int64)
+    return rows
 
 
 def _score(
@@ -185,7 +219,7 @@ def _protocol(o: EvaluationOptions, manifest: str | Path | None) -> Resolution |
     from ubhpd.protocols.resolve import protocol, resolve
 
     wanted = protocol(o.protocol)
-    return None if manifest is None else resolve(wanted.id, manifest, o.frames, o.protocol_seed)
+    return None if manifest is None else resolve(wanted.id, manifest, o.frames, o.protocol_seed, train_optional=True)
 
 
 def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolution | None) -> TrainingSet | None:
@@ -193,23 +227,38 @@ def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolut
         return _protocol_source(o, manifest) or training_set(o.source)
     if protocol is None or manifest is None:
         return None
-    return counted(
-        truth_table(Path(manifest), whole=True)[0], f"the training side of {protocol.protocol.id}", protocol.train
-    )
+    return _training_split(protocol, manifest)
 
 
 def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> TrainingSet | None:
-    """Return the training side of the protocol that --source names, None if it names something else."""
+    """Return the training split of the protocol that --source names, None if it names something else."""
     from ubhpd.protocols.resolve import PROTOCOLS, resolve
 
     if o.source is None or o.source not in PROTOCOLS:
         return None
     if manifest is None:
         raise UbhpdError(
-            f"--source {o.source} is a protocol: its training side is looked up in --manifest, so give one."
+            f"--source {o.source} is a protocol: its training split is looked up in --manifest, so give one."
         )
-    train = resolve(o.source, manifest, o.frames, o.protocol_seed).train
-    return counted(truth_table(Path(manifest), whole=True)[0], f"the training side of {o.source}", train)
+    found = resolve(o.source, manifest, o.frames, o.protocol_seed, train_optional=True)
+    return _training_split(found, manifest)
+
+
+def _training_split(protocol: Resolution, manifest: str | Path) -> TrainingSet | None:
+    """Return the training split of a protocol, or the known counts of its dataset if the manifest has none of it."""
+    name = f"the training split of {protocol.protocol.id}"
+    if protocol.train:
+        return counted(truth_table(Path(manifest), whole=True)[0], name, "all heads", protocol.train)
+    datasets = [v for w in protocol.protocol.train.where if w.column == "dataset" for v in w.values]
+    shipped = {_plain(own.name): own for own in known().values()}
+    if len(datasets) != 1 or len(protocol.protocol.train.where) != 1 or _plain(datasets[0]) not in shipped:
+        return None
+    own = shipped[_plain(datasets[0])]
+    return own._replace(name=name)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def _pair_of(text: str) -> tuple[str, str]:
@@ -231,18 +280,18 @@ def _groups(found: Paired, over: str) -> np.ndarray[Any, np.dtype[np.int64]] | N
 
 
 def _common(a: Paired, b: Paired, first: str, second: str) -> list[AnyArray]:
-    import pyarrow.compute as pc
-
-    place = pc.index_in(a.sample_id, value_set=b.sample_id)
-    rows_a = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
-    if not len(rows_a):
+    place = places(a.sample_id, b.sample_id)
+    there = np.flatnonzero(place.is_valid().to_numpy(zero_copy_only=False))
+    if not len(there):
         raise UbhpdError(f"{first} and {second} have no id in common: they are not predictions for the same heads.")
-    rows_b = place.drop_null().to_numpy()
+    rows_a = _by_id(a)
+    rows_a = rows_a[np.isin(rows_a, there)]
+    rows_b = place.take(pa.array(rows_a)).to_numpy()
     differ = np.abs(a.pairs.true_deg[rows_a] - b.pairs.true_deg[rows_b]).max(axis=1) > 1e-3
     if differ.any():
         row = int(rows_a[np.argmax(differ)])
         raise UbhpdError(
-            f"{first} and {second} give different truth for {a.sample_id[row].as_py()!r} (row {row + 1}): "
+            f"{first} and {second} give different truth for {quoted(a.sample_id[row].as_py())} (row {row + 1}): "
             "they are not comparable; give both the same --manifest."
         )
     return [rows_a, rows_b]
@@ -280,6 +329,7 @@ def _result(
         "predictions": file.path,
         "form": file.roles.form,
         "unused_columns": list(file.roles.unused),
+        "other_triplets": _other_triplets(found),
         "truth": found.truth,
         "fingerprint": found.fingerprint,
         "heads": len(scored.errors),
@@ -288,9 +338,13 @@ def _result(
         "example_missing": found.example_missing,
         "coverage": _number(found.coverage),
         "refused": found.refused,
+        "matched_by_ending": found.by_ending,
+        "example_ending": found.example_ending,
         "excluded": len(found.sample_id) - len(scored.errors),
         "outside": {a: int(k) for a, k in zip(ANGLES, scored.outside, strict=True)},
         "source": source.name if source else None,
+        "source_counts": source.text if source else None,
+        "source_heads": source.heads if source else None,
         "options": o.as_dict(),
         "scores": {k: {"value": _number(v), "unit": unit[k]} for k, v in scored.scores.items()},
         "bins": {
@@ -304,6 +358,12 @@ def _result(
         "percentiles": {name: _percentiles(_per_sample(scored, name)) for name in error_columns()},
         "error_cdf": _error_cdf(scored),
     }
+
+
+def _other_triplets(found: Paired) -> int:
+    """Return for how many heads the predicted triplet is the other one of a rotation near to the true one."""
+    near = nearer_triplet(found.pairs.predicted_deg, found.pairs.true_deg)
+    return int((near != found.pairs.predicted_deg).any(axis=1).sum())
 
 
 def _error_cdf(scored: Scored) -> dict[str, list[Any]]:

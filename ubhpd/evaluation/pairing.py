@@ -1,20 +1,21 @@
-"""Predictions set beside their truth: from the file's own columns, or from a manifest by id.
+"""Pairs predictions with their truth, and counts the training set that density weights refer to.
 
-Where the last build went, so that `ubhpd score` needs no path: one line in the user's state folder.
-
-The training set that density weights refer to: heads per bin, from a manifest, a table, or a known name.
+The truth is in the file's own columns or in a manifest, where heads are found by id. The training set is a manifest, a
+table of counts, or one whose counts are part of the package.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,11 +26,70 @@ from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, counts
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
-from ubhpd.evaluation.predictions import GROUPS, Predictions
+from ubhpd.evaluation.predictions import GROUPS, Predictions, quoted
 from ubhpd.evaluation.scoring import Pairs
 from ubhpd.manifest import BuildFolder
 
 _COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "subject_id", "sequence_id", "drop_reason")
+
+
+class Source(NamedTuple):
+    """Where the truth of a prediction file comes from: a manifest, None for the file's own columns, and in words."""
+
+    manifest: Path | None
+    text: str
+    protocol: str | None = None  # to go by if the user names none
+
+    @classmethod
+    def of(cls, file: Predictions, manifest_path: str | Path | None = None, last_build: bool = False) -> Source:
+        """Return the truth to use: the manifest given, else the file's own columns, else what its sidecar names.
+
+        Args:
+            file: the predictions.
+            manifest_path: a manifest or a build's folder.
+            last_build: use the last build of this account.
+
+        Raises:
+            UbhpdError: there is none, two are asked for, or the manifest that the sidecar names has gone or changed.
+        """
+        if last_build:
+            if manifest_path is not None:
+                raise UbhpdError("Both --manifest and --last-build name a truth: give one of them.")
+            if (last := recall()) is None:
+                raise UbhpdError("There is no last build with a ubhpd.parquet any more: give --manifest.")
+            return cls(last, f"{last}, the last build (--last-build)", "ubhpd")
+        if manifest_path is not None:
+            return cls(Path(manifest_path), str(manifest_path))
+        if file.true_deg is not None:
+            return cls(None, "columns of the file")
+        if (named := _sidecar(file)) is not None:
+            return named
+        raise UbhpdError(
+            f"{file.path} has no truth (columns yaw_true,pitch_true,roll_true, or a manifest named in the JSON file "
+            "that ubhpd predict writes beside it): give --manifest, or --last-build for the build made last."
+        )
+
+
+def _sidecar(file: Predictions) -> Source | None:
+    """Return the manifest that the JSON file beside predictions names, as `ubhpd predict` writes it; None without."""
+    path = Path(file.path).with_suffix(".json")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < 1 << 20 else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    about = content if isinstance(content, dict) else {}
+    place = about.get("manifest_path")
+    if not isinstance(place, str) or not place or "\0" in place:
+        return None
+    if not Path(place).is_file():
+        raise UbhpdError(f"{path} says that the truth is in {quoted(place)}, which is not there: give --manifest.")
+    head = manifest.header(Path(place))
+    if head.fingerprint != about.get("manifest"):
+        raise UbhpdError(
+            f"{place} has changed since {path} was written (another fingerprint): give --manifest, or predict again."
+        )
+    protocol = "ubhpd" if "split" in head.schema.names else None
+    return Source(Path(place), f"{place}, named in {path.name}", protocol)
 
 
 @dataclass(frozen=True)
@@ -38,6 +98,7 @@ class Paired:
 
     `wanted` counts the usable heads of the manifest or the protocol (or the rows of the file), `missing` those
     without a prediction, `refused` predictions for heads that the manifest dropped or the protocol leaves out.
+    `by_ending` counts ids that equal one of the manifest's by their unique ending, `example_ending` is one of them.
     `groups` has codes (n,), 0 upwards, of subjects and sequences, where known for every head.
     """
 
@@ -50,6 +111,8 @@ class Paired:
     refused: int
     example_missing: str | None = None
     fingerprint: str | None = None
+    by_ending: int = 0
+    example_ending: tuple[str, str] | None = None
 
     @property
     def coverage(self) -> float:
@@ -73,6 +136,52 @@ def pair(
     if manifest_path is None:
         return _own_truth(predictions)
     return _with_manifest(predictions, Path(manifest_path), only)
+
+
+def places(names: pa.Array, ids: pa.Array) -> pa.Array:
+    """Return the row of each name among ids (int64), null where there is none.
+
+    A name that is not among the ids stands for the one id that it is the ending of, or that is its own ending, folder
+    by folder, whatever the case, the extension, and hyphens or underscores in the name of the dataset: `image00002`,
+    `image00002.jpg` and `data/AFLW2000/image00002.jpg` are all `aflw2000/image00002`. An ending of two ids is none.
+    """
+    if len(names) == len(ids) and names.equals(ids):
+        return pa.array(np.arange(len(ids)))
+    exact = pc.index_in(names, value_set=ids).cast(pa.int64())
+    if not exact.null_count:
+        return exact
+    endings: dict[str, int] = {}
+    whole: dict[str, int] = {}
+    for row, name in enumerate(ids.to_pylist()):
+        parts = _parts(name)
+        for start in range(len(parts)):
+            ending = "/".join(parts[start:])
+            endings[ending] = row if ending not in endings else -1
+        whole["/".join(parts)] = row if "/".join(parts) not in whole else -1
+    rows = exact.to_pylist()
+    taken = {row for row in rows if row is not None}
+    by_ending: dict[int, int] = {}
+    for at, (name, row) in enumerate(zip(names.to_pylist(), rows, strict=True)):
+        if row is not None:
+            continue
+        parts = _parts(name)
+        own = endings.get("/".join(parts), -1)
+        for start in range(1, len(parts)):
+            own = whole.get("/".join(parts[start:]), -1) if own < 0 else own
+        if own >= 0 and own not in taken:
+            taken.add(own)
+            by_ending[at] = own
+    for at, own in by_ending.items():
+        rows[at] = own
+    return pa.array(rows, pa.int64())
+
+
+def _parts(name: str) -> list[str]:
+    """Return the folders and the file name of an id, comparable: lower case, no extension, letters and digits."""
+    parts = [p for p in name.replace("\\", "/").lower().split("/") if p not in ("", ".")]
+    if parts:
+        parts[-1] = re.sub(r"\.[a-z][a-z0-9_]{1,8}$", "", parts[-1])
+    return [*(re.sub(r"[-_ ]", "", p) for p in parts[:-1]), *parts[-1:]]
 
 
 def truth_table(place: Path, whole: bool = False) -> tuple[pa.Table, str]:
@@ -102,23 +211,30 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
     path = BuildFolder.at(path).manifest(manifest.UBHPD if only is None else manifest.POOL)
     table, fingerprint = truth_table(path)
     ids = table.column("sample_id").combine_chunks()
-    place = _places(predictions.sample_id, ids)
+    place = places(predictions.sample_id, ids)
     if place.null_count:
         row = pc.index(pc.is_null(place), True).as_py()
         what = "None" if place.null_count == len(place) else f"{place.null_count:,} of {len(place):,}"
-        example = f"; the manifest has ids like {ids[0].as_py()!r}" if len(ids) else ""
+        example = f"; the manifest has ids like {quoted(ids[0].as_py())}" if len(ids) else ""
         raise UbhpdError(
-            f"{predictions.path}, row {row + 1}: the id {predictions.sample_id[row].as_py()!r} is not in {path} "
+            f"{predictions.path}, row {row + 1}: the id {quoted(predictions.sample_id[row].as_py())} is not in {path} "
             f"({what} {'of the ids is' if what == 'None' else 'ids are not'} there{example})."
         )
+    names = ids.take(place)
+    differ = pc.not_equal(names, predictions.sample_id)
+    by_ending = pc.sum(differ).as_py() or 0
+    example_ending = None
+    if by_ending:
+        first = pc.index(differ, True).as_py()
+        example_ending = (predictions.sample_id[first].as_py(), names[first].as_py())
     rows = place.to_numpy()
     wanted = table.column("drop_reason").is_null() if only is None else pc.is_in(ids, value_set=pa.array(only))
     usable = wanted.to_numpy(zero_copy_only=False) & np.isfinite(angles(table)).all(axis=1)
     kept = usable[rows]
     rows_kept = rows[kept]
-    found = np.zeros(len(ids), dtype=bool)
-    found[rows_kept] = True
-    absent = np.flatnonzero(usable & ~found)
+    predicted = np.zeros(len(ids), dtype=bool)
+    predicted[rows_kept] = True
+    absent = np.flatnonzero(usable & ~predicted)
     if not len(rows_kept):
         raise UbhpdError(f"{predictions.path}: none of its heads counts in {path}, so there is nothing to score.")
     rotation = table.column("rotation").combine_chunks()
@@ -139,7 +255,7 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
     }
     return Paired(
         pairs,
-        predictions.sample_id if kept.all() else predictions.sample_id.filter(pa.array(kept)),
+        names if kept.all() else names.filter(pa.array(kept)),
         groups,
         str(path),
         int(usable.sum()),
@@ -147,14 +263,9 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
         int((~kept).sum()),
         ids[int(absent[0])].as_py() if len(absent) else None,
         fingerprint,
+        by_ending,
+        example_ending,
     )
-
-
-def _places(wanted: pa.Array, ids: pa.Array) -> pa.Array:
-    """Return the row of each wanted id, null where there is none."""
-    if len(wanted) == len(ids) and wanted.equals(ids):
-        return pa.array(np.arange(len(ids)))
-    return pc.index_in(wanted, value_set=ids)
 
 
 def _fortran(values: FloatArray, rows: AnyArray) -> FloatArray:
@@ -195,16 +306,18 @@ def _note() -> Path:
     return Path(folder, "ubhpd", "last-build")
 
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-
 class TrainingSet(NamedTuple):
-    """Heads per angle and bin (3, 15), heads outside the bins (3,), and where they were found."""
+    """Heads per angle and bin (3, 15), heads outside the bins (3,), the set's name, and which counts these are."""
 
     counts: FloatArray
     outside: FloatArray
     name: str
+    text: str
+
+    @property
+    def heads(self) -> int:
+        """Number of heads that were counted."""
+        return int(self.counts[0].sum() + self.outside[0])
 
 
 @lru_cache(maxsize=1)
@@ -212,67 +325,71 @@ def known() -> dict[str, TrainingSet]:
     """Return the sets whose counts are shipped, by name."""
     text = (files("ubhpd") / "data" / "label_counts.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
-    found = {}
+    sets = {}
     for name in dict.fromkeys(row["source"] for row in rows):
         own = {row["angle"]: row for row in rows if row["source"] == name}
         inside = np.array([[float(own[a][f"bin{i:02d}"]) for i in range(1, N_BINS + 1)] for a in ANGLES])
-        found[name] = TrainingSet(inside, np.array([float(own[a]["outside"]) for a in ANGLES]), name)
-    return found
+        outside = np.array([float(own[a]["outside"]) for a in ANGLES])
+        sets[name] = TrainingSet(inside, outside, name, f"the label counts of {name} that are part of the package")
+    return sets
 
 
 def training_set(text: str) -> TrainingSet:
-    """Return the training set that `text` names: a shipped one, a manifest or a build's folder, or a CSV table.
+    """Return the training set that `text` names: a known one, a manifest or a build's folder, or a CSV table.
 
-    The table has low_deg, high_deg, yaw, pitch, roll: heads per bin, bins of 12 degrees or finer ones that nest.
+    Of a manifest with a column split, only the training split counts. The table has low_deg, high_deg, yaw, pitch,
+    roll: heads per bin, bins of 12 degrees or finer ones that nest.
 
     Raises:
         UbhpdError: none of these, or a table whose bins do not fit.
     """
-    named = {name.lower(): found for name, found in known().items()}
+    named = {name.lower(): own for name, own in known().items()}
     if text.lower() in named:
         return named[text.lower()]
     path = Path(text)
     if not path.exists():
         raise UbhpdError(
-            f"No training set {text!r}: give a manifest, a table of counts, or one of {', '.join(known())}."
+            f"No training set {quoted(text)}: give a manifest, a table of counts, or one of {', '.join(known())}."
         )
     if path.is_file() and path.suffix.lower() == ".csv":
         try:
             return _from_table(path)
         except csv.Error as error:  # an endless field; with Python 3.10, a NUL character
             raise UbhpdError(f"{path} is not CSV ({error}): write the table again.") from None
+    path = BuildFolder.at(path).manifest(manifest.UBHPD)
+    if "split" not in manifest.header(path).schema.names:
+        return counted(truth_table(path)[0], text, "all usable heads")
+    table = manifest.read(path, [*_COLUMNS, "split"])
+    train = table.filter(pc.equal(table.column("split"), "train")).column("sample_id").to_pylist()
+    return counted(table, text, "the training split", train)
 
-    return counted(truth_table(path)[0], str(path))
 
-
-def counted(table: pa.Table, name: str, only: Sequence[str] | None = None) -> TrainingSet:
+def counted(table: pa.Table, name: str, which: str, only: Sequence[str] | None = None) -> TrainingSet:
     """Return the heads of a manifest table per bin: those with these ids, or the usable ones.
 
     Raises:
         UbhpdError: there is none inside the bins of some angle.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     ids = table.column("sample_id")
-    wanted = table.column("drop_reason").is_null() if only is None else pc.is_in(ids, value_set=pa.array(only))
-    ypr = angles(table)[wanted.to_numpy()]
-    found = counts(ypr[np.isfinite(ypr).all(axis=1)])
-    if not (found.inside.sum(axis=1) > 0).all():
+    mask = table.column("drop_reason").is_null() if only is None else pc.is_in(ids, value_set=pa.array(only))
+    ypr = angles(table)[mask.to_numpy()]
+    tally = counts(ypr[np.isfinite(ypr).all(axis=1)])
+    if not (tally.inside.sum(axis=1) > 0).all():
         raise UbhpdError(f"{name} has no head inside -90 to 90 for some angle: it is no training set.")
-    return TrainingSet(found.inside.astype(np.float64), found.outside.astype(np.float64), name)
+    inside, outside = tally.inside.astype(np.float64), tally.outside.astype(np.float64)
+    return TrainingSet(inside, outside, name, f"{which} of {name}")
 
 
 def _from_table(path: Path) -> TrainingSet:
     inside, outside = np.zeros((len(ANGLES), N_BINS)), np.zeros(len(ANGLES))
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        wanted = ("low_deg", "high_deg", *ANGLES)
-        if missing := [n for n in wanted if n not in (reader.fieldnames or [])]:
-            raise UbhpdError(f"{path} has no column {missing[0]}: a table of counts has {','.join(wanted)}.")
+        columns = ("low_deg", "high_deg", *ANGLES)
+        if missing := [n for n in columns if n not in (reader.fieldnames or [])]:
+            raise UbhpdError(f"{path} has no column {missing[0]}: a table of counts has {','.join(columns)}.")
         for number, row in enumerate(reader, start=1):
             try:
-                low, high, *heads = (float(row[n]) for n in wanted)
+                low, high, *heads = (float(row[n]) for n in columns)
             except (TypeError, ValueError):
                 raise UbhpdError(f"{path}, row {number}: a value is not a number.") from None
             if not (low < high and all(np.isfinite(h) and h >= 0 for h in heads)):
@@ -289,4 +406,4 @@ def _from_table(path: Path) -> TrainingSet:
                 )
     if not (inside.sum(axis=1) > 0).all():
         raise UbhpdError(f"{path} counts no head inside -90 to 90 for some angle: it is no training set.")
-    return TrainingSet(inside, outside, str(path))
+    return TrainingSet(inside, outside, str(path), f"the table of counts {path}")

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_quaternion, orthonormality_error
-from ubhpd.core.typing import BoolArray, FloatArray
+from ubhpd.core.typing import FloatArray, IntArray
 
 ID_NAMES = ("sample_id", "image", "image_id", "name", "id")
 PREDICTED = ("{}", "{}_deg", "pred_{}", "{}_pred", "predicted_{}", "{}_predicted")
@@ -31,6 +31,8 @@ MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
 QUATERNION = ("qx", "qy", "qz", "qw")
 GROUPS = ("subject_id", "sequence_id")
 TOLERANCE = 0.01  # of a rotation matrix written with few decimals
+MOST_PIPED_BYTES = 1 << 30
+QUOTED = 60  # characters of a file in one error sentence
 _WANTED = "sample_id,yaw,pitch,roll (degrees), or r00 to r22, or qx,qy,qz,qw instead of the angles"
 _NOT_TEXT = {
     b"\x80": "a pickle, which is never opened",
@@ -75,14 +77,16 @@ def read(path: str | Path, *, strict: bool = True) -> Predictions:
 
     Args:
         path: CSV or Parquet, told apart by content.
-        strict: refuse duplicated ids and values that are not finite; the doctor reads them to say more.
+        strict: refuse a file with `problems`; the doctor reads it to say more about them.
 
     Raises:
         UbhpdError: no such file, another kind of file, a header without the columns, a row that does not follow it.
     """
     path = Path(path)
-    head = _head(path)
-    table, roles = _read_parquet(path) if head.startswith(b"PAR1") else _read_csv(path, head)
+    content = _piped(path)
+    head = _head(path, content)
+    source = path if content is None else pa.py_buffer(content)
+    table, roles = _read_parquet(path, source) if head.startswith(b"PAR1") else _read_csv(path, source, head)
     return _checked(table, roles, path, strict)
 
 
@@ -104,12 +108,121 @@ def given(source: str | Path | Predictions, *, strict: bool = True) -> Predictio
 def _checked(table: pa.Table, roles: Roles, path: Path, strict: bool) -> Predictions:
     if table.num_rows == 0:
         raise UbhpdError(f"{path} has a header and no rows: there is nothing to score.")
-    ids = _ids(table.column(roles.sample_id), path, strict)
-    values = _numbers(table, roles.predicted, path, strict)
-    true = _numbers(table, roles.true, path, strict) if roles.true else None
+    ids = _ids(table.column(roles.sample_id), path)
+    values = _numbers(table, roles.predicted, path)
+    true = _numbers(table, roles.true, path) if roles.true else None
     groups = {name: _text(table.column(column)) for name, column in roles.groups.items()}
-    angles, rotation = _pose(values, roles.form, path, strict)
-    return Predictions(str(path), roles, ids, angles, rotation, true, groups)
+    angles, rotation = _pose(values, roles.form)
+    file = Predictions(str(path), roles, ids, angles, rotation, true, groups)
+    if strict and (found := problems(file, values)):
+        raise UbhpdError(f"{path}, {found[0].sentence}.")
+    return file
+
+
+class Problem(NamedTuple):
+    """Why a file is not scored: kind, the rows (k,) concerned, the sentence of the first, text and remedy of all."""
+
+    kind: str
+    rows: IntArray
+    sentence: str
+    text: str
+    fix: str
+
+
+def problems(file: Predictions, values: FloatArray | None = None) -> list[Problem]:
+    """Return why `score` refuses a file; the doctor reports the same list, so that both examine the same things.
+
+    Args:
+        file: of `read(path, strict=False)`.
+        values: the columns of the predictions as they stand in the file, if at hand.
+    """
+    found: list[Problem] = []
+    names = file.sample_id
+    if not _all_different(names):
+        codes = names.dictionary_encode().indices.to_numpy()
+        first = np.unique(codes, return_index=True)[1]
+        extra = np.setdiff1d(np.arange(len(codes)), first)
+        row, before = first_repeat(names)
+        sentence = f"row {row + 1}: the id {quoted(names[row].as_py())} stands in row {before + 1} already"
+        text = (
+            f"{len(extra):,} rows repeat an id, the first in row {row + 1}: {quoted(names[row].as_py())} stands in "
+            f"row {before + 1} already"
+        )
+        found.append(Problem("duplicated_ids", extra, sentence, text, "keep one row per id"))
+    if problem := _not_finite(file, values):
+        found.append(problem)
+    if file.predicted_rotation is not None and (problem := _no_rotation(file)):
+        found.append(problem)
+    return found
+
+
+def _not_finite(file: Predictions, values: FloatArray | None) -> Problem | None:
+    rotation = file.predicted_rotation
+    if values is None:
+        values = file.predicted_deg if rotation is None else rotation.reshape(len(file), -1)
+    bad = ~np.isfinite(values).all(axis=1)
+    if file.true_deg is not None:
+        bad |= ~np.isfinite(file.true_deg).all(axis=1)
+    rows = np.flatnonzero(bad)
+    if not len(rows):
+        return None
+    sentence = f"row {rows[0] + 1}: a value is no number"
+    columns = [(n, values[:, k]) for k, n in enumerate(file.roles.predicted) if k < values.shape[1]]
+    if file.true_deg is not None:
+        columns += [(n, file.true_deg[:, k]) for k, n in enumerate(file.roles.true)]
+    for name, column in columns:
+        wrong = np.flatnonzero(~np.isfinite(column))
+        if len(wrong):
+            more = f" ({len(wrong)} such values in this column)" if len(wrong) > 1 else ""
+            sentence = f"row {wrong[0] + 1}, column {name}: {column[wrong[0]]} is no angle{more}"
+            break
+    text = f"{len(rows):,} heads have a value that is no number, the first is {quoted(file.sample_id[rows[0]].as_py())}"
+    fix = "predict every head, or leave its row out: coverage falls"
+    return Problem("not_a_number", rows, sentence, text, fix)
+
+
+def _no_rotation(file: Predictions) -> Problem | None:
+    rotation = file.predicted_rotation
+    assert rotation is not None
+    finite = np.isfinite(rotation).all(axis=(1, 2))
+    if file.roles.form == "quaternion":
+        rows = np.flatnonzero(finite & ~rotation.any(axis=(1, 2)))
+        if not len(rows):
+            return None
+        sentence = f"row {rows[0] + 1}: the quaternion is zero, so it is no rotation"
+        text = f"{len(rows):,} quaternions are zero, the first in row {rows[0] + 1}: they are no rotations"
+        return Problem("not_a_rotation", rows, sentence, text, "predict every head, or leave its row out")
+    error = np.zeros(len(rotation))
+    error[finite] = orthonormality_error(rotation[finite])
+    rows = np.flatnonzero(error > TOLERANCE)
+    if not len(rows):
+        return None
+    sentence = f"row {rows[0] + 1}: r00 to r22 are no rotation matrix (off by {error[rows[0]]:.3g})"
+    return Problem("not_a_rotation", rows, sentence, *_kind_of_matrix(rotation[rows], len(rotation)))
+
+
+def _kind_of_matrix(matrices: FloatArray, n: int) -> tuple[str, str]:
+    """Return what is wrong with matrices (k, 3, 3) that are no rotations, and the remedy."""
+    determinant = np.linalg.det(matrices)
+    count = f"{len(matrices):,} of {n:,} matrices are no rotations"
+    scale = float(np.median(np.cbrt(np.abs(determinant))))
+    if scale > 0.0:
+        unit = matrices / np.cbrt(np.abs(determinant) + (determinant == 0.0))[:, None, None]
+        orthogonal = np.abs(unit @ np.swapaxes(unit, 1, 2) - np.eye(3)).max(axis=(1, 2)) <= TOLERANCE
+        if orthogonal.mean() > 0.5:
+            scaled = f", scaled by {scale:.3g}" if abs(scale - 1.0) > TOLERANCE / 2 else ""
+            if (determinant < 0.0).mean() > 0.5:
+                fix = "multiply one axis by -1: one row or column has the wrong sign, or two axes are exchanged"
+                return f"{count}: they are mirrored, determinant -1{scaled}", fix
+            return f"{count}: they are scaled by {scale:.3g}", f"divide the matrices by {scale:.3g}"
+    fix = "write the nearest rotation, U V^T of the singular value decomposition"
+    return f"{count}: their columns are not orthonormal", fix
+
+
+def quoted(text: object) -> str:
+    """Return at most 60 characters of what a file holds, escaped and in quotes, for an error sentence."""
+    escaped = repr(text)
+    return escaped if len(escaped) <= QUOTED + 2 else escaped[: QUOTED - 2] + "..." + escaped[0]
 
 
 def roles_of(names: list[str], path: str | Path) -> Roles:
@@ -121,7 +234,7 @@ def roles_of(names: list[str], path: str | Path) -> Roles:
     known: dict[str, str] = {}
     for name in names:
         if (plain := name.strip().lower()) in known:
-            raise UbhpdError(f"{path} has two columns {name!r}: rename one.")
+            raise UbhpdError(f"{path} has two columns {quoted(name)}: rename one.")
         known[plain] = name
     sample_id = next((known[n] for n in ID_NAMES if n in known), None)
     angles = _triplet(known, PREDICTED, path, "predicted")
@@ -129,7 +242,9 @@ def roles_of(names: list[str], path: str | Path) -> Roles:
     given = [form for form, columns in forms.items() if columns]
     if sample_id is None or not given:
         what = "no column sample_id" if sample_id is None else "no predicted angles"
-        raise UbhpdError(f"{path} has {what} (its header is {','.join(names)[:200]}): the header must be {_WANTED}.")
+        raise UbhpdError(
+            f"{path} has {what} (its header is {quoted(','.join(names))[1:-1]}): the header must be {_WANTED}."
+        )
     if len(given) > 1:
         raise UbhpdError(f"{path} has {' and '.join(given)}: keep one of them, so that it is plain which is scored.")
     true = _triplet(known, TRUE, path, "true")
@@ -138,10 +253,31 @@ def roles_of(names: list[str], path: str | Path) -> Roles:
     return Roles(sample_id, given[0], forms[given[0]], true, groups, tuple(n for n in names if n not in used))
 
 
-def _head(path: Path) -> bytes:
+def _piped(path: Path) -> bytes | None:
+    """Return all of a pipe, as the shell's <(command) gives one, which can be read once only; None for a file.
+
+    Raises:
+        UbhpdError: more than a prediction file can have.
+    """
     try:
+        if path.is_file() or not path.exists() or path.is_dir():
+            return None
         with open(path, "rb") as file:
-            head = file.read(1 << 16)
+            content = file.read(MOST_PIPED_BYTES + 1)
+    except OSError as error:
+        raise UbhpdError(f"Cannot open {path} ({error.strerror}): check the path.") from None
+    if len(content) > MOST_PIPED_BYTES:
+        raise UbhpdError(f"{path} gives more than {MOST_PIPED_BYTES >> 20} MB: write the predictions to a file.")
+    return content
+
+
+def _head(path: Path, content: bytes | None) -> bytes:
+    try:
+        if content is None:
+            with open(path, "rb") as file:
+                head = file.read(1 << 16)
+        else:
+            head = content[: 1 << 16]
     except OSError as error:
         raise UbhpdError(f"Cannot open {path} ({error.strerror}): check the path.") from None
     if not head.strip():
@@ -152,16 +288,18 @@ def _head(path: Path) -> bytes:
     return head
 
 
-def _read_parquet(path: Path) -> tuple[pa.Table, Roles]:
+def _read_parquet(path: Path, source: Path | pa.Buffer) -> tuple[pa.Table, Roles]:
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(_opened(source))
         roles = roles_of(file.schema_arrow.names, path)
         return file.read(columns=_columns(roles)), roles
     except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
-        raise UbhpdError(f"{path} is not readable Parquet ({str(error).splitlines()[0]}): write it again.") from None
+        raise UbhpdError(
+            f"{path} is not readable Parquet ({quoted(str(error).splitlines()[0])[1:-1]}): write it again."
+        ) from None
 
 
-def _read_csv(path: Path, head: bytes) -> tuple[pa.Table, Roles]:
+def _read_csv(path: Path, source: Path | pa.Buffer, head: bytes) -> tuple[pa.Table, Roles]:
     names = _header(path, head)
     roles = roles_of(names, path)
     numbers = (*roles.predicted, *roles.true)
@@ -169,9 +307,13 @@ def _read_csv(path: Path, head: bytes) -> tuple[pa.Table, Roles]:
     convert = pacsv.ConvertOptions(column_types=types, include_columns=_columns(roles), strings_can_be_null=False)
     read_options = pacsv.ReadOptions(column_names=names, skip_rows=1, block_size=4 << 20)
     try:
-        return pacsv.read_csv(path, read_options=read_options, convert_options=convert), roles
+        return pacsv.read_csv(_opened(source), read_options=read_options, convert_options=convert), roles
     except pa.ArrowException as error:
-        raise UbhpdError(_what_is_wrong(path, names, roles, str(error))) from None
+        raise UbhpdError(_what_is_wrong(path, source, names, roles, str(error))) from None
+
+
+def _opened(source: Path | pa.Buffer) -> Any:
+    return source if isinstance(source, Path) else pa.BufferReader(source)
 
 
 def _header(path: Path, head: bytes) -> list[str]:
@@ -190,7 +332,7 @@ def _header(path: Path, head: bytes) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> str:
+def _what_is_wrong(path: Path, source: Path | pa.Buffer, names: list[str], roles: Roles, error: str) -> str:
     """Return the sentence for a CSV that pyarrow refused, by reading it again slowly as text."""
     bad: list[Any] = []
 
@@ -200,7 +342,7 @@ def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> st
 
     try:
         text = pacsv.read_csv(
-            path,
+            _opened(source),
             read_options=pacsv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
             parse_options=pacsv.ParseOptions(invalid_row_handler=remember),
             convert_options=pacsv.ConvertOptions(
@@ -208,7 +350,9 @@ def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> st
             ),
         )
     except pa.ArrowException:
-        return f"{path} is not a CSV table ({error.splitlines()[0]}): write one row per head, with commas."
+        return (
+            f"{path} is not a CSV table ({quoted(error.splitlines()[0])[1:-1]}): write one row per head, with commas."
+        )
     if bad:
         row = bad[0]
         hint = "a decimal comma? Write points" if row.actual_columns > row.expected_columns else "is it cut off?"
@@ -220,8 +364,8 @@ def _what_is_wrong(path: Path, names: list[str], roles: Roles, error: str) -> st
         for number, value in enumerate(text.column(name).to_pylist(), start=1):
             if not _is_number(value):
                 hint = ": write a decimal point, not a comma" if _is_number(value.replace(",", ".")) else ""
-                return f"{path}, row {number}, column {name}: {value!r} is not a number{hint}."
-    return f"{path} is not a CSV table ({error.splitlines()[0]}): write it in UTF-8, one row per head."
+                return f"{path}, row {number}, column {name}: {quoted(value)} is not a number{hint}."
+    return f"{path} is not a CSV table ({quoted(error.splitlines()[0])[1:-1]}): write it in UTF-8, one row per head."
 
 
 def _is_number(value: str) -> bool:
@@ -242,14 +386,11 @@ def _text(column: pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(joined.chunks) if isinstance(joined, pa.ChunkedArray) else joined
 
 
-def _ids(column: pa.ChunkedArray, path: Path, strict: bool) -> pa.Array:
+def _ids(column: pa.ChunkedArray, path: Path) -> pa.Array:
     ids = _text(column)
     if ids.null_count or pc.min(pc.binary_length(ids)).as_py() == 0:
         row = pc.index(pc.or_kleene(pc.is_null(ids), pc.equal(ids, "")), True).as_py()
         raise UbhpdError(f"{path}, row {row + 1}: the id is missing.")
-    if strict and not _all_different(ids):
-        row, first = first_repeat(ids)
-        raise UbhpdError(f"{path}, row {row + 1}: the id {ids[row].as_py()!r} stands in row {first + 1} already.")
     return ids
 
 
@@ -268,18 +409,13 @@ def first_repeat(ids: pa.Array) -> tuple[int, int]:
     return row, int(first[codes[row]])
 
 
-def _numbers(table: pa.Table, names: tuple[str, ...], path: Path, strict: bool) -> FloatArray:
+def _numbers(table: pa.Table, names: tuple[str, ...], path: Path) -> FloatArray:
     values = np.empty((len(names), table.num_rows))
     for k, name in enumerate(names):
         column = table.column(name)
         if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
             raise UbhpdError(f"{path}: the column {name} holds {column.type}, not numbers.")
-        _copy(column.cast(pa.float64()), values[k])
-        if strict and not np.isfinite(values[k].sum()):
-            bad = np.flatnonzero(~np.isfinite(values[k]))
-            if len(bad):
-                more = f" ({len(bad)} such values in this column)" if len(bad) > 1 else ""
-                raise UbhpdError(f"{path}, row {bad[0] + 1}, column {name}: {values[k][bad[0]]} is no angle{more}.")
+        _copy(column.cast(pa.float64(), safe=False), values[k])
     transposed: FloatArray = values.T
     return transposed
 
@@ -293,22 +429,18 @@ def _copy(column: pa.ChunkedArray, out: FloatArray) -> None:
         at += len(chunk)
 
 
-def _pose(values: FloatArray, form: str, path: Path, strict: bool) -> tuple[FloatArray, FloatArray | None]:
+def _pose(values: FloatArray, form: str) -> tuple[FloatArray, FloatArray | None]:
+    """Return angles (n, 3), and rotations (n, 3, 3) where the file gives them; a zero quaternion gives zeros."""
     if form == "angles":
         return values, None
-    finite: BoolArray = np.asarray(np.isfinite(values).all(axis=1))
     if form == "matrix":
         rotation = values.reshape(-1, 3, 3)
-        error = np.where(finite, orthonormality_error(np.where(finite[:, None, None], rotation, np.eye(3))), 0.0)
-        if strict and (error > TOLERANCE).any():
-            row = int(np.argmax(error > TOLERANCE))
-            raise UbhpdError(f"{path}, row {row + 1}: r00 to r22 are no rotation matrix (off by {error[row]:.3g}).")
     else:
-        zero: BoolArray = finite & (np.abs(values).sum(axis=1) == 0.0)
-        if zero.any():
-            raise UbhpdError(f"{path}, row {int(np.argmax(zero)) + 1}: the quaternion is zero, so it is no rotation.")
+        finite = np.isfinite(values).all(axis=1)
         rotation = np.full((len(values), 3, 3), np.nan)
-        rotation[finite] = matrix_from_quaternion(values[finite])
+        zero = finite & (np.abs(values).sum(axis=1) == 0.0)
+        rotation[zero] = 0.0
+        rotation[finite & ~zero] = matrix_from_quaternion(values[finite & ~zero])
     return euler_from_matrix(rotation), rotation
 
 

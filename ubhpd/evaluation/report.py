@@ -42,6 +42,7 @@ def compare_text(result: Mapping[str, Any]) -> str:
     lines = [
         f"first   {result['first']}",
         f"second  {result['second']}",
+        f"truth   {result['truth_source']}",
         f"{result['heads']:,} heads in both; {result['only_first']:,} only in the first, {result['only_second']:,} "
         "only in the second, both left out.",
         "",
@@ -71,6 +72,8 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     lines = [f"{diagnosis.path}: {diagnosis.heads:,} heads examined."]
     if diagnosis.error_deg is not None:
         lines[0] += f" Mean error on the circle {diagnosis.error_deg:.2f} degrees."
+    if diagnosis.truth:
+        lines[0] += f" Truth from {diagnosis.truth}."
     if not diagnosis.findings:
         return lines[0] + "\nNothing found: unit, columns, signs, rotations, ids and values look right."
     for f in diagnosis.findings:
@@ -92,7 +95,11 @@ def score_rows(result: Mapping[str, Any]) -> list[list[str]]:
     for name in _ordered(result["scores"]):
         s = result["scores"][name]
         interval = [f"{_number(s.get('low'))} to {_number(s.get('high'))}"] if with_interval else []
-        rows.append([name, _number(s["value"]), *interval, s["unit"], meaning.get(name, "")])
+        text = meaning.get(name, "")
+        if name == "ubmae":
+            shares = [v for v in result["dropped_mass"].values() if v is not None]
+            text += f"; leaves out {_percent(sum(shares) / len(shares) if shares else None)} of the test heads"
+        rows.append([name, _number(s["value"]), *interval, s["unit"], text])
     return rows
 
 
@@ -165,10 +172,13 @@ def _option_text(value: Any) -> str:
 
 def _heading(result: Mapping[str, Any]) -> list[str]:
     lines = [
-        f"{result['predictions']}: {result['heads']:,} heads scored, truth from {result['truth']}.",
-        f"Coverage {_percent(result['coverage'])}: {result['wanted']:,} heads wanted, {result['missing']:,} without a "
-        "prediction" + (f" (the first: {result['example_missing']})." if result["missing"] else "."),
+        f"{result['predictions']}: {result['heads']:,} heads scored, truth from {result['truth_source']}.",
+        f"Coverage {_percent(result['coverage'])}: {result['wanted']:,} heads expected, {result['missing']:,} without "
+        "a prediction" + (f" (the first: {result['example_missing']})." if result["missing"] else "."),
     ]
+    if result["matched_by_ending"]:
+        own, full = result["example_ending"]
+        lines.append(f"{result['matched_by_ending']:,} ids were matched by their unique ending, as {own} = {full}.")
     if protocol := result["protocol"]:
         lines.append(f"Protocol {protocol['protocol']}, hash {protocol['hash'][:16]}.")
         lines += [f"Warning: {w}" for w in protocol["warnings"]]
@@ -179,7 +189,16 @@ def _heading(result: Mapping[str, Any]) -> list[str]:
 
 def _remarks(result: Mapping[str, Any]) -> list[str]:
     outside = result["outside"]
-    lines = [f"{result['non_empty_bins']} of 45 bins have heads, the smallest {result['smallest_bin']:,}."]
+    lines = [
+        f"{'Warning' if f['severity'] != 'note' else 'Note'}: ubhpd doctor finds {f['kind']}: {f['text']}."
+        for f in result["doctor"]
+    ]
+    if n := result["other_triplets"]:
+        lines.append(
+            f"MAE: for {n:,} heads the predicted angles are farther from the truth than the other triplet of the same "
+            "rotation; beyond 90 degrees Euler angles are not unique: judge such heads by the geodesic error."
+        )
+    lines += [f"{result['non_empty_bins']} of 45 bins have heads, the smallest {result['smallest_bin']:,}."]
     if any(outside.values()):
         counts = ", ".join(f"{a} {outside[a]}" for a in _ANGLES)
         what = "left out of every score" if result["options"]["exclude_outside"] else "in no bin, but in the MAE"
@@ -187,15 +206,17 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
     if result["excluded"]:
         lines.append(f"{result['excluded']:,} heads were left out by --exclude-outside or --max-angle.")
     if result["refused"]:
-        who = "are not on the test side of the protocol" if result["protocol"] else "the manifest refuses"
+        who = "are not in the test split of the protocol" if result["protocol"] else "the manifest refuses"
         lines.append(f"{result['refused']:,} predictions are for heads that {who}; they are not scored.")
     if result["unused_columns"]:
         lines.append(f"Columns not used: {', '.join(result['unused_columns'])}.")
     if result["source"] is None:
         lines.append("No training set named (--source): UBMAE and the shots need one.")
-    elif (dropped := result["dropped_mass"]) and any(dropped.values()):
+    else:
+        lines.append(f"Training set: {result['source_counts']}, {result['source_heads']:,} heads.")
+        dropped = result["dropped_mass"]
         shares = ", ".join(f"{a} {_percent(dropped[a])}" for a in _ANGLES)
-        lines.append(f"Heads in bins that {result['source']} never saw: {shares}.")
+        lines.append(f"UBMAE leaves out the test heads in bins without a training head: {shares}.")
     if b := result["options"]["bootstrap"]:
         groups = f"{b['over']} ({result['groups']:,} of them)"
         lines.append(f"Intervals: {b['rounds']:,} bootstrap resamples over {groups}, seed {b['seed']}.")
@@ -203,7 +224,11 @@ def _remarks(result: Mapping[str, Any]) -> list[str]:
 
 
 def _ordered(scores: Mapping[str, Any]) -> list[str]:
-    return [n for n in _FIRST if n in scores] + [n for n in scores if n not in _FIRST]
+    ordered = [n for n in _FIRST if n in scores] + [n for n in scores if n not in _FIRST]
+    if "ubmae" in ordered and "dropped_mass" in ordered:  # UBMAE is never shown without the share that it leaves out
+        ordered.remove("dropped_mass")
+        ordered.insert(ordered.index("ubmae") + 1, "dropped_mass")
+    return ordered
 
 
 def _level(result: Mapping[str, Any]) -> str:

@@ -156,6 +156,7 @@ class ManifestSource:
         self._open = threading.local()
         self._draws = False
         self._window = plan.before(recipe.frames) if recipe and recipe.frames > 1 else None
+        self.manifest_path: str | None = None  # written to the JSON file beside the predictions
         self.identity: dict[str, Any] = {"manifest": plan.fingerprint, "heads": len(plan)}
         self.total = lambda: len(plan)
 

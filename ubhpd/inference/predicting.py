@@ -92,8 +92,10 @@ def _network(request: Request) -> tuple[InputRecipe, Predictor]:
 
 def _heads(request: Request, place: Path, recipe: InputRecipe | None, sees: Sees) -> HeadSource:
     build = BuildFolder.at(place)
-    plan = read_plan(build.manifest(), recipe, request.split)
-    return ManifestSource(plan, build.folder, recipe, sees, request.threads)
+    path = build.manifest()
+    source = ManifestSource(read_plan(path, recipe, request.split), build.folder, recipe, sees, request.threads)
+    source.manifest_path = str(path.resolve())
+    return source
 
 
 def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSource:

@@ -175,7 +175,8 @@ def predict(source: HeadSource, predictor: Predictor, out: Path, about: dict[str
             for batch in source.batches(done, draw is not None):
                 _write(batch, predictor, form, draw, rows, failed)
                 advance(len(batch.sample_id) + len(batch.problems))
-        return _finish(files, identity, len(done))
+        place = getattr(source, "manifest_path", None)  # where `ubhpd score` finds the truth
+        return _finish(files, {**identity, **({"manifest_path": place} if place else {})}, len(done))
     except OSError as error:
         raise UbhpdError(
             f"Cannot write {error.filename or out} ({error.strerror}): make room or name another --out; "

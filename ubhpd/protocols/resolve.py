@@ -89,7 +89,11 @@ class Resolution:
 
 
 def resolve(
-    protocol_id: str, source: Manifest, frame_list: str | os.PathLike[str] | None = None, seed: int = 0
+    protocol_id: str,
+    source: Manifest,
+    frame_list: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    train_optional: bool = False,
 ) -> Resolution:
     """Return the heads that a protocol takes from a manifest.
 
@@ -98,6 +102,8 @@ def resolve(
         source: a build's folder, a manifest in it, a table of one, or tables by "pool" and "ubhpd".
         frame_list: file with the frames, for protocols that need it.
         seed: of a protocol that divides one set of heads; others do not use it.
+        train_optional: accept a manifest without the heads of the training split, with a warning: scoring needs only
+            those of the test split.
 
     Raises:
         UbhpdError: no such protocol or manifest, a frame list missing, unwanted or with an unknown frame, a missing
@@ -119,7 +125,7 @@ def resolve(
         train, test = divided(test, wanted.divide, seed)
     sides = {TRAIN: train, TEST: test}
     for name, side in sides.items():
-        if not side.rows.num_rows:
+        if not side.rows.num_rows and not (name == TRAIN and train_optional):
             rule = getattr(wanted, name)
             raise UbhpdError(f"Protocol {wanted.id} finds no head to {name}: it takes {rule}, and there is none here.")
     ids = {name: _sorted_ids(side.rows) for name, side in sides.items()}
@@ -201,6 +207,9 @@ def _differences(wanted: Protocol, ids: Mapping[str, tuple[str, ...]]) -> list[s
     found = []
     for name, published in wanted.published.items():
         start = "Both splits together have" if name == ALL else f"{name.capitalize()} has"
+        if name == TRAIN and not ids[TRAIN]:
+            found.append("The training split is not in this manifest: only the test split is used.")
+            continue
         if len(known[name]) != published.heads:
             start += f" {len(known[name]):,} heads where {published.heads:,} are published"
         elif published.ids_hash and ids_hash(known[name]) != published.ids_hash:
