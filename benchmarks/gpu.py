@@ -220,8 +220,22 @@ class Loaders:
         os.environ[tracing.CUDA_GRAPH_SWITCH] = "1" if way.get("graph", True) else "0"
         request = TrainRequest(model.name, out, out, **options)
         none = self.found.usable[:0]
-        loop = Loop(Work(model, recipe, self.found.heads, self.order, self.feed, ENDLESS, None, none, (), self.team,
-                         request, {}))  # fmt: skip
+        loop = Loop(
+            Work(
+                model=model,
+                recipe=recipe,
+                heads=self.found.heads,
+                order=self.order,
+                feed=self.feed,
+                steps=ENDLESS,
+                weights=None,
+                validation=none,
+                teachers=(),
+                team=self.team,
+                request=request,
+                identity={},
+            )
+        )
 
         def step(batch: HeadBatch) -> None:
             with fast(self.device), tf32(way.get("tf32")):

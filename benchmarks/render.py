@@ -65,12 +65,21 @@ def sheet(path: Path, side: int = 176) -> None:
             number = row * 8 + column
             yaw, pitch, roll = _SHEET_POSES[number % len(_SHEET_POSES)]
             subject = 500 + number
-            head = Head(yaw, pitch, roll, subject, (0.0, -60.0, 900.0), 1.15, expression_of(subject, 0))
+            head = Head(
+                yaw_deg=yaw,
+                pitch_deg=pitch,
+                roll_deg=roll,
+                subject=subject,
+                centre_mm=(0.0, -60.0, 900.0),
+                scale=1.15,
+                expression=expression_of(subject, 0),
+            )
             view = face_view(head, 2 * side)
             image = draw_image([(view, head)], (2 * side, 2 * side), np.random.default_rng([48, number]))
             if row == 5:
                 for x, y in view.project(landmarks68(subject, head.expression))[:, :2] * 16:
-                    cv2.circle(image, (round(x), round(y)), 36, (60, 255, 60), -1, cv2.LINE_AA, 4)
+                    centre = (round(x), round(y))
+                    cv2.circle(image, centre, 36, (60, 255, 60), thickness=cv2.FILLED, lineType=cv2.LINE_AA, shift=4)
             cells.append(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
         rows.append(np.hstack(cells))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -183,8 +183,22 @@ def timed(name: str, data: Data, rounds: int, seconds: float, device: torch.devi
     def loop_contender(way: str) -> Step:
         request = TrainRequest(name, data.built, data.out / name / way, **WAYS[way])
         none = found.usable[:0]
-        return loop_step(Work(Model.untrained(name), recipe, found.heads, order, feeds[0], ENDLESS, None, none, (),
-                              team, request, {}))  # fmt: skip
+        return loop_step(
+            Work(
+                model=Model.untrained(name),
+                recipe=recipe,
+                heads=found.heads,
+                order=order,
+                feed=feeds[0],
+                steps=ENDLESS,
+                weights=None,
+                validation=none,
+                teachers=(),
+                team=team,
+                request=request,
+                identity={},
+            )
+        )
 
     with ExitStack() as stack:
         theirs = stack.enter_context(closing(usual_batches(usual, order.batch_size, device)))

@@ -160,14 +160,24 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         box = None if square is None else (square[0], square[1], square[0] + square[2], square[1] + square[3])
         (width, height), (yaw, pitch, roll) = size, angles[i].tolist()
         yield Record(
-            sample_id, path, width, height, yaw, pitch, roll, rotations[i].ravel(),
-            raw_angles=raw[i], raw_convention=convention,
-            bbox_xyxy=box, bbox_kind=None if box is None else "face_rect",
-            landmarks21=points.get(face_id), landmarks_kind="manual_21" if face_id in points else None,
+            sample_id=sample_id,
+            image_path=path,
+            image_width=width,
+            image_height=height,
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            rotation=rotations[i].ravel(),
+            raw_angles=raw[i],
+            raw_convention=convention,
+            bbox_xyxy=box,
+            bbox_kind=None if box is None else "face_rect",
+            landmarks21=points.get(face_id),
+            landmarks_kind="manual_21" if face_id in points else None,
             source_photo=f"aflw/{path.rpartition('/')[2].rpartition('.')[0]}",
             drop_reason="missing_box" if box is None else None,
             drop_detail=f"{_DATABASE}: face {face_id} has no row in FaceRect" if box is None else None,
-        )  # fmt: skip
+        )
 
 
 def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: list[Any]) -> tuple[Any, Any, Any]:

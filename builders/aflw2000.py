@@ -127,11 +127,23 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     for i, stem in enumerate(stems):
         (width, height), (yaw, pitch, roll) = sizes[i], angles[i].tolist()
         yield Record(
-            f"aflw2000/{stem}", f"{stem}.jpg", width, height, yaw, pitch, roll, rotations[i].ravel(),
-            raw_angles=poses[i], raw_convention="300wlp", bbox_xyxy=boxes[i], bbox_kind="landmarks68",
-            landmarks68=points68[i].ravel(), landmarks21=points21[i].ravel(), landmarks_kind="fitted_3d",
+            sample_id=f"aflw2000/{stem}",
+            image_path=f"{stem}.jpg",
+            image_width=width,
+            image_height=height,
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            rotation=rotations[i].ravel(),
+            raw_angles=poses[i],
+            raw_convention="300wlp",
+            bbox_xyxy=boxes[i],
+            bbox_kind="landmarks68",
+            landmarks68=points68[i].ravel(),
+            landmarks21=points21[i].ravel(),
+            landmarks_kind="fitted_3d",
             source_photo=f"aflw/{stem}",
-        )  # fmt: skip
+        )
 
 
 def _hidden_y(sizes: Any) -> Any:

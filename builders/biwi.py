@@ -167,11 +167,22 @@ def _records(
             continue
         box, (width, height), (yaw, pitch, roll) = boxes[i], sizes[i], angles[i].tolist()
         yield Record(
-            sample_id, images[i], width, height, yaw, pitch, roll, flat[i],
-            raw_angles=raw[i], raw_convention=None if raw[i] is None else "biwi_bin",
-            subject_id=person, sequence_id=recording, frame_index=int(number),
-            bbox_xyxy=box, bbox_kind=None if box is None else "template_projection",
-        )  # fmt: skip
+            sample_id=sample_id,
+            image_path=images[i],
+            image_width=width,
+            image_height=height,
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            rotation=flat[i],
+            raw_angles=raw[i],
+            raw_convention=None if raw[i] is None else "biwi_bin",
+            subject_id=person,
+            sequence_id=recording,
+            frame_index=int(number),
+            bbox_xyxy=box,
+            bbox_kind=None if box is None else "template_projection",
+        )
 
 
 def _pose(source: Source, stem: str, kinds: tuple[str, ...]) -> tuple[Any, Any, Any]:

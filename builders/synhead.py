@@ -82,7 +82,9 @@ class Options:
             if (self.columns, self.signs) == ("pitch,yaw,roll", "+-+")
             else f"synhead[{self.columns} {self.signs}]"
         )
-        return Convention(name, columns, "deg", "XYZ", pitch, yaw, roll)
+        return Convention(
+            name=name, columns=columns, unit="deg", axes="XYZ", sign_pitch=pitch, sign_yaw=yaw, sign_roll=roll
+        )
 
 
 def recognise(source: Source, path: str) -> bool:
@@ -146,10 +148,21 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
             continue
         yaw, pitch, roll = angles[i].tolist()
         yield Record(
-            sample_id, path, size.width, size.height, yaw, pitch, roll, rotations[i].ravel(),
-            raw_angles=labels[i], raw_convention=convention.name, subject_id=f"synhead/{head}",
-            sequence_id=sequence, frame_index=number, synthetic=True,
-        )  # fmt: skip
+            sample_id=sample_id,
+            image_path=path,
+            image_width=size.width,
+            image_height=size.height,
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            rotation=rotations[i].ravel(),
+            raw_angles=labels[i],
+            raw_convention=convention.name,
+            subject_id=f"synhead/{head}",
+            sequence_id=sequence,
+            frame_index=number,
+            synthetic=True,
+        )
 
 
 def check(poses: Callable[[str], Poses]) -> Iterator[Note]:

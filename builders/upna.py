@@ -148,11 +148,22 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         else:
             box, (yaw, pitch, roll) = boxes[i] if i < len(boxes) else None, angles[i].tolist()
             yield Record(
-                sample_id, f"{path}.mp4", width, height, yaw, pitch, roll, rotations[i].ravel(),
-                raw_angles=labels[i, 3:], raw_convention="upna", subject_id=f"upna/user_{user}",
-                sequence_id=sequence, frame_index=i,
-                bbox_xyxy=box, bbox_kind=None if points is None or box is None else f"landmarks{points.shape[1]}",
-            )  # fmt: skip
+                sample_id=sample_id,
+                image_path=f"{path}.mp4",
+                image_width=width,
+                image_height=height,
+                yaw_deg=yaw,
+                pitch_deg=pitch,
+                roll_deg=roll,
+                rotation=rotations[i].ravel(),
+                raw_angles=labels[i, 3:],
+                raw_convention="upna",
+                subject_id=f"upna/user_{user}",
+                sequence_id=sequence,
+                frame_index=i,
+                bbox_xyxy=box,
+                bbox_kind=None if points is None or box is None else f"landmarks{points.shape[1]}",
+            )
 
 
 def _all_refused(sequence: str, path: str, frames: int, fault: Refused) -> Iterator[Drop]:

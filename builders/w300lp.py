@@ -140,11 +140,28 @@ def _records(
         (width, height), (yaw, pitch, roll) = sizes[i], triplets[i]
         # Positional arguments in the order of Record's fields: keywords would add 5 % to the time of 122,450 heads.
         yield Record(
-            sample_id, path, width, height, yaw, pitch, roll, flat[i], poses[i], "300wlp", None, sequence, None,
-            boxes[i] if is_visible else None, f"landmarks68{of_photo}" if is_visible else None,
-            landmarks[i] if is_visible else None, None, f"ibug68{of_photo}" if is_visible else None,
-            is_warped, f"{twin}/{stem}" if twin else None, f"300wlp/{photo}",
-        )  # fmt: skip
+            sample_id=sample_id,
+            image_path=path,
+            image_width=width,
+            image_height=height,
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            rotation=flat[i],
+            raw_angles=poses[i],
+            raw_convention="300wlp",
+            subject_id=None,
+            sequence_id=sequence,
+            frame_index=None,
+            bbox_xyxy=boxes[i] if is_visible else None,
+            bbox_kind=f"landmarks68{of_photo}" if is_visible else None,
+            landmarks68=landmarks[i] if is_visible else None,
+            landmarks21=None,
+            landmarks_kind=f"ibug68{of_photo}" if is_visible else None,
+            synthetic=is_warped,
+            flip_of=f"{twin}/{stem}" if twin else None,
+            source_photo=f"300wlp/{photo}",
+        )
 
 
 def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any]:

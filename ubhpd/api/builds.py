@@ -233,14 +233,14 @@ def build(
 
     names = (sources,) if isinstance(sources, str) else tuple(sources)
     config = BuildConfig(
-        names,
-        Path(out),
-        None if data_root is None else os.fspath(data_root),
-        {name: os.fspath(place) for name, place in (roots or {}).items()},
-        options or {},
-        max_angle,
-        check_images,
-        hdf5,
+        sources=names,
+        out=Path(out),
+        data_root=None if data_root is None else os.fspath(data_root),
+        roots={name: os.fspath(place) for name, place in (roots or {}).items()},
+        options=options or {},
+        max_angle_deg=max_angle,
+        check_images=check_images,
+        hdf5=hdf5,
     )
     unbiased = None
     if not pool_only:
@@ -366,15 +366,15 @@ def export(
     from ubhpd.exports._runner import export as run
 
     config = ExportConfig(
-        path_of(place),
-        form,
-        recipe,
-        size,
-        split,
-        None if out is None else Path(out),
-        image_format,
-        seed,
-        skip_unreadable,
+        place=path_of(place),
+        form=form,
+        recipe=recipe,
+        size=size,
+        split=split,
+        out=None if out is None else Path(out),
+        image=image_format,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
     )
     return run(config, Engine(jobs), Progress(progress))
 

@@ -99,7 +99,15 @@ def plot_angles(angles: Sequence[float] = (-60, -30, 0, 30, 60), side_px: int = 
         figure = figures.new_figure(1.44 * len(angles), 4.6)
         for (j, k), axes in np.ndenumerate(figure.subplots(3, len(angles), squeeze=False)):
             yaw, pitch, roll = (float(angles[k]) if angle == j else 0.0 for angle in range(3))
-            head = Head(yaw, pitch, roll, 500 + j, (0.0, -60.0, 900.0), 1.15, expression_of(500 + j, 0))
+            head = Head(
+                yaw_deg=yaw,
+                pitch_deg=pitch,
+                roll_deg=roll,
+                subject=500 + j,
+                centre_mm=(0.0, -60.0, 900.0),
+                scale=1.15,
+                expression=expression_of(500 + j, 0),
+            )
             face = draw_image([(face_view(head, side_px), head)], (side_px, side_px), np.random.default_rng(j))
             draw_axes(face, head.rotation, (side_px / 2, side_px / 2), 0.4 * side_px)
             axes.imshow(face[..., ::-1])

@@ -182,11 +182,21 @@ def bench(
         for name, own in (weights or {}).items()
     }
     request = BenchRequest(
-        (models,) if isinstance(models, str) else tuple(models),
-        (protocols,) if isinstance(protocols, str) else tuple(map(str, protocols)),
-        path_of(data), Path(out), tuple(seeds), {name: _texts(own) for name, own in (options or {}).items()}, files,
-        HowToTrain(**how), optional_path(frames), protocol_seed, device, workers, speed, optional_path(cache),
-    )  # fmt: skip
+        models=(models,) if isinstance(models, str) else tuple(models),
+        protocols=(protocols,) if isinstance(protocols, str) else tuple(map(str, protocols)),
+        data=path_of(data),
+        out=Path(out),
+        seeds=tuple(seeds),
+        options={name: _texts(own) for name, own in (options or {}).items()},
+        weights=files,
+        train=HowToTrain(**how),
+        frames=optional_path(frames),
+        protocol_seed=protocol_seed,
+        device=device,
+        workers=workers,
+        speed=speed,
+        cache=optional_path(cache),
+    )
     return run(request, Progress(progress))
 
 

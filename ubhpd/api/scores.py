@@ -169,9 +169,16 @@ def score(
 
     manifest, protocol = _truth(truth, protocol)
     chosen = _evaluation_options(
-        None if bootstrap == "none" else (bootstrap, rounds, level, seed), protocol, source, pair, max_angle,
-        exclude_outside, options, frames, protocol_seed,
-    )  # fmt: skip
+        bootstrap=None if bootstrap == "none" else (bootstrap, rounds, level, seed),
+        protocol=protocol,
+        source=source,
+        pair=pair,
+        max_angle=max_angle,
+        exclude_outside=exclude_outside,
+        options=options,
+        frames=frames,
+        protocol_seed=protocol_seed,
+    )
     return Scores(evaluate(_predictions(predictions, truth), manifest, chosen), chosen)
 
 
@@ -233,9 +240,16 @@ def compare(
 
     manifest, protocol = _truth(truth, protocol)
     chosen = _evaluation_options(
-        (bootstrap, rounds, level, seed), protocol, source, None, max_angle, exclude_outside, options, frames,
-        protocol_seed,
-    )  # fmt: skip
+        bootstrap=(bootstrap, rounds, level, seed),
+        protocol=protocol,
+        source=source,
+        pair=None,
+        max_angle=max_angle,
+        exclude_outside=exclude_outside,
+        options=options,
+        frames=frames,
+        protocol_seed=protocol_seed,
+    )
     pair = [_predictions(p, truth, name) for p, name in ((first, "the first"), (second, "the second"))]
     return Comparison(run(pair[0], pair[1], manifest, chosen))
 

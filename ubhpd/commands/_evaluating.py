@@ -70,8 +70,15 @@ def evaluation_options(source: str | None, pair: str | None, chosen: dict[str, A
 
     over = chosen["over"]
     return EvaluationOptions(
-        ScoreOptions(chosen["exclude_outside"], metric_options(chosen["chosen"])),
-        None if over == NO_INTERVALS else BootstrapOptions(chosen["rounds"], chosen["level"], over, chosen["seed"]),
-        source, pair, chosen["protocol"], chosen["max_angle"], chosen["frames"], chosen["protocol_seed"],
-        chosen["last_build"],
-    )  # fmt: skip
+        score=ScoreOptions(chosen["exclude_outside"], metric_options(chosen["chosen"])),
+        bootstrap=None
+        if over == NO_INTERVALS
+        else BootstrapOptions(chosen["rounds"], chosen["level"], over, chosen["seed"]),
+        source=source,
+        pair=pair,
+        protocol=chosen["protocol"],
+        max_angle_deg=chosen["max_angle"],
+        frames=chosen["frames"],
+        protocol_seed=chosen["protocol_seed"],
+        last_build=chosen["last_build"],
+    )

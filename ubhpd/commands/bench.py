@@ -65,12 +65,33 @@ def command(
     from ubhpd.experiments.plan import BenchRequest, HowToTrain
 
     request = BenchRequest(
-        _names(models), _names(protocols), data, out, _numbers(seeds), _options(chosen), _files(weights),
-        HowToTrain(
-            epochs, steps, batch_size, lr, precision, balance, optimizer, schedule, validation, select, backbone
+        models=_names(models),
+        protocols=_names(protocols),
+        data=data,
+        out=out,
+        seeds=_numbers(seeds),
+        options=_options(chosen),
+        weights=_files(weights),
+        train=HowToTrain(
+            epochs=epochs,
+            steps=steps,
+            batch_size=batch_size,
+            lr=lr,
+            precision=precision,
+            balance=balance,
+            optimizer=optimizer,
+            schedule=schedule,
+            validation=validation,
+            select=select,
+            backbone=backbone,
         ),
-        frames, protocol_seed, device, workers, speed, cache,
-    )  # fmt: skip
+        frames=frames,
+        protocol_seed=protocol_seed,
+        device=device,
+        workers=workers,
+        speed=speed,
+        cache=cache,
+    )
     with log_shown(not quiet):
         report = bench(request, Progress(show=not quiet))
     for name, reason in report.failed if quiet else ():

@@ -62,7 +62,17 @@ def command(
     if out is None or form is None:
         raise UbhpdError("Name the folder to export and a format, as ubhpd export OUT --format h5; see --list.")
     talks = not quiet and not as_json
-    config = ExportConfig(out, form, recipe, size, split, to, image_format, seed, skip_unreadable)
+    config = ExportConfig(
+        place=out,
+        form=form,
+        recipe=recipe,
+        size=size,
+        split=split,
+        out=to,
+        image=image_format,
+        seed=seed,
+        skip_unreadable=skip_unreadable,
+    )
     with log_shown(talks, err=True):
         report = export(config, Engine(jobs, backend), Progress(show=talks))
     if as_json:

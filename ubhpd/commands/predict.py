@@ -60,9 +60,23 @@ def command(
     from ubhpd.inference.predicting import Request, predict_request
 
     request = Request(
-        weights, out, model, manifest, split, images, video, camera, detector, all_faces, landmarks, form, draw,
-        device, Speed(half, channels_last, compiled), threads,
-    )  # fmt: skip
+        weights=weights,
+        out=out,
+        model=model,
+        manifest=manifest,
+        split=split,
+        images=images,
+        video=video,
+        camera=camera,
+        detector=detector,
+        all_faces=all_faces,
+        landmarks=landmarks,
+        form=form,
+        draw=draw,
+        device=device,
+        speed=Speed(half, channels_last, compiled),
+        threads=threads,
+    )
     report = predict_request(request, Progress(show=not quiet))
     if not quiet:
         kept = f", {report.kept:,} of them by an earlier run" if report.kept else ""

@@ -76,9 +76,32 @@ def command(
     from ubhpd.training.run import train
 
     request = TrainRequest(
-        model, data, out, protocol, key_values(chosen), seed, epochs, steps, batch_size, lr, optimizer, schedule,
-        device, precision, channels_last, compiled, workers, balance, validation, select, backbone, teachers, cache,
-        frame_list, protocol_seed, save_seconds,
-    )  # fmt: skip
+        model=model,
+        data=data,
+        out=out,
+        protocol=protocol,
+        options=key_values(chosen),
+        seed=seed,
+        epochs=epochs,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        optimizer=optimizer,
+        schedule=schedule,
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        compiled=compiled,
+        workers=workers,
+        balance=balance,
+        validation=validation,
+        select=select,
+        backbone=backbone,
+        teachers=teachers,
+        cache=cache,
+        frame_list=frame_list,
+        protocol_seed=protocol_seed,
+        save_seconds=save_seconds,
+    )
     with log_shown(not quiet):
         train(request, Progress(show=not quiet))

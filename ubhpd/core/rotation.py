@@ -65,19 +65,68 @@ _YPR: tuple[Angle, Angle, Angle] = ("yaw", "pitch", "roll")
 CONVENTIONS: dict[str, Convention] = {
     c.name: c
     for c in (
-        Convention("canonical", _YPR, "deg", "XYZ", -1, -1, -1),
+        Convention(name="canonical", columns=_YPR, unit="deg", axes="XYZ", sign_pitch=-1, sign_yaw=-1, sign_roll=-1),
         # 300W-LP and AFLW2000-3D Pose_Para (official RotationMatrix.m).
-        Convention("300wlp", ("pitch", "yaw", "roll"), "rad", "XYZ", -1, -1, -1),
+        Convention(
+            name="300wlp",
+            columns=("pitch", "yaw", "roll"),
+            unit="rad",
+            axes="XYZ",
+            sign_pitch=-1,
+            sign_yaw=-1,
+            sign_roll=-1,
+        ),
         # BIWI pose.bin: fits the matrix that the labels give to 7e-6 degrees on ten real frames.
-        Convention("biwi_bin", ("pitch", "yaw", "roll"), "deg", "ZYX", 1, 1, 1, "camera"),
+        Convention(
+            name="biwi_bin",
+            columns=("pitch", "yaw", "roll"),
+            unit="deg",
+            axes="ZYX",
+            sign_pitch=1,
+            sign_yaw=1,
+            sign_roll=1,
+            frame="camera",
+        ),
         # AFLW FacePose (official CamPoseCalculator.cpp): another order, and roll counter-clockwise.
-        Convention("aflw", ("roll", "pitch", "yaw"), "rad", "YXZ", -1, -1, 1),
+        Convention(
+            name="aflw",
+            columns=("roll", "pitch", "yaw"),
+            unit="rad",
+            axes="YXZ",
+            sign_pitch=-1,
+            sign_yaw=-1,
+            sign_roll=1,
+        ),
         # AFLW as most of the literature reads it: the order ignored, the roll negated.
-        Convention("aflw_roll_flip", ("roll", "pitch", "yaw"), "rad", "XYZ", -1, -1, 1),
+        Convention(
+            name="aflw_roll_flip",
+            columns=("roll", "pitch", "yaw"),
+            unit="rad",
+            axes="XYZ",
+            sign_pitch=-1,
+            sign_yaw=-1,
+            sign_roll=1,
+        ),
         # UPNA ground truth text; order and signs from a single source, so the builder checks them.
-        Convention("upna", ("roll", "yaw", "pitch"), "deg", "XYZ", 1, -1, -1),
+        Convention(
+            name="upna",
+            columns=("roll", "yaw", "pitch"),
+            unit="deg",
+            axes="XYZ",
+            sign_pitch=1,
+            sign_yaw=-1,
+            sign_roll=-1,
+        ),
         # SynHead csv; yaw opposite to 300W-LP, from a single source, so the builder checks it.
-        Convention("synhead", ("pitch", "yaw", "roll"), "deg", "XYZ", -1, 1, -1),
+        Convention(
+            name="synhead",
+            columns=("pitch", "yaw", "roll"),
+            unit="deg",
+            axes="XYZ",
+            sign_pitch=-1,
+            sign_yaw=1,
+            sign_roll=-1,
+        ),
     )
 }
 

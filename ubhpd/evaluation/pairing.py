@@ -204,7 +204,15 @@ def _own_truth(predictions: Predictions) -> Paired:
         )
     pairs = Pairs(predictions.predicted_deg, predictions.true_deg, predictions.predicted_rotation)
     groups = {name: codes for name in GROUPS if (codes := _codes(predictions.groups.get(name))) is not None}
-    return Paired(pairs, predictions.sample_id, groups, "columns of the file", len(predictions), 0, 0)
+    return Paired(
+        pairs=pairs,
+        sample_id=predictions.sample_id,
+        groups=groups,
+        truth="columns of the file",
+        wanted=len(predictions),
+        missing=0,
+        refused=0,
+    )
 
 
 def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | None) -> Paired:
@@ -254,17 +262,17 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
         if (codes := _codes(table.column(name).combine_chunks().take(pa.array(rows_kept)))) is not None
     }
     return Paired(
-        pairs,
-        names if kept.all() else names.filter(pa.array(kept)),
-        groups,
-        str(path),
-        int(usable.sum()),
-        len(absent),
-        int((~kept).sum()),
-        ids[int(absent[0])].as_py() if len(absent) else None,
-        fingerprint,
-        by_ending,
-        example_ending,
+        pairs=pairs,
+        sample_id=names if kept.all() else names.filter(pa.array(kept)),
+        groups=groups,
+        truth=str(path),
+        wanted=int(usable.sum()),
+        missing=len(absent),
+        refused=int((~kept).sum()),
+        example_missing=ids[int(absent[0])].as_py() if len(absent) else None,
+        fingerprint=fingerprint,
+        by_ending=by_ending,
+        example_ending=example_ending,
     )
 
 

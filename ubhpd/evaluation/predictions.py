@@ -113,7 +113,15 @@ def _checked(table: pa.Table, roles: Roles, path: Path, strict: bool) -> Predict
     true = _numbers(table, roles.true, path) if roles.true else None
     groups = {name: _text(table.column(column)) for name, column in roles.groups.items()}
     angles, rotation = _pose(values, roles.form)
-    file = Predictions(str(path), roles, ids, angles, rotation, true, groups)
+    file = Predictions(
+        path=str(path),
+        roles=roles,
+        sample_id=ids,
+        predicted_deg=angles,
+        predicted_rotation=rotation,
+        true_deg=true,
+        groups=groups,
+    )
     if strict and (found := problems(file, values)):
         raise UbhpdError(f"{path}, {found[0].sentence}.")
     return file

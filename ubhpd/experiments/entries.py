@@ -112,10 +112,21 @@ def _trained(run: Run, splits: Splits, request: BenchRequest, path: Path, progre
     report = training.train(wanted, progress)
     recipe, backbone = report.recipe, report.origin.get("backbone")
     return Training(
-        TRAINED, report.weights_sha256, f"{backbone['name']} {backbone['sha256'][:16]}" if backbone else "from scratch",
-        report.selection_rule, report.heads, report.epochs, report.steps, recipe["batch_size"], recipe["optimizer"],
-        recipe["lr"], recipe["schedule"], tuple(recipe["augmentations"]), wanted.balance, wanted.precision,
-    )  # fmt: skip
+        how=TRAINED,
+        weights_sha256=report.weights_sha256,
+        start=f"{backbone['name']} {backbone['sha256'][:16]}" if backbone else "from scratch",
+        selection=report.selection_rule,
+        heads=report.heads,
+        epochs=report.epochs,
+        steps=report.steps,
+        batch_size=recipe["batch_size"],
+        optimizer=recipe["optimizer"],
+        lr=recipe["lr"],
+        schedule=recipe["schedule"],
+        augmentations=tuple(recipe["augmentations"]),
+        balance=wanted.balance,
+        precision=wanted.precision,
+    )
 
 
 def _file(path: Path) -> str:

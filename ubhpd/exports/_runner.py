@@ -116,7 +116,15 @@ def plan_units(
     datasets, paths = heads.texts["dataset"], heads.texts["image_path"]
     boxes, sizes, frames = heads.box.tolist(), heads.size.tolist(), heads.frame.tolist()
     rows = [
-        Row(i, datasets[i], paths[i], frames[i], (sizes[i][0], sizes[i][1]), tuple(boxes[i]), names[i])
+        Row(
+            row=i,
+            dataset=datasets[i],
+            image_path=paths[i],
+            frame=frames[i],
+            size=(sizes[i][0], sizes[i][1]),
+            box=tuple(boxes[i]),
+            name=names[i],
+        )
         for i in sorted(range(len(heads)), key=lambda i: (datasets[i], paths[i], frames[i], i))
     ]
     groups: list[list[Row]] = []
@@ -129,7 +137,19 @@ def plan_units(
         identity = repr((__version__, group, recipe, size, colour(card, recipe), kind))
         mark = out / WORK / MARKS / f"{number:05d}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}.json"
         channels = colour(card, recipe)
-        found.append(Unit(str(build), str(out), str(mark), canvas, tuple(group), recipe, size, channels, kind))
+        found.append(
+            Unit(
+                build=str(build),
+                out=str(out),
+                mark=str(mark),
+                canvas=canvas,
+                rows=tuple(group),
+                recipe=recipe,
+                size=size,
+                colour=channels,
+                kind=kind,
+            )
+        )
     return found
 
 
@@ -226,14 +246,30 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     if not len(heads):
         raise UbhpdError(f"{path} has no usable head with a box for the recipe {recipe.name}: nothing to export.")
     report = ExportReport(
-        __version__, card.name, asdict(recipe), size, config.split, config.image, config.seed,
-        manifest.header(path).fingerprint, out=str(config.out or _default_out(path, config, recipe, size)),
-    )  # fmt: skip
+        ubhpd=__version__,
+        format=card.name,
+        recipe=asdict(recipe),
+        size=size,
+        split=config.split,
+        image=config.image,
+        seed=config.seed,
+        fingerprint=manifest.header(path).fingerprint,
+        out=str(config.out or _default_out(path, config, recipe, size)),
+    )
     out = Path(report.out)
     names = file_names(card, config, copies(card, recipe, size), heads)
     _LOG.info(room(expected_bytes(card, config, recipe, size, heads, build), out))
     claim(out, report)
-    job = Job(recipe, size, colour(card, recipe), heads, out, out / WORK, names, report.fingerprint)
+    job = Job(
+        recipe=recipe,
+        size=size,
+        colour=colour(card, recipe),
+        heads=heads,
+        out=out,
+        work=out / WORK,
+        names=names,
+        fingerprint=report.fingerprint,
+    )
     canvas = None
     failed: dict[int, str] = {}
     if card.images == "array":
@@ -241,7 +277,17 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
             shutil.rmtree(job.work / MARKS, ignore_errors=True)  # marks without what they speak of
         canvas = form.begin(job)
     if card.images != "none":
-        units = plan_units(card, config, recipe, size, heads, names, build, out, canvas)
+        units = plan_units(
+            card=card,
+            config=config,
+            recipe=recipe,
+            size=size,
+            heads=heads,
+            names=names,
+            build=build,
+            out=out,
+            canvas=canvas,
+        )
         failed, report.units_kept = _run(units, engine, progress)
     first = failed[min(failed)].rstrip(".") if failed else ""
     if len(failed) == len(heads):

@@ -91,7 +91,8 @@ def draw_landmarks(image: Image, points_xy: npt.ArrayLike, radius_px: float = 1.
     for point in _pixels(points[np.isfinite(points).all(axis=1)]):
         centre = (int(point[0]), int(point[1]))
         for more, colour in ((1.0, RIM_BGR), (0.0, POINT_BGR)):
-            cv2.circle(image, centre, round((radius_px + more) * 2**_SHIFT), colour, -1, cv2.LINE_AA, _SHIFT)
+            radius = round((radius_px + more) * 2**_SHIFT)
+            cv2.circle(image, centre, radius, colour, thickness=cv2.FILLED, lineType=cv2.LINE_AA, shift=_SHIFT)
 
 
 def draw_label(image: Image, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -> None:
@@ -116,7 +117,8 @@ def draw_label(image: Image, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -
     x, y = np.round(low.clip(0, np.maximum(np.array([width, height]) - room, 0))).astype(int).tolist()
     ground = image[y : y + int(room[1]), x : x + int(room[0])]
     ground[:] = ground // 4
-    cv2.putText(image, text, (x + 3, y + 3 + tall), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    place, white = (x + 3, y + 3 + tall), (255, 255, 255)
+    cv2.putText(image, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, white, thickness=1, lineType=cv2.LINE_AA)
 
 
 def _checked(rotation: npt.ArrayLike, centre_xy: npt.ArrayLike, size_px: float) -> tuple[FloatArray, FloatArray]:
@@ -153,7 +155,9 @@ def _line_width(size_px: float) -> int:
 def _line(image: Image, points: FloatArray, colour: Colour, width: int) -> None:
     import cv2
 
-    cv2.polylines(image, [_pixels(points)], False, colour, width, cv2.LINE_AA, _SHIFT)
+    cv2.polylines(
+        image, [_pixels(points)], isClosed=False, color=colour, thickness=width, lineType=cv2.LINE_AA, shift=_SHIFT
+    )
 
 
 def _pixels(points: FloatArray) -> Int32Array:

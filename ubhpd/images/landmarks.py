@@ -477,4 +477,12 @@ def _column(stored: pa.Field) -> Column:
     metadata = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
     is_unique = any(c.mostly_unique for c in COLUMNS if c.name == stored.name)
     unit, frame, meaning = (metadata.get(key, "") for key in ("unit", "frame", "meaning"))
-    return Column(stored.name, stored.type, unit, frame, meaning, is_unique, list_length(stored))
+    return Column(
+        name=stored.name,
+        type=stored.type,
+        unit=unit,
+        frame=frame,
+        meaning=meaning,
+        mostly_unique=is_unique,
+        length=list_length(stored),
+    )

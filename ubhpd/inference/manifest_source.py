@@ -101,13 +101,13 @@ def plan_of(table: pa.Table, recipe: InputRecipe | None, fingerprint: str, seed:
     counted = table.column("frame_index").is_valid().to_pylist()
     texts["sequence_id"] = [s if c else "" for s, c in zip(texts["sequence_id"], counted, strict=True)]
     return Plan(
-        texts,
-        table.column("frame_index").fill_null(0).to_numpy(),
-        np.stack([columns["image_width"], columns["image_height"]], axis=1).astype(np.int64),
-        _boxes(texts, columns, recipe, seed),
-        own_landmarks(table),
-        table,
-        fingerprint,
+        texts=texts,
+        frame=table.column("frame_index").fill_null(0).to_numpy(),
+        size=np.stack([columns["image_width"], columns["image_height"]], axis=1).astype(np.int64),
+        box=_boxes(texts, columns, recipe, seed),
+        landmarks=own_landmarks(table),
+        table=table,
+        fingerprint=fingerprint,
     )
 
 

@@ -93,7 +93,15 @@ def export_onnx(weights: Path, out: Path, opset: int = 17, heads: int = 16, seed
             part.write_bytes(content)
     except OSError as error:
         raise UbhpdError(f"Cannot write {out} ({error.strerror}): check the path and the room on the disk.") from None
-    return OnnxReport(str(out), model.name, ("n", *inputs.shape[1:]), opset, heads, difference, len(content))
+    return OnnxReport(
+        out=str(out),
+        model=model.name,
+        input_shape=("n", *inputs.shape[1:]),
+        opset=opset,
+        heads=heads,
+        difference_deg=difference,
+        bytes=len(content),
+    )
 
 
 class CanonicalPose(nn.Module):

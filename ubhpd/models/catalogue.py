@@ -96,11 +96,21 @@ def cards_of(path: Path) -> list[ModelCard]:
     card = _checked(_constants(tree, where), where)
     return [
         ModelCard(
-            name, path.stem, card["TITLE"], card["PAPER"], card["CODE"], card["LICENSE"], card["KIND"], own,
-            card["PARAMETERS"].get(name), card["REPORTED"].get(name), text.splitlines()[0], text,
+            name=name,
+            file=path.stem,
+            title=card["TITLE"],
+            paper=card["PAPER"],
+            code=card["CODE"],
+            license=card["LICENSE"],
+            kind=card["KIND"],
+            options=own,
+            parameters=card["PARAMETERS"].get(name),
+            reported=card["REPORTED"].get(name),
+            summary=text.splitlines()[0],
+            text=text,
         )
         for name, own in card["MODELS"].items()
-    ]  # fmt: skip
+    ]
 
 
 def _constants(tree: ast.Module, where: str) -> dict[str, Any]:

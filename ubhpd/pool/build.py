@@ -135,9 +135,16 @@ def _build(config: BuildConfig, engine: Engine, progress: Progress) -> BuildRepo
         for size in engine.map(partial(run_task, session=uuid.uuid4().hex), mine):
             advance(size)
     report = BuildReport(
-        __version__, SCHEMA_VERSION, None, config.max_angle_deg, config.check_images, reports, _versions(),
-        units_read=len(mine), units_kept=len(tasks[first::step]) - len(mine),
-    )  # fmt: skip
+        ubhpd=__version__,
+        schema_version=SCHEMA_VERSION,
+        fingerprint=None,
+        max_angle_deg=config.max_angle_deg,
+        check_images=config.check_images,
+        datasets=reports,
+        versions=_versions(),
+        units_read=len(mine),
+        units_kept=len(tasks[first::step]) - len(mine),
+    )
     if config.shard is None:
         _merge(config, [task for task, _ in tasks], report, progress)
     return report
@@ -187,7 +194,15 @@ def _tasks(
     for i, unit in enumerate(units):
         digest = parts.digest_of(name, source, spec, unit, options)
         path = work / "parts" / name / f"{i:05d}-{digest[:12]}.arrow"
-        task = Task(name, spec, unit._replace(paths=()), options, source.thorough, str(path), digest)
+        task = Task(
+            dataset=name,
+            spec=spec,
+            unit=unit._replace(paths=()),
+            options=options,
+            thorough=source.thorough,
+            part=str(path),
+            digest=digest,
+        )
         tasks.append((task, parts.is_fresh(path, digest)))
     if not tasks:
         raise UbhpdError(f"{spec.where} looked like {builder.TITLE}, but holds none of its files: check the folder.")

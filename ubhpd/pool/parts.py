@@ -34,7 +34,16 @@ _NOTES = b"ubhpd.notes"
 _CHECKSUM_BYTES = 32  # of SHA-256, before the Arrow file
 _LONGEST_REASON = 200
 UNFINISHED = "unfinished"  # digest of a part whose reader failed: it is merged, and read again by the next build
-_NOTHING = Record("", None, None, None, None, None, None, None)
+_NOTHING = Record(
+    sample_id="",
+    image_path=None,
+    image_width=None,
+    image_height=None,
+    yaw_deg=None,
+    pitch_deg=None,
+    roll_deg=None,
+    rotation=None,
+)
 # One thread per worker: the workers themselves are the parallelism.
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 

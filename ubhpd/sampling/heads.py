@@ -140,8 +140,16 @@ def from_arrays(
     for name, array in {**keys, "frame_index": frames}.items():
         if array.shape != (n,):
             raise UbhpdError(f"There are {n} heads but {name} has shape {array.shape}: give one per head.")
-    return Heads(angles, keys["sample_id"], keys["dataset"], keys["subject"], keys["sequence"], frames,
-                 keys["photo"], keys["flip_of"])  # fmt: skip
+    return Heads(
+        ypr_deg=angles,
+        sample=keys["sample_id"],
+        dataset=keys["dataset"],
+        subject=keys["subject"],
+        sequence=keys["sequence"],
+        frame_index=frames,
+        photo=keys["photo"],
+        flip_of=keys["flip_of"],
+    )
 
 
 def from_table(table: pa.Table | pa.RecordBatch) -> Heads:
@@ -153,14 +161,14 @@ def from_table(table: pa.Table | pa.RecordBatch) -> Heads:
     if refused.null_count < table.num_rows:
         angles[np.asarray(refused.is_valid())] = np.nan
     return from_arrays(
-        angles,
-        table.column("sample_id"),
-        table.column("dataset"),
-        table.column("subject_id"),
-        table.column("sequence_id"),
-        table.column("frame_index"),
-        table.column("source_photo"),
-        table.column("flip_of"),
+        ypr_deg=angles,
+        sample_id=table.column("sample_id"),
+        dataset=table.column("dataset"),
+        subject=table.column("subject_id"),
+        sequence=table.column("sequence_id"),
+        frame_index=table.column("frame_index"),
+        photo=table.column("source_photo"),
+        flip_of=table.column("flip_of"),
     )
 
 

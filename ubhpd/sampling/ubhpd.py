@@ -115,7 +115,16 @@ def make(out: Path, config: UnbiasedConfig) -> UnbiasedReport:
     _write_densities(out / "densities.csv", result, counts, weights)
     names = np.asarray(table.column("dataset").take(pa.array(result.rows)).to_pylist())
     datasets = {str(n): {s: int(((names == n) & (division.side == s)).sum()) for s in counts} for n in np.unique(names)}
-    return UnbiasedReport(config, mark, changed, excluded, result, division, counts, datasets)
+    return UnbiasedReport(
+        config=config,
+        fingerprint=mark,
+        decisions=changed,
+        excluded=excluded,
+        sampling=result,
+        split=division,
+        counts=counts,
+        datasets=datasets,
+    )
 
 
 def _decided(pool: Path, table: pa.Table, config: UnbiasedConfig) -> tuple[pa.Table, dict[str, int] | None]:

@@ -196,7 +196,15 @@ def draw_heads(
     mood = rng.integers(0, EXPRESSIONS, count)
     columns = (turned.tolist(), who.tolist(), where.tolist(), scale.tolist(), mood.tolist())
     return [
-        Head(yaw, pitch, roll, subject, (x, y, z), size, expression_of(subject, number))
+        Head(
+            yaw_deg=yaw,
+            pitch_deg=pitch,
+            roll_deg=roll,
+            subject=subject,
+            centre_mm=(x, y, z),
+            scale=size,
+            expression=expression_of(subject, number),
+        )
         for (yaw, pitch, roll), subject, (x, y, z), size, number in zip(*columns, strict=True)
     ]
 

@@ -183,10 +183,25 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
 def _fitted(request: TrainRequest, side: TrainingSplit) -> TrainReport:
     method = GeometricMethod.fitted(request.model, request.options, heads_of(side.table), side.origin)
     about = method.save(request.out / WEIGHTS)
-    return _written(request, TrainReport(
-        request.model, request.out / WEIGHTS, about.sha256, 0, 0, None, None, "none: a fit has one solution",
-        side.table.num_rows, 0, {}, dict(about.origin), {}, side.warnings,
-    ))  # fmt: skip
+    return _written(
+        request,
+        TrainReport(
+            model=request.model,
+            weights=request.out / WEIGHTS,
+            weights_sha256=about.sha256,
+            steps=0,
+            epochs=0,
+            best_epoch=None,
+            validation_error_deg=None,
+            selection_rule="none: a fit has one solution",
+            heads=side.table.num_rows,
+            validation_heads=0,
+            recipe={},
+            origin=dict(about.origin),
+            identity={},
+            warnings=side.warnings,
+        ),
+    )
 
 
 def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress: Progress) -> TrainReport:
@@ -218,9 +233,19 @@ def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress
     names = recipe.augmentations
     feed = Feed(found.heads, model.recipe, names, request.seed, request.workers, members.device.type == "cuda")
     work = Work(
-        model, recipe, found.heads, order, feed, steps, _loss_weights(request, found, held), held.validation, teachers,
-        members, request, identity,
-    )  # fmt: skip
+        model=model,
+        recipe=recipe,
+        heads=found.heads,
+        order=order,
+        feed=feed,
+        steps=steps,
+        weights=_loss_weights(request, found, held),
+        validation=held.validation,
+        teachers=teachers,
+        team=members,
+        request=request,
+        identity=identity,
+    )
     loop = Loop(work)
     loop.run(progress)
     if members.is_main_process:
@@ -259,10 +284,25 @@ def _save(work: Work, loop: Loop, side: TrainingSplit, held: Held, warnings: tup
     if request.backbone is not None:
         terms += f", and {model.about.license}"
     about = model.of_origin(origin, terms).save(request.out / WEIGHTS)
-    _written(request, TrainReport(
-        request.model, request.out / WEIGHTS, about.sha256, work.steps, epochs, best, error, rule, len(held.train),
-        len(held.validation), recipe, origin, work.identity, (*side.warnings, *warnings),
-    ))  # fmt: skip
+    _written(
+        request,
+        TrainReport(
+            model=request.model,
+            weights=request.out / WEIGHTS,
+            weights_sha256=about.sha256,
+            steps=work.steps,
+            epochs=epochs,
+            best_epoch=best,
+            validation_error_deg=error,
+            selection_rule=rule,
+            heads=len(held.train),
+            validation_heads=len(held.validation),
+            recipe=recipe,
+            origin=origin,
+            identity=work.identity,
+            warnings=(*side.warnings, *warnings),
+        ),
+    )
     state.remove(request.out)
     clear_parts(request.out / WEIGHTS)
 

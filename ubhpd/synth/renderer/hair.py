@@ -139,7 +139,16 @@ def _shell(hair_style: str) -> _Shell:
     shade = shade * (0.8 + 0.2 * np.clip((y + 60.0) / 90.0, 0.0, 1.0))
     hidden = above < -7.0
     kept = ~(hidden[:-1, :-1] & hidden[:-1, 1:] & hidden[1:, :-1] & hidden[1:, 1:])
-    return _Shell(base, normals, above, full, np.sqrt(there), shade, kept, rows_uv(_ROWS, _COLUMNS, HAIR_ROWS))
+    return _Shell(
+        base=base,
+        normals=normals,
+        above=above,
+        full=full,
+        thin=np.sqrt(there),
+        shade=shade,
+        kept=kept,
+        uv=rows_uv(_ROWS, _COLUMNS, HAIR_ROWS),
+    )
 
 
 def beard_cover(x: FloatArray, y: FloatArray, beard: str) -> FloatArray:

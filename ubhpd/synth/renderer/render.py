@@ -255,14 +255,14 @@ def _flat(part: Part) -> Person:
     triangles = grid_triangles(rows, columns, part.kept)
     count = rows * columns
     return Person(
-        part.points_mm.reshape(-1, 3).T,
-        normals.reshape(-1, 3).T.astype(np.float32),
-        part.uv_px.reshape(-1, 2).T.astype(np.float32),
-        part.shade.reshape(-1).astype(np.float32),
-        np.full(count, part.shine, dtype=np.float32),
-        np.zeros(count) if part.body is None else part.body.reshape(-1),
-        triangles.T,
-        np.full(len(triangles), part.one_sided),
+        points_mm=part.points_mm.reshape(-1, 3).T,
+        normals=normals.reshape(-1, 3).T.astype(np.float32),
+        uv_px=part.uv_px.reshape(-1, 2).T.astype(np.float32),
+        shade=part.shade.reshape(-1).astype(np.float32),
+        shine=np.full(count, part.shine, dtype=np.float32),
+        body=np.zeros(count) if part.body is None else part.body.reshape(-1),
+        triangles=triangles.T,
+        one_sided=np.full(len(triangles), part.one_sided),
     )
 
 

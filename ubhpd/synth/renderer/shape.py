@@ -157,14 +157,14 @@ def _places(turn: npt.ArrayLike, y: npt.ArrayLike) -> Places:
     x = width * np.sin(t)
     across = np.abs(x)
     return Places(
-        x,
-        height,
-        centre + np.where(cosine > 0, front, back) * cosine,
-        np.clip(3.0 * cosine, 0.0, 1.0),
-        [(np.exp(-(((across - b[0]) / b[2]) ** 2)), np.exp(-(((height - b[1]) / b[3]) ** 2))) for b in _BUMPS],
-        np.interp(height, _RIDGE_Y, _RIDGE_Z),
-        np.interp(height, [-16.0, -4.0, 12.0, 38.0], [11.5, 9.5, 7.5, 8.0]),
-        np.exp(-(((across - 34.0) / 12.0) ** 2) - ((height + 12.0) / 14.0) ** 2),
+        x=x,
+        y=height,
+        z=centre + np.where(cosine > 0, front, back) * cosine,
+        relief=np.clip(3.0 * cosine, 0.0, 1.0),
+        bumps=[(np.exp(-(((across - b[0]) / b[2]) ** 2)), np.exp(-(((height - b[1]) / b[3]) ** 2))) for b in _BUMPS],
+        ridge=np.interp(height, _RIDGE_Y, _RIDGE_Z),
+        breadth=np.interp(height, [-16.0, -4.0, 12.0, 38.0], [11.5, 9.5, 7.5, 8.0]),
+        cheek=np.exp(-(((across - 34.0) / 12.0) ** 2) - ((height + 12.0) / 14.0) ** 2),
     )
 
 

@@ -206,7 +206,8 @@ def _background(size: tuple[int, int], rng: np.random.Generator, clutter: float)
         if kind < 0.45:
             cv2.rectangle(canvas, (x, y), (x + dx, y + dy), colour, -1)
         elif kind < 0.75:
-            cv2.ellipse(canvas, (x, y), (dx, dy), float(rng.uniform(0, 180)), 0, 360, colour, -1)
+            angle = float(rng.uniform(0, 180))
+            cv2.ellipse(canvas, (x, y), (dx, dy), angle, startAngle=0, endAngle=360, color=colour, thickness=cv2.FILLED)
         else:
             cv2.line(canvas, (x, y), (x + dx - small[0] // 6, y + dy), colour, int(rng.integers(1, 5)), cv2.LINE_AA)
     canvas = cv2.GaussianBlur(canvas, (0, 0), float(rng.uniform(0.6, 3.0)))
