@@ -40,7 +40,12 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="ubhpd")
 def root() -> None:
-    """Unbiased head pose: read the raw datasets into one manifest."""
+    """Unbiased head pose estimation, from raw datasets to a leaderboard.
+
+    Reads raw datasets into one manifest, samples UBHPD from it, trains and runs the models of the literature, scores
+    predictions with every metric of the field, diagnoses wrong prediction files, and compares methods. Start with:
+    ubhpd sources, ubhpd build, ubhpd score.
+    """
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Count what the train and test splits share.")
 @click.argument("out", type=PATH)
 @click.option("--test", type=PATH, help="The test set, a manifest of its own; OUT then is the train set.")
 @click.option(

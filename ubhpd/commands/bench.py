@@ -13,7 +13,7 @@ from ubhpd.core.errors import UbhpdError
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Train and evaluate models on protocols.")
 @click.option(
     "--models", required=True, metavar="A,B,...", shell_complete=complete_runnable_models, help="See: ubhpd models."
 )

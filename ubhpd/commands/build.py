@@ -11,7 +11,7 @@ from ubhpd.commands._completion import complete_datasets
 from ubhpd.core.errors import UbhpdError
 
 
-@click.command()
+@click.command(short_help="Read raw datasets and sample UBHPD.")
 @click.option(
     "--sources",
     required=True,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Write the dataset card and Croissant metadata.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(out: Path, quiet: bool) -> None:

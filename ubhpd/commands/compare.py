@@ -13,7 +13,7 @@ from ubhpd.commands._evaluating import asked, evaluation_options
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Compare two prediction files, paired.")
 @click.argument("first", type=PATH)
 @click.argument("second", type=PATH)
 @click.option(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Diagnose a prediction file.")
 @click.argument("predictions", type=click.Path(path_type=Path))
 @click.option(
     "--manifest",

@@ -12,7 +12,7 @@ from ubhpd.commands._completion import complete_format, complete_recipe
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Export face crops and labels for other code.")
 @click.argument("out", type=PATH, required=False)
 @click.option(
     "--format",

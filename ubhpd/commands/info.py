@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Show what is in a pool.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--dropped", is_flag=True, help="List every refused head with its reason.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -10,7 +10,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Add 68 landmarks to the heads of a manifest.")
 @click.option(
     "--manifest",
     type=PATH,

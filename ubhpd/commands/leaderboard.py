@@ -9,7 +9,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Make the leaderboard of result files.")
 @click.argument("results", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, help="Folder to write to. Default: the first of RESULTS, if it is a folder.")
 @click.option(

@@ -10,7 +10,7 @@ import click
 from ubhpd.commands._completion import complete_model
 
 
-@click.command()
+@click.command(short_help="List the models and what is known of them.")
 @click.argument("name", required=False, shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:

@@ -9,7 +9,7 @@ import click
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Write a network as an ONNX file.")
 @click.option("--weights", type=PATH, required=True, help="A checkpoint of ubhpd; see: ubhpd weights.")
 @click.option("--out", type=PATH, required=True, help="The file to write, M.onnx.")
 @click.option("--opset", default=17, show_default=True, help="Version of ONNX's operators.")

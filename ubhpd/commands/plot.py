@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 
-@click.group()
+@click.group(short_help="Draw figures as PNG, SVG or PDF.")
 def command() -> None:
     """Draw figures as PNG, SVG or PDF."""
 

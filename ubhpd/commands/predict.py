@@ -11,7 +11,7 @@ from ubhpd.commands._completion import complete_runnable_model
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Run a model on face images.")
 @click.option(
     "--model",
     metavar="NAME",

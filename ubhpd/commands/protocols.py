@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="List the fixed training and test sets.")
 @click.argument("protocol_id", metavar="[ID]", required=False, shell_complete=complete_protocol)
 @click.option(
     "--manifest",

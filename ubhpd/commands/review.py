@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-@click.command()
+@click.command(short_help="Look at heads in a browser; keep or drop them.")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--port", default=8765, show_default=True, help="Port to listen on; 0 for any that is free.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="127.0.0.1 or localhost; no other is taken.")

@@ -13,7 +13,7 @@ from ubhpd.commands._evaluating import NO_INTERVALS, asked, evaluation_options
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Score a prediction file with every metric.")
 @click.argument("predictions", type=PATH)
 @click.option(
     "--manifest",

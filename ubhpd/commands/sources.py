@@ -9,7 +9,7 @@ import click
 from ubhpd.commands._completion import complete_dataset
 
 
-@click.command()
+@click.command(short_help="List the datasets and find them on disk.")
 @click.argument("name", required=False, shell_complete=complete_dataset)
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")

@@ -10,7 +10,7 @@ from ubhpd.commands._completion import complete_datasets
 from ubhpd.core.errors import UbhpdError
 
 
-@click.command()
+@click.command(short_help="Render raw datasets of synthetic heads.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to: new, or begun before.")
 @click.option(
     "--sources",

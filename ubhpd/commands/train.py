@@ -12,7 +12,7 @@ from ubhpd.training.request import BALANCES, OPTIMIZERS, PRECISIONS, SCHEDULES, 
 PATH = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(short_help="Train a model on the heads of a build.")
 @click.option(
     "--model", required=True, metavar="NAME", shell_complete=complete_runnable_model, help="See: ubhpd models."
 )

@@ -11,7 +11,7 @@ from ubhpd.commands._completion import complete_datasets
 from ubhpd.core.errors import UbhpdError
 
 
-@click.command()
+@click.command(short_help="Compare a pool with the published counts.")
 @click.argument("out", required=False, type=click.Path(path_type=Path))
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Read the raw data here, instead of OUT.")
 @click.option(

@@ -35,7 +35,7 @@ def _of_a_model(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(short_help="Import or inspect model weights.")
 def command() -> None:
     """Make a model's checkpoint, or show what is in one."""
 
