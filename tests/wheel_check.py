@@ -1,4 +1,4 @@
-"""Checks a built wheel: one global name, every code folder in it, importable from a bare installation.
+"""Checks a built wheel: one global name, every file of code, template and style sheet in it.
 
 python tests/wheel_check.py dist
 """
@@ -21,6 +21,12 @@ def code_files() -> set[str]:
     return own | rooms
 
 
+def data_files() -> set[str]:
+    """Return every template, style sheet, script and table of the package under the name it has in the wheel."""
+    kinds = (".csv", ".css", ".html", ".jinja", ".js")
+    return {p.relative_to(REPOSITORY).as_posix() for p in (REPOSITORY / "ubhpd").rglob("*") if p.suffix in kinds}
+
+
 def faults(wheel: Path) -> list[str]:
     """Return what is wrong with a wheel."""
     source = (REPOSITORY / "ubhpd" / "__init__.py").read_text(encoding="utf-8")
@@ -28,7 +34,10 @@ def faults(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = {n for n in archive.namelist() if ".dist-info/" not in n}
     found = [f"{name} lies outside ubhpd/" for name in sorted(names) if not name.startswith("ubhpd/")]
-    found += [f"{name} is not in the wheel: list its folder in pyproject.toml" for name in sorted(code_files() - names)]
+    found += [
+        f"{name} is not in the wheel: list its folder in pyproject.toml"
+        for name in sorted((code_files() | data_files()) - names)
+    ]
     if version is None or not wheel.name.startswith(f"ubhpd-{version[1]}-"):
         found.append(f"{wheel.name} does not have the version of ubhpd/__init__.py in its name")
     if "ubhpd/py.typed" not in names:
@@ -42,7 +51,7 @@ def main() -> None:
     if len(wheels) != 1:
         sys.exit(f"{sys.argv[1]} holds {len(wheels)} wheels, expected one")
     found = faults(wheels[0])
-    print("\n".join(found) or f"{wheels[0].name}: every code folder is in it, and nothing else")
+    print("\n".join(found) or f"{wheels[0].name}: all code and data are in it, and nothing else")
     sys.exit(1 if found else 0)
 
 
