@@ -1,5 +1,9 @@
 import json
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,6 +17,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import Record
+from ubhpd.manifest import store
 from ubhpd.manifest.schema import COLUMNS, SCHEMA_VERSION, Column, fingerprint, regrouped, schema, table_from_records
 
 
@@ -279,3 +284,156 @@ def test_readmitted_heads_have_no_reason_any_more():
     rows = manifest.readmitted(heads(30))
     assert rows.column("drop_reason").null_count == rows.column("drop_detail").null_count == 30
     assert rows.schema == heads(30).schema
+
+
+FUZZ = """
+import sys
+sys.path.insert(0, sys.argv[4])
+import fuzz_manifests
+sys.exit(1 if fuzz_manifests.main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])) else 0)
+"""
+
+
+def fuzzed(tmp_path, first, count, seconds):
+    """Read damaged copies of a pool in another process, which a crash or an endless loop ends."""
+    manifest.write_parquet([heads(40)], tmp_path / "pool.parquet")
+    manifest.write_hdf5(tmp_path / "pool.parquet", tmp_path / "pool.h5")
+    split = Column("split", pa.string(), "", "", "train or test")
+    table = heads(40).append_column("split", pa.array(["train", "test"] * 20))
+    manifest.write_parquet([table], tmp_path / "ubhpd.parquet", (*COLUMNS, split))
+    command = [sys.executable, "-c", FUZZ, str(tmp_path), str(first), str(count), str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+    faults = [line for line in done.stdout.splitlines() if line.startswith("FAULT")]
+    assert (done.returncode, faults) == (0, []), (done.stdout.splitlines()[-1:], done.stderr[-2000:])
+
+
+def test_damaged_manifests_give_their_rows_or_one_sentence(tmp_path):
+    fuzzed(tmp_path, 0, 40, 600)
+
+
+@pytest.mark.slow
+def test_ten_thousand_damaged_manifests_give_their_rows_or_one_sentence(tmp_path):
+    for first in range(0, 10_000, 500):
+        fuzzed(tmp_path, first, 500, 3600)
+
+
+def h5_with(tmp_path, change):
+    manifest.write_parquet([heads(20)], tmp_path / "pool.parquet")
+    manifest.write_hdf5(tmp_path / "pool.parquet", tmp_path / "pool.h5")
+    with h5py.File(tmp_path / "pool.h5", "r+") as file:
+        change(file, tmp_path)
+    return tmp_path / "pool.h5"
+
+
+def external_link(file, folder):
+    del file["yaw_deg"]
+    file["yaw_deg"] = h5py.ExternalLink("other.h5", "/yaw_deg")
+
+
+def soft_link(file, folder):
+    del file["yaw_deg"]
+    file["yaw_deg"] = h5py.SoftLink("/pitch_deg")
+
+
+def external_storage(file, folder):
+    (folder / "secret").write_bytes(b"x" * 160)
+    del file["yaw_deg"]
+    file.create_dataset("yaw_deg", (20,), "<f8", external=[(str(folder / "secret"), 0, 160)])
+
+
+def virtual(file, folder):
+    del file["yaw_deg"]
+    layout = h5py.VirtualLayout((20,), "<f8")
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "yaw_deg", (20,))
+    file.create_virtual_dataset("yaw_deg", layout)
+
+
+def scalar(file, folder):
+    file["more"] = 3.0
+
+
+def many_rows(file, folder):
+    for dataset in [d for g in (file, file["valid"]) for d in g.values() if isinstance(d, h5py.Dataset)]:
+        dataset.resize(10**12, axis=0)
+
+
+def another_type(file, folder):
+    attributes = dict(file["yaw_deg"].attrs)
+    del file["yaw_deg"]
+    file.create_dataset("yaw_deg", data=np.zeros(20, "<i8"), chunks=True).attrs.update(attributes)
+
+
+def no_column(file, folder):
+    del file["yaw_deg"]
+
+
+H5_CHANGES = {
+    external_link: "is a link",
+    soft_link: "is a link",
+    external_storage: "is stored in another file",
+    virtual: "is stored in another file",
+    scalar: "is no column of a manifest",
+    many_rows: "states more rows than it holds",
+    another_type: "its column yaw_deg is of type int64, not double",
+    no_column: "it has no column yaw_deg",
+}
+
+
+@pytest.mark.parametrize("change", H5_CHANGES, ids=lambda c: c.__name__)
+def test_an_hdf5_manifest_shows_nothing_but_its_own_columns(tmp_path, change):
+    path = h5_with(tmp_path, change)
+    for ask in (manifest.header, manifest.read):
+        with pytest.raises(UbhpdError, match=rf"pool\.h5 is not a readable .*{H5_CHANGES[change]}"):
+            ask(path)
+
+
+def rewritten(path, table):
+    """Write a table as it is under the fingerprint of another, as somebody with another tool may do."""
+    mark = manifest.header(path).fingerprint
+    with pq.ParquetWriter(path, table.schema) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({b"ubhpd.fingerprint": mark.encode()})
+
+
+def with_column(table, name, values, type_=None):
+    place = table.schema.get_field_index(name)
+    field = table.schema.field(place)
+    return table.set_column(place, field.with_type(type_ or field.type), pa.array(values, type_ or field.type))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda t: with_column(t, "yaw_deg", [1.0] * 100), "fingerprint differs"),
+        (lambda t: with_column(t, "dataset", [None] * 100), "dataset has 100 rows without a value"),
+        (lambda t: with_column(t, "yaw_deg", ["1"] * 100, pa.string()), "yaw_deg is of type string, not double"),
+        (lambda t: with_column(t, "rotation", [[1.0] * 8] * 100), "lists of other lengths than 9"),
+        (lambda t: with_column(t, "rotation", [[None] * 9] * 100), "lists of other lengths than 9"),
+        (lambda t: t.drop_columns(["drop_reason"]), "no column drop_reason"),
+        (lambda t: t.append_column("yaw_deg", t.column("yaw_deg")), "a column is there twice"),
+        (lambda t: t.append_column("x", pa.array([{"a": 1}] * 100)), "its column 'x' is of type struct"),
+        (lambda t: t.slice(1), "fingerprint differs"),
+    ],
+)
+def test_a_manifest_that_somebody_changed_is_refused(pool, change, sentence):
+    rewritten(pool, change(manifest.read(pool)))
+    with pytest.raises(UbhpdError, match=sentence):
+        manifest.read(pool, ["sample_id", "yaw_deg", "rotation"])
+
+
+def test_a_flipped_bit_is_found_where_only_some_columns_of_a_large_file_are_read(pool, monkeypatch):
+    monkeypatch.setattr(store, "VERIFIED_BYTES", 0)
+    whole = pool.read_bytes()
+    chunk = pq.ParquetFile(pool).metadata.row_group(0)
+    (column,) = [c for i in range(chunk.num_columns) if (c := chunk.column(i)).path_in_schema == "yaw_deg"]
+    at = column.data_page_offset + column.total_compressed_size - 9
+    pool.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    with pytest.raises(UbhpdError, match="not a readable"):
+        manifest.read(pool, ["yaw_deg"])
+    assert manifest.read(pool, ["pitch_deg"]).num_rows == 100
+
+
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "pool.parquet")
+    with pytest.raises(UbhpdError, match="it is no regular file"):
+        manifest.header(tmp_path / "pool.parquet")

@@ -105,7 +105,7 @@ class Images:
 
 
 def _refuse_escape(image_path: str) -> None:
-    if image_path.startswith("/") or ".." in image_path.split("/"):
+    if not image_path or "\0" in image_path or image_path.startswith("/") or ".." in image_path.split("/"):
         raise UbhpdError(
             f"The image {image_path!r} lies outside its dataset: this manifest was not made by ubhpd build."
         )

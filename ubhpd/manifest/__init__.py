@@ -1,7 +1,17 @@
 """The manifest: one row per head, as Parquet or HDF5, with a schema that explains itself and a fingerprint."""
 
 from ubhpd.manifest.build_folder import POOL, UBHPD, BuildFolder, readmitted
-from ubhpd.manifest.store import ROW_GROUP, Header, header, iterate, read, usable, write_hdf5, write_parquet
+from ubhpd.manifest.store import (
+    ROW_GROUP,
+    Header,
+    header,
+    is_unchanged,
+    iterate,
+    read,
+    usable,
+    write_hdf5,
+    write_parquet,
+)
 
 __all__ = [
     "POOL",
@@ -10,6 +20,7 @@ __all__ = [
     "BuildFolder",
     "Header",
     "header",
+    "is_unchanged",
     "iterate",
     "read",
     "readmitted",

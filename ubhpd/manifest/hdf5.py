@@ -23,6 +23,7 @@ from ubhpd.manifest.schema import list_length, lists, matrix
 Batches = Callable[[list[str]], Iterator[pa.RecordBatch]]
 
 _CHUNK_BYTES = 256 << 10
+_MAX_ROW_BYTES = 1 << 16  # of one column: a text, or 136 numbers
 _MASKS = "valid"
 
 
@@ -56,23 +57,53 @@ def write(schema: pa.Schema, rows: int, batches: Batches, path: Path) -> None:
 
 def iterate(path: str | os.PathLike[str], names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
     """Yield the columns `names` in batches of `rows` heads."""
-    found, count = read_schema(path)
-    wanted = pa.schema([found.field(n) for n in names])
+    whole, count = read_schema(path)
+    schema = pa.schema([whole.field(n) for n in names])
     with h5py.File(path, "r") as file:
         for start in range(0, count, rows):
             span = slice(start, min(start + rows, count))
-            yield pa.record_batch([_arrow(file, f, span) for f in wanted], schema=wanted)
+            yield pa.record_batch([_arrow(file, f, span) for f in schema], schema=schema)
 
 
 def read_schema(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
     """Return the Arrow schema that the datasets and their attributes describe, and the number of heads."""
     with h5py.File(path, "r") as file:
-        datasets = {name: file[name] for name in file if isinstance(file[name], h5py.Dataset)}
+        datasets = _own_datasets(file)
         fields = [pa.field(n, _arrow_type(d), metadata=_texts(d.attrs)) for n, d in datasets.items()]
         rows = {len(d) for d in datasets.values()}
+        if _MASKS in file:
+            for name, mask in _own_datasets(file[_MASKS]).items():
+                if name not in datasets or mask.ndim != 1 or mask.dtype != np.dtype(bool):
+                    raise OSError(f"its mask of {name!r} is not a column of true and false")
+                rows.add(len(mask))
         if len(rows) != 1:
             raise OSError("its columns differ in length")
         return pa.schema(fields, _texts(file.attrs)), rows.pop()
+
+
+def _own_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """Return the datasets of a group.
+
+    Raises:
+        OSError: one could show other files or other parts of this one (an external or soft link, external storage, a
+            virtual dataset), or states more than the file holds.
+    """
+    datasets = {}
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise OSError(f"{name!r} in it is a link")
+        dataset = group[name]
+        if not isinstance(dataset, h5py.Dataset):
+            continue
+        if dataset.external or dataset.is_virtual:
+            raise OSError(f"{name!r} in it is stored in another file")
+        row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+        if dataset.ndim not in (1, 2) or dataset.chunks is None or not 0 < row_bytes <= _MAX_ROW_BYTES:
+            raise OSError(f"{name!r} in it is no column of a manifest")
+        if dataset.id.get_num_chunks() != -(-len(dataset) // dataset.chunks[0]):
+            raise OSError(f"{name!r} in it states more rows than it holds")
+        datasets[name] = dataset
+    return datasets
 
 
 def _widths_and_nulls(schema: pa.Schema, batches: Batches) -> tuple[dict[str, int], list[str]]:

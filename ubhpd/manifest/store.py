@@ -7,7 +7,10 @@ row groups, so that a million heads never lie in memory at once.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing
+from ubhpd.core.errors import UbhpdError, shortened
+from ubhpd.core.files import file_identity, replacing
 from ubhpd.manifest.schema import (
     COLUMNS,
     FINGERPRINT_KEY,
@@ -24,12 +27,22 @@ from ubhpd.manifest.schema import (
     VERSION_KEY,
     Column,
     Fingerprint,
+    list_length,
     regrouped,
     schema,
 )
 
 ROW_GROUP = 16_384  # heads; about 25 MB before compression
 
+VERIFIED_BYTES = 16 << 20  # files up to this size are read through before their first rows are given: 0.1 s
+REQUIRED = ("sample_id", "dataset", "drop_reason", *(f"{a}_deg" for a in ("yaw", "pitch", "roll")))
+NEVER_NULL = ("sample_id", "dataset", "synthetic")
+PLAIN_TYPES = (
+    pa.string(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(),
+)  # fmt: skip
+
+_LONGEST_REASON = 120
+_DAMAGED = "build it again, or restore the file"
 _REMEDY = "give a manifest that ubhpd build wrote, for example OUT/pool.parquet"
 
 
@@ -50,7 +63,9 @@ def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column,
     repeating = [c.name for c in columns if pa.types.is_string(c.type) and not c.mostly_unique]
     with (
         replacing(path) as part,
-        pq.ParquetWriter(part, schema(columns), compression="zstd", use_dictionary=repeating) as writer,
+        pq.ParquetWriter(
+            part, schema(columns), compression="zstd", use_dictionary=repeating, write_page_checksum=True
+        ) as writer,
     ):
         for group in regrouped(tables, ROW_GROUP):
             mark.update(group)
@@ -67,34 +82,159 @@ def write_hdf5(source: Path, path: Path) -> None:
         hdf5.write(header(source).schema, header(source).rows, lambda names: iterate(source, names), part)
 
 
-def read(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> pa.Table:
+def read(path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, verify: bool = True) -> pa.Table:
     """Return a manifest, Parquet or HDF5 by its content, as an Arrow table (`.to_pandas()` for a data frame).
 
     Args:
         path: the file.
-        columns: names of the columns wanted; all of them by default.
+        columns: names of the columns to read; all of them by default.
+        verify: compare the rows with the fingerprint, see `iterate`.
 
     Raises:
-        UbhpdError: no such file, not a manifest, another schema version, or an unknown column.
+        UbhpdError: no such file, not a manifest, a damaged one, another schema version, or an unknown column.
     """
     whole = header(path).schema
     names = list(columns) if columns is not None else whole.names
-    wanted = pa.schema([whole.field(n) for n in names if n in whole.names], whole.metadata)
-    return pa.Table.from_batches(iterate(path, columns), schema=wanted)
+    chosen = pa.schema([whole.field(n) for n in names if n in whole.names], whole.metadata)
+    return pa.Table.from_batches(iterate(path, columns, verify=verify), schema=chosen)
 
 
-def iterate(path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Yield a manifest in batches of at most ROW_GROUP heads; arguments and errors as `read`."""
-    known = header(path).schema.names
+def iterate(
+    path: str | os.PathLike[str], columns: Sequence[str] | None = None, *, verify: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """Yield a manifest in batches of at most ROW_GROUP heads.
+
+    Parquet pages carry checksums, which are always compared. The fingerprint of all rows is compared too where all
+    columns are read, and at the first opening of a file of at most VERIFIED_BYTES.
+
+    Args:
+        path: the file.
+        columns: names of the columns to read; all of them by default.
+        verify: compare the fingerprint.
+
+    Raises:
+        UbhpdError: as `read`; what is wrong with the last rows shows up after the first ones were given.
+    """
+    stated = header(path)
+    known = stated.schema.names
     names = list(columns) if columns is not None else known
     if unknown := [n for n in names if n not in known]:
         raise UbhpdError(f"{path} has no column {unknown[0]!r}: it has {', '.join(known)}.")
+    if verify and os.path.getsize(path) <= VERIFIED_BYTES:
+        _verify_once(os.fspath(path), file_identity(path))
+        verify = False
+    yield from _batches(path, stated, names, verify and set(names) == set(known))
+
+
+def is_unchanged(path: str | os.PathLike[str]) -> bool:
+    """Return True if the rows of a manifest have the fingerprint that it states; errors as `header`."""
+    stated = header(path)
+    try:
+        for _ in _batches(path, stated, stated.schema.names, verify=True):
+            pass
+    except UbhpdError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=64)
+def _verify_once(path: str, identity: str) -> None:
+    """Read a manifest through and compare its fingerprint; `identity` tells one content of the file from another."""
+    stated = header(path)
+    for _ in _batches(path, stated, stated.schema.names, verify=True):
+        pass
+
+
+def _batches(path: str | os.PathLike[str], stated: Header, names: list[str], verify: bool) -> Iterator[pa.RecordBatch]:
+    """Yield columns in batches, each batch checked, and at the end their number and, if asked for, the fingerprint."""
+    fields = [stated.schema.field(n) for n in names]
+    mark = Fingerprint([Column(f.name, f.type, "", "", "", length=list_length(f)) for f in stated.schema])
+    rows = 0
+    with _readable(path):
+        source = _opened_batches(path, names)
+    while True:
+        with _readable(path):
+            batch = next(source, None)
+            if batch is None:
+                break
+            _check_values(batch, fields)
+            if verify:
+                mark.update(pa.Table.from_batches([batch.select(stated.schema.names)]))
+        rows += batch.num_rows
+        yield batch
+    if rows != stated.rows:
+        raise UbhpdError(f"{path} states {stated.rows:,} heads and holds {rows:,}: {_DAMAGED}.")
+    if verify and mark.hexdigest() != stated.fingerprint:
+        raise UbhpdError(f"{path} was changed or damaged after it was built (its fingerprint differs): {_DAMAGED}.")
+
+
+def _opened_batches(path: str | os.PathLike[str], names: list[str]) -> Iterator[pa.RecordBatch]:
     if _is_hdf5(path):
         from ubhpd.manifest import hdf5
 
-        yield from hdf5.iterate(path, names, ROW_GROUP)
-    else:
-        yield from pq.ParquetFile(path).iter_batches(ROW_GROUP, columns=names)
+        return hdf5.iterate(path, names, ROW_GROUP)
+    batches: Iterator[pa.RecordBatch] = pq.ParquetFile(path, page_checksum_verification=True).iter_batches(
+        ROW_GROUP, columns=names
+    )
+    return (batch.select(names) for batch in batches)
+
+
+def _check_values(batch: pa.RecordBatch, fields: list[pa.Field]) -> None:
+    """Raise ValueError if a batch does not hold what its schema says."""
+    batch.validate(full=True)
+    for column, field in zip(batch.columns, fields, strict=True):
+        if column.type != field.type:
+            raise ValueError(f"the column {field.name} holds {column.type}, not {field.type}")
+        if field.name in NEVER_NULL and column.null_count:
+            raise ValueError(f"the column {field.name} has {column.null_count:,} rows without a value")
+        if (length := list_length(field)) is not None:
+            filled = column.drop_null()
+            values = filled.flatten()
+            if len(values) != length * len(filled) or values.null_count:
+                raise ValueError(f"the column {field.name} holds lists of other lengths than {length}")
+            if len(filled) and (pc.list_value_length(filled).to_numpy() != length).any():
+                raise ValueError(f"the column {field.name} holds lists of other lengths than {length}")
+
+
+def check_schema(schema: pa.Schema) -> None:
+    """Raise ValueError unless the columns of a schema are those of a manifest, in type and length.
+
+    Further columns are allowed if they are texts, numbers, true or false, or lists of floats of a stated length.
+    """
+    known = {c.name: c for c in COLUMNS}
+    if len(set(schema.names)) != len(schema.names):
+        raise ValueError("a column is there twice")
+    if missing := [n for n in REQUIRED if n not in schema.names]:
+        raise ValueError(f"it has no column {missing[0]}")
+    for field in schema:
+        column = known.get(field.name)
+        length = stated_length(field)
+        is_plain = length is None and any(field.type.equals(t) for t in PLAIN_TYPES)
+        is_lists = length is not None and field.type.equals(pa.list_(pa.float64()))
+        if not (is_plain or is_lists):
+            raise ValueError(f"its column {shortened(field.name)} is of type {field.type}")
+        if column is not None and (not field.type.equals(column.type) or length != column.length):
+            raise ValueError(f"its column {field.name} is of type {field.type}, not {column.type}")
+
+
+def stated_length(field: pa.Field) -> int | None:
+    """Return the length that the metadata of a column of lists states, None for another column or a bad length."""
+    text = (field.metadata or {}).get(b"length", b"")
+    is_length = pa.types.is_list(field.type) and text.isdigit() and 0 < len(text) <= 4 and int(text) > 0
+    return int(text) if is_length else None
+
+
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a library says of a damaged file into one sentence."""
+    try:
+        yield
+    except UbhpdError:
+        raise
+    except Exception as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        reason = "".join(c if c.isprintable() else "?" for c in lines[0])[:_LONGEST_REASON]
+        raise UbhpdError(f"{path} is not a readable Parquet or HDF5 manifest ({reason}): {_REMEDY}.") from None
 
 
 def usable(path: str | os.PathLike[str], columns: Sequence[str], split: str | None = None) -> pa.Table:
@@ -112,9 +252,9 @@ def usable(path: str | os.PathLike[str], columns: Sequence[str], split: str | No
     table = table.filter(table.column("drop_reason").is_null())
     if split is None:
         return table
-    found = sorted(set(table.column("split").drop_null().to_pylist()))
-    if split not in found:
-        raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {', '.join(found) or 'none'}.")
+    splits = sorted(set(table.column("split").drop_null().to_pylist()))
+    if split not in splits:
+        raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {', '.join(splits) or 'none'}.")
     return table.filter(pc.equal(table.column("split"), split))
 
 
@@ -124,24 +264,24 @@ def header(path: str | os.PathLike[str]) -> Header:
     Raises:
         UbhpdError: no such file, not a manifest, or another schema version.
     """
-    try:
-        found, rows = _hdf5_header(path) if _is_hdf5(path) else _parquet_header(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UbhpdError(f"{path} is not a readable Parquet or HDF5 manifest ({reason}): {_REMEDY}.") from None
-    metadata = found.metadata or {}
-    if VERSION_KEY not in metadata or FINGERPRINT_KEY not in metadata:
-        raise UbhpdError(f"{path} is not a manifest of ubhpd: {_REMEDY}.")
-    if (version := metadata[VERSION_KEY].decode()) != str(SCHEMA_VERSION):
-        raise UbhpdError(f"{path} has manifest schema {version}, this ubhpd reads {SCHEMA_VERSION}: build it again.")
-    return Header(found, rows, metadata[FINGERPRINT_KEY].decode())
+    with _readable(path):
+        schema, rows = _hdf5_header(path) if _is_hdf5(path) else _parquet_header(path)
+        metadata = schema.metadata or {}
+        if VERSION_KEY not in metadata or FINGERPRINT_KEY not in metadata:
+            raise UbhpdError(f"{path} is not a manifest of ubhpd: {_REMEDY}.")
+        if (version := metadata[VERSION_KEY].decode(errors="replace")) != str(SCHEMA_VERSION):
+            raise UbhpdError(
+                f"{path} has manifest schema {shortened(version)[1:-1]}, this ubhpd reads {SCHEMA_VERSION}: build it "
+                "again."
+            )
+        check_schema(schema)
+        return Header(schema, rows, metadata[FINGERPRINT_KEY].decode())
 
 
 def _parquet_header(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
-    file = pq.ParquetFile(path)
-    found = file.schema_arrow
-    own = {k: v for k, v in (file.metadata.metadata or {}).items() if k.startswith(b"ubhpd.")}
-    return found.with_metadata(own), file.metadata.num_rows
+    with pq.ParquetFile(path) as file:
+        own = {k: v for k, v in (file.metadata.metadata or {}).items() if k.startswith(b"ubhpd.")}
+        return file.schema_arrow.with_metadata(own), file.metadata.num_rows
 
 
 def _hdf5_header(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
@@ -152,7 +292,11 @@ def _hdf5_header(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
 
 def _is_hdf5(path: str | os.PathLike[str]) -> bool:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise UbhpdError(f"Cannot open {path} (it is no regular file): {_REMEDY}.")
         with open(path, "rb") as file:
             return file.read(8) == b"\x89HDF\r\n\x1a\n"
     except OSError as error:
         raise UbhpdError(f"Cannot open {path} ({error.strerror}): check the path.") from None
+    except ValueError:  # a NUL in it
+        raise UbhpdError(f"{shortened(os.fspath(path))} is not a path: check it.") from None
