@@ -52,6 +52,14 @@ def test_what_somebody_may_still_write_stays(tmp_path, name):
     assert (tmp_path / name).exists()
 
 
+def test_what_another_thread_of_this_process_writes_stays(tmp_path):
+    with replacing(tmp_path / "a") as first:
+        first.write_text("one")
+        with replacing(tmp_path / "b") as second:
+            second.write_text("two")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_what_another_machine_left_is_removed_after_a_day(tmp_path):
     left = tmp_path / f".b.0badcafe-{DEAD}.part"
     left.write_text("half")

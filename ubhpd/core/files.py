@@ -119,7 +119,7 @@ def file_identity(path: str | os.PathLike[str]) -> str:
     """
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a NUL in the path
         return "absent"
     return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 

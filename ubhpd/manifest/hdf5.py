@@ -55,9 +55,10 @@ def write(schema: pa.Schema, rows: int, batches: Batches, path: Path) -> None:
                     file[f"{_MASKS}/{field.name}"][span] = valid
 
 
-def iterate(path: str | os.PathLike[str], names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield the columns `names` in batches of `rows` heads."""
-    whole, count = read_schema(path)
+def iterate(
+    path: str | os.PathLike[str], whole: pa.Schema, count: int, names: Sequence[str], rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield the columns `names` in batches of `rows` heads; `whole` and `count` are what `read_schema` returned."""
     schema = pa.schema([whole.field(n) for n in names])
     with h5py.File(path, "r") as file:
         for start in range(0, count, rows):

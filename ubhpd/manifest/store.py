@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -36,12 +37,13 @@ ROW_GROUP = 16_384  # heads; about 25 MB before compression
 
 VERIFIED_BYTES = 16 << 20  # files up to this size are read through before their first rows are given: 0.1 s
 REQUIRED = ("sample_id", "dataset", "drop_reason", *(f"{a}_deg" for a in ("yaw", "pitch", "roll")))
-NEVER_NULL = ("sample_id", "dataset", "synthetic")
+NEVER_NULL = ("sample_id", "dataset")
 PLAIN_TYPES = (
     pa.string(), pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float32(), pa.float64(),
 )  # fmt: skip
 
 _LONGEST_REASON = 120
+_YOUNG_SECONDS = 1.0
 _DAMAGED = "build it again, or restore the file"
 _REMEDY = "give a manifest that ubhpd build wrote, for example OUT/pool.parquet"
 
@@ -121,7 +123,7 @@ def iterate(
     if unknown := [n for n in names if n not in known]:
         raise UbhpdError(f"{path} has no column {unknown[0]!r}: it has {', '.join(known)}.")
     if verify and os.path.getsize(path) <= VERIFIED_BYTES:
-        _verify_once(os.fspath(path), file_identity(path))
+        _verify_once(os.fspath(path), _content(path))
         verify = False
     yield from _batches(path, stated, names, verify and set(names) == set(known))
 
@@ -151,7 +153,7 @@ def _batches(path: str | os.PathLike[str], stated: Header, names: list[str], ver
     mark = Fingerprint([Column(f.name, f.type, "", "", "", length=list_length(f)) for f in stated.schema])
     rows = 0
     with _readable(path):
-        source = _opened_batches(path, names)
+        source = _opened_batches(path, stated, names)
     while True:
         with _readable(path):
             batch = next(source, None)
@@ -168,11 +170,11 @@ def _batches(path: str | os.PathLike[str], stated: Header, names: list[str], ver
         raise UbhpdError(f"{path} was changed or damaged after it was built (its fingerprint differs): {_DAMAGED}.")
 
 
-def _opened_batches(path: str | os.PathLike[str], names: list[str]) -> Iterator[pa.RecordBatch]:
+def _opened_batches(path: str | os.PathLike[str], stated: Header, names: list[str]) -> Iterator[pa.RecordBatch]:
     if _is_hdf5(path):
         from ubhpd.manifest import hdf5
 
-        return hdf5.iterate(path, names, ROW_GROUP)
+        return hdf5.iterate(path, stated.schema, stated.rows, names, ROW_GROUP)
     batches: Iterator[pa.RecordBatch] = pq.ParquetFile(path, page_checksum_verification=True).iter_batches(
         ROW_GROUP, columns=names
     )
@@ -264,6 +266,25 @@ def header(path: str | os.PathLike[str]) -> Header:
     Raises:
         UbhpdError: no such file, not a manifest, or another schema version.
     """
+    return _header(os.fspath(path), _content(path))
+
+
+def _content(path: str | os.PathLike[str]) -> str:
+    """Return what tells one content of a file from another.
+
+    A file that was written just now is always another one: the clock of a file system can be too coarse to tell two
+    writes apart.
+    """
+    identity = file_identity(path)
+    with suppress(OSError, ValueError):
+        if time.time() - os.stat(path).st_mtime < _YOUNG_SECONDS:
+            return f"{identity} {time.monotonic_ns()}"
+    return identity
+
+
+@lru_cache(maxsize=64)
+def _header(path: str, identity: str) -> Header:
+    """Return the header of one content of a file, which `identity` tells from another."""
     with _readable(path):
         schema, rows = _hdf5_header(path) if _is_hdf5(path) else _parquet_header(path)
         metadata = schema.metadata or {}
