@@ -1,4 +1,4 @@
-"""The dataset card and the Croissant file: what they must say, what they must not, and that tools accept them."""
+"""The dataset card and the Croissant file: required content, nothing private or hostile, accepted by mlcroissant."""
 
 import hashlib
 import importlib.util
@@ -85,7 +85,7 @@ def report_of(own, **changes):
     (own / "build.json").write_text(json.dumps({**report, **changes}))
 
 
-def test_the_card_says_what_is_in_the_folder(out):
+def test_card_describes_sources_files_and_columns(out):
     text = card(out)
     report = json.loads((out / "build.json").read_text())
     assert text.startswith("# UBHPD\n")
@@ -109,7 +109,7 @@ def test_the_card_says_what_is_in_the_folder(out):
     assert "(only in `ubhpd.parquet`)" in text
 
 
-def test_the_card_gives_what_build_json_says_of_the_sampling(out):
+def test_card_lists_the_sampling_of_build_json(out):
     text = card(out)
     for row in (
         "| `sampling.config.size` | 25,000 |", "| `sampling.config.seed` | 7 |",
@@ -124,7 +124,7 @@ def test_the_card_gives_what_build_json_says_of_the_sampling(out):
     assert "counts_before" not in text and "edges" not in text and "sampling.target`" not in text
 
 
-def test_densities_before_and_after_are_counted(out):
+def test_card_has_the_densities_of_pool_and_ubhpd(out):
     text = card(out)
     found = [manifest.read(out / f"{n}.parquet", ["yaw_deg", "drop_reason"]).to_pandas() for n in ("pool", "ubhpd")]
     yaw = [f.yaw_deg[f.drop_reason.isna() & (f.yaw_deg.abs() <= 90)] for f in found]
@@ -137,14 +137,14 @@ def test_densities_before_and_after_are_counted(out):
     assert f"| all | {-(-len(found[1]) // 4)} | {len(found[1]) - -(-len(found[1]) // 4)} |" in text
 
 
-def test_limits_are_made_of_counts(out):
+def test_limits_state_counts(out):
     found = "\n".join(limits(read_built(out)))
     assert "biwi: 11 heads of only 2 people" in found
     assert "300wlp, aflw2000: the source does not distinguish persons" in found
     assert "are rendered or warped" in found and "Bins without any head" in found
 
 
-def test_nothing_of_the_machine_and_no_head_is_in_them(out, raw):
+def test_card_and_croissant_contain_no_path_date_or_head(out, raw):
     for text in (card(out), json.dumps(croissant(out))):
         for path in (raw, out, "/tmp", "/home", "someone"):
             assert str(path) not in text
@@ -153,7 +153,7 @@ def test_nothing_of_the_machine_and_no_head_is_in_them(out, raw):
         assert not re.search(r"20\d\d-\d\d-\d\d|\d\d:\d\d", text)
 
 
-def test_the_same_data_gives_the_same_bytes_elsewhere(raw, out, tmp_path):
+def test_equal_data_in_another_folder_gives_equal_bytes(raw, out, tmp_path):
     shutil.copytree(raw, tmp_path / "moved", copy_function=shutil.copyfile)
     again = made(tmp_path / "moved", tmp_path / "again")
     for write in (write_card, write_croissant):
@@ -163,7 +163,7 @@ def test_the_same_data_gives_the_same_bytes_elsewhere(raw, out, tmp_path):
     assert not [p for p in out.iterdir() if p.name.endswith(".part")]
 
 
-def test_remarks_stand_without_paths(own):
+def test_warnings_are_shown_without_paths(own):
     report = json.loads((own / "build.json").read_text())
     root = report["datasets"]["biwi"]["roots"][0][0]
     texts = [f"{root}/x.txt is odd (see /etc/passwd)", *(f"remark {i}" for i in range(12))]
@@ -174,7 +174,7 @@ def test_remarks_stand_without_paths(own):
     assert root not in text and "remark 9" not in text
 
 
-def test_paths_are_taken_out_of_texts():
+def test_without_places_removes_absolute_paths():
     assert without_places(r"target C:\Users\me\t.csv, or /a/b/c.csv; half/way, 3/4 and /") == (
         "target t.csv, or c.csv; half/way, 3/4 and /"
     )
@@ -183,7 +183,7 @@ def test_paths_are_taken_out_of_texts():
 HOSTILE = "<img src=x onerror=alert(1)> [a](javascript:b) `c` | d\n# e\x1b[31m"
 
 
-def test_names_and_notes_of_a_hostile_folder_are_shown_as_they_are(own):
+def test_markup_in_names_and_notes_of_a_hostile_folder_is_escaped(own):
     """None of them becomes HTML, a link, a heading, another cell or another line."""
     report = json.loads((own / "build.json").read_text())
     biwi = report["datasets"]["biwi"]
@@ -210,7 +210,7 @@ def test_names_and_notes_of_a_hostile_folder_are_shown_as_they_are(own):
             assert len(cells) == 1, block
 
 
-def test_croissant_has_the_files_and_a_field_per_column(out):
+def test_croissant_has_every_file_and_a_field_per_column(out):
     content = croissant(out)
     assert [f["@id"] for f in content["distribution"]] == ["pool.parquet", "ubhpd.parquet"]
     for file in content["distribution"]:
@@ -253,7 +253,7 @@ def test_mlcroissant_accepts_and_reads_it(own, has_ubhpd):
             assert record["ubhpd/split"].decode() == row["split"]
 
 
-def test_a_pool_alone_has_a_card_too(own):
+def test_card_of_a_pool_without_ubhpd(own):
     (own / "ubhpd.parquet").unlink()
     report = json.loads((own / "build.json").read_text())
     del report["unbiased"]
@@ -263,7 +263,7 @@ def test_a_pool_alone_has_a_card_too(own):
     assert "splits" not in [r["@id"] for r in croissant(own)["recordSet"]]
 
 
-def test_a_pool_without_a_usable_head(raw, tmp_path):
+def test_card_of_a_pool_without_a_usable_head(raw, tmp_path):
     shutil.copytree(raw / "hpdb", tmp_path / "hpdb", copy_function=shutil.copyfile)
     for path in (tmp_path / "hpdb").glob("*/*_pose.txt"):
         path.write_text("")
@@ -273,7 +273,7 @@ def test_a_pool_without_a_usable_head(raw, tmp_path):
     write_croissant(tmp_path / "out")
 
 
-def test_what_is_refused(own, tmp_path):
+def test_damaged_folders_are_refused_in_one_sentence(own, tmp_path):
     def refused(message, place=own):
         for write in (write_card, write_croissant):
             with pytest.raises(UbhpdError, match=message) as caught:
@@ -296,7 +296,7 @@ def test_what_is_refused(own, tmp_path):
     refused("holds no pool.parquet")
 
 
-def test_the_command(own, capsys):
+def test_command_writes_both_files(own, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["card", str(own)])
     assert stop.value.code == 0 and "CARD.md" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def row(table, dataset, angle, low):
     return found.iloc[0]
 
 
-def test_the_table_holds_the_sums_made_by_hand(content):
+def test_table_has_counts_computed_by_hand(content):
     table = densities.table(content)
     assert list(table.columns) == ["dataset", "angle", "low_deg", "high_deg", "count", "density", "outside"]
     names = ["biwi", "aflw", "pool", "UBHPD", "UBHPD train", "UBHPD test", "target"]
@@ -173,14 +173,14 @@ def test_ticks_reach_the_ends_of_the_bins(name, drawn):
 
 
 @pytest.mark.parametrize("name", ["density", "overlay"])
-def test_nothing_is_cut_off(name, drawn):
+def test_bars_and_lines_stay_inside_the_axes(name, drawn):
     for axes in drawn[name].axes:
         high = [*heights(axes), *(y for line in axes.lines for y in line.get_ydata())]
         assert axes.get_ylim()[0] == 0 and max(high) <= axes.get_ylim()[1]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_texts_do_not_overlap_nor_leave_the_image(name, drawn):
+def test_texts_do_not_overlap_and_stay_inside_the_figure(name, drawn):
     figure = drawn[name]
     figure.canvas.draw()
     found = [axes.title for axes in figure.axes] + [t for axes in figure.axes for t in axes.texts]
@@ -224,7 +224,7 @@ def test_all_heads_outside_are_drawn_as_such(name):
     assert "5 outside" in texts(figure)[0]
 
 
-def test_the_same_input_gives_the_same_bytes_whatever_the_settings(content, drawn):
+def test_equal_input_gives_equal_bytes_with_any_matplotlib_settings(content, drawn):
     one = drawn["overlay"]
     first = {form: figures.encoded(one, form) for form in figures.FORMATS}
     assert {form: figures.encoded(one, form) for form in reversed(figures.FORMATS)} == first
@@ -233,13 +233,13 @@ def test_the_same_input_gives_the_same_bytes_whatever_the_settings(content, draw
         assert {form: figures.encoded(other, form) for form in figures.FORMATS} == first
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(content):
+def test_drawing_does_not_change_matplotlib_settings(content):
     before = dict(mpl.rcParams)
     figures.encoded(figures.overlay_figure(content), "svg")
     assert dict(mpl.rcParams) == before
 
 
-def test_wrong_arrays_are_told():
+def test_wrong_arrays_are_refused():
     for arguments, sentence in (
         (({"biwi": np.zeros((2, 2))},), "shape (n, 3)"),
         (({"biwi": np.zeros((0, 3))},), "nothing to draw"),
@@ -253,14 +253,14 @@ def test_wrong_arrays_are_told():
     assert densities.from_arrays({}, UBHPD).pool is None
 
 
-def test_an_unknown_format_is_told(drawn, tmp_path):
+def test_an_unknown_format_is_refused(drawn, tmp_path):
     with pytest.raises(UbhpdError, match="choose from png, svg, pdf"):
         figures.save(drawn["overlay"], tmp_path / "a.gif")
     figures.save(drawn["overlay"], tmp_path / "a.png")
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_the_target_is_asked_for_or_recorded(built, tmp_path):
+def test_target_comes_from_the_option_or_from_build_json(built, tmp_path):
     assert densities.target_for(built) is None
     recorded = {"unbiased": {"sampling": {"target": targets.gaussian(20).tolist()}}}
     (built / "build.json").write_text(json.dumps(recorded))

@@ -1,4 +1,4 @@
-"""The leaderboard out of result files: what is refused, what stands in one table, what is ranked, how it is written."""
+"""The leaderboard: which results are refused, which share a table, how methods are ranked, and all output formats."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def rewritten(path, change, with_hash=True):
 # A result
 
 
-def test_a_result_comes_back_as_it_was_written(tmp_path):
+def test_a_result_is_read_as_it_was_written(tmp_path):
     own = result(seed=None, chosen={"size": "64"}, options={"size": 64, "name": "é"})
     write(own, tmp_path / "r.json")
     assert read(tmp_path / "r.json") == own
@@ -89,7 +89,7 @@ def test_a_result_of_another_form_is_refused_even_with_the_right_hash(change, sa
         read(rewritten(tmp_path / "r.json", change))
 
 
-def test_what_is_no_result_is_passed_over_in_a_folder_and_refused_by_name(tmp_path):
+def test_other_json_files_are_skipped_in_a_folder_and_refused_by_name(tmp_path):
     write(result(), tmp_path / "deep" / "r.json")
     (tmp_path / "other.json").write_text('{"kind": "score"}')
     assert [f.result for f in read_all([tmp_path, tmp_path / "deep"])] == [result()]
@@ -138,19 +138,19 @@ def test_seeds_are_averaged():
     ],
     ids=lambda o: next(iter(o)),
 )
-def test_other_protocols_heads_or_labels_never_share_a_table(other):
+def test_results_of_other_protocols_heads_or_labels_have_another_table(other):
     found = tables(result("a", 5.0), result("b", 4.0, **other))
     assert [[e.name for e in t.methods] for t in found] in ([["a"], ["b"]], [["b"], ["a"]])
     assert [t.methods[0].rank for t in found] == [1, 1]
     assert len({t.anchor for t in found}) == 2
 
 
-def test_methods_are_ranked_by_mae_and_equals_share_a_rank():
+def test_methods_are_ranked_by_mae_and_equal_mae_shares_a_rank():
     (table,) = tables(*(result(m, v) for m, v in (("c", 7.0), ("a", 5.0), ("d", 7.0), ("e", 9.0))))
     assert [(e.name, e.rank) for e in table.methods] == [("a", 1), ("c", 2), ("d", 2), ("e", 4)]
 
 
-def test_options_make_another_method():
+def test_other_options_are_another_method():
     (table,) = tables(result(mae=5.0), result(mae=4.0, chosen={"alpha": "2"}, options={"alpha": 2.0}))
     assert [e.name for e in table.methods] == ["hopenet alpha=2", "hopenet"]
 
@@ -177,7 +177,7 @@ def test_without_predictions_a_tie_is_decided_by_the_interval_of_the_first():
     ]
 
 
-def test_with_predictions_a_tie_is_decided_by_pairs(tmp_path):
+def test_with_predictions_a_tie_is_decided_by_paired_resampling(tmp_path):
     """b is a with one head moved, c has errors a little larger on every head: intervals alone could not tell c."""
     predicted, true = heads(300)
     (tmp_path / "test").mkdir()
@@ -201,10 +201,10 @@ def test_with_predictions_a_tie_is_decided_by_pairs(tmp_path):
     assert {e.name: e.decided_by for e in table.methods}["c"] == "interval"
 
 
-# Printed rows
+# Reported rows
 
 
-def test_printed_rows_stand_beside_results_on_the_published_heads_only():
+def test_reported_rows_are_shown_only_for_the_published_heads():
     (table,) = tables(result())
     printed = {(r.printed.paper[:4], r.printed.method): r for r in table.reported}
     assert printed["OsGG", "OsGG-Net"].printed.mae == 4.39 and table.why_no_reported is None
@@ -219,7 +219,7 @@ def test_printed_rows_stand_beside_results_on_the_published_heads_only():
         assert "OsGG-Net 2021" not in text
 
 
-def test_a_row_that_several_papers_print_stands_there_once_and_exactly():
+def test_a_row_that_several_papers_report_is_shown_once_and_exactly():
     (table,) = tables(result())
     same = [r.printed for r in table.reported if r.printed.method == "Hopenet (alpha=1)"]
     assert [(r.paper, r.mae) for r in same] == [("OsGG-Net 2021", 6.41)]
@@ -227,7 +227,7 @@ def test_a_row_that_several_papers_print_stands_there_once_and_exactly():
     assert "| TriNet \\[3\\] (OsGG-Net 2021, table 1) | 4.67 | 4.04 | 5.77 | 4.20 | 5.96 |" in text
 
 
-def test_ubhpd_of_another_size_has_no_printed_rows():
+def test_ubhpd_of_another_size_has_no_reported_rows():
     (small,), (paper,) = (
         tables(result(protocol="ubhpd", train=side(t, 1), test=side(u, 2))) for t, u in ((70, 30), (17_500, 7_500))
     )
@@ -235,16 +235,16 @@ def test_ubhpd_of_another_size_has_no_printed_rows():
     assert [r.printed.method for r in paper.reported][:2] == ["OsGG-Net", "TriNet"]
 
 
-def test_a_protocol_that_is_not_known_has_no_printed_rows():
+def test_an_unknown_protocol_has_no_reported_rows():
     own = result()
     other = replace(own, protocol=replace(own.protocol, definition_hash="0" * 64))
     assert "not a protocol of this version" in tables(other)[0].why_no_reported
 
 
-# What is written
+# Output
 
 
-def test_the_csv_is_tidy_and_says_where_each_number_is_from():
+def test_csv_is_tidy_and_gives_the_origin_of_each_number():
     (table,) = tables(result(mae=5.0), result("b", 6.0))
     read_back = rows(texts.tidy([table]))
     own = {(r["model"], r["score"]): r for r in read_back if r["origin"] == "reproduced"}
@@ -254,7 +254,7 @@ def test_the_csv_is_tidy_and_says_where_each_number_is_from():
     assert len({r["protocol_hash"] for r in read_back}) == 1
 
 
-def test_hostile_names_are_shown_as_they_are_everywhere():
+def test_hostile_names_are_escaped_in_every_format():
     made = result(EVIL, 5.0, options={}, chosen={"a\nb\x1b": EVIL})
     (table,) = tables(replace(made, title=EVIL, protocol=replace(made.protocol, id=EVIL, warnings=(EVIL,))))
     html = page.page([table])
@@ -283,7 +283,7 @@ def test_latex_has_as_many_cells_in_each_row_as_columns():
     assert text.count(r"\toprule") == text.count(r"\bottomrule") == 1 and r"vgg\_16" in text
 
 
-def test_latex_is_no_wider_than_the_text_and_says_what_is_wrong_with_the_heads():
+def test_latex_fits_the_text_width_and_contains_the_warnings():
     own = result(mae=5.0)
     warned = replace(own.protocol, warnings=("Test has 40 heads where 1,969 are published.",))
     text = texts.latex(tables(*(replace(own, seed=i, protocol=warned) for i in range(2))))
@@ -305,7 +305,7 @@ def test_latex_compiles_and_fits(tmp_path):
     assert told.returncode == 0 and (tmp_path / "a.pdf").is_file() and "Overfull" not in told.stdout, told.stdout
 
 
-def test_the_page_loads_nothing_and_lets_nothing_be_loaded():
+def test_page_loads_nothing_and_its_policy_allows_nothing():
     html = page.page(tables(result(), result(protocol="ubhpd")), docs="https://example.org/docs/")
     policy = html.partition('http-equiv="Content-Security-Policy" content="')[2].partition('"')[0]
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy and policy.count("sha256-") == 2
@@ -315,12 +315,12 @@ def test_the_page_loads_nothing_and_lets_nothing_be_loaded():
         assert f"<dt>{column.title}</dt>" in html
 
 
-def test_every_document_that_a_column_names_is_there():
+def test_documents_named_by_columns_exist():
     docs = Path(__file__).parent.parent / "docs"
     assert [c.page for c in COLUMNS if not (docs / c.page).is_file()] == []
 
 
-def test_a_score_that_does_not_exist_is_a_dash_and_ranks_nobody():
+def test_a_missing_score_is_a_dash_and_is_not_ranked():
     own = result("a")
     nothing = replace(own, scores={**own.scores, "mae": replace(score(0.0), value=None, low=None, high=None)})
     (table,) = tables(nothing, result("b", 9.0))
@@ -331,7 +331,7 @@ def test_a_score_that_does_not_exist_is_a_dash_and_ranks_nobody():
 # The command
 
 
-def test_the_command_writes_what_is_asked_for(tmp_path, ubhpd):
+def test_command_writes_the_chosen_formats(tmp_path, ubhpd):
     for i in range(2):
         write(result(mae=5.0 + i, seed=i), tmp_path / f"{i}.json")
     code, out, _ = ubhpd("leaderboard", tmp_path, "--out", tmp_path / "o", "--format", "md,html")
@@ -342,7 +342,7 @@ def test_the_command_writes_what_is_asked_for(tmp_path, ubhpd):
 @pytest.mark.parametrize(
     ("arguments", "said"), [(("--format", "pdf"), "no format 'pdf'"), ((), "was changed after it was written")]
 )
-def test_the_command_refuses_in_one_sentence(tmp_path, ubhpd, arguments, said):
+def test_command_refuses_wrong_input_in_one_sentence(tmp_path, ubhpd, arguments, said):
     write(result(), tmp_path / "r.json")
     if not arguments:
         rewritten(tmp_path / "r.json", lambda c: None, with_hash=False)

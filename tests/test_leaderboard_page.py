@@ -1,4 +1,4 @@
-"""The leaderboard's page as a person uses it: headless Chromium, mouse, keyboard, light and dark, and no script."""
+"""The leaderboard page in headless Chromium: mouse, keyboard, light and dark colours, and without scripts."""
 
 import json
 import shutil
@@ -81,7 +81,7 @@ def column(page, key, group=1):
     return page.execute_script(script, group - 1, at)
 
 
-def test_a_click_sorts_and_another_one_turns_it_round(page):
+def test_a_click_sorts_and_a_second_click_reverses(page):
     assert column(page, "mae") == ["5.00", "6.00", "7.00", "10.50"]
     assert heading(page, "rank").get_attribute("aria-sort") == "ascending"
     heading(page, "mae").find_element(By.TAG_NAME, "button").click()
@@ -92,7 +92,7 @@ def test_a_click_sorts_and_another_one_turns_it_round(page):
     assert find(page, "#said")[0].get_attribute("textContent") == "Sorted by MAE, descending."
 
 
-def test_the_keyboard_sorts_and_what_has_no_value_stays_last(page):
+def test_the_keyboard_sorts_and_rows_without_a_value_stay_last(page):
     for _ in range(2):
         heading(page, "speed").find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
         assert column(page, "speed")[-1] == "–"
@@ -100,7 +100,7 @@ def test_the_keyboard_sorts_and_what_has_no_value_stays_last(page):
     assert column(page, "model") == ["<script>alert(1)</script>", "a", "b", "c"]
 
 
-def test_groups_are_sorted_each_by_itself(page):
+def test_each_group_is_sorted_on_its_own(page):
     reported = column(page, "mae", 3)
     heading(page, "mae").find_element(By.TAG_NAME, "button").click()
     heading(page, "mae").find_element(By.TAG_NAME, "button").click()
@@ -137,7 +137,7 @@ def test_the_table_scrolls_and_the_page_does_not(page, width):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_background(page, scheme):
+def test_text_has_enough_contrast(page, scheme):
     page.execute_cdp_cmd(
         "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     )
@@ -163,7 +163,7 @@ def contrast(*colours):
     return (high + 0.05) / (low + 0.05)
 
 
-def test_it_reads_without_scripts(page, address):
+def test_page_is_complete_without_scripts(page, address):
     page.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     try:
         page.get(address)

@@ -17,7 +17,7 @@ def built(tmp_path):
     return write_build(tmp_path / "out")
 
 
-def test_the_same_bytes_in_another_process_without_pyplot(built, ubhpd, tmp_path):
+def test_another_process_writes_the_same_bytes_without_pyplot(built, ubhpd, tmp_path):
     assert ubhpd("plot", "density", built, "--figures", "joint,overlay", "--quiet") == (0, "", "")
     script = (
         "import sys; from ubhpd.reports.figures import write\n"
@@ -33,7 +33,7 @@ def test_the_same_bytes_in_another_process_without_pyplot(built, ubhpd, tmp_path
         assert b"<dc:date" not in file.read_bytes()
 
 
-def test_the_command_writes_figures_and_numbers_and_prints_where(built, ubhpd, tmp_path):
+def test_command_writes_figures_and_numbers_and_prints_their_paths(built, ubhpd, tmp_path):
     code, out, err = ubhpd("plot", "density", built, "--figures", "overlay,overlay")
     names = ["overlay.png", "overlay.svg", "densities.csv"]
     assert (code, err) == (0, "")
@@ -76,7 +76,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_a_sentence_and_nothing_is_written(case, ubhpd, tmp_path, monkeypatch):
+def test_wrong_input_is_refused_in_one_sentence_and_nothing_is_written(case, ubhpd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "text.parquet").write_text("no manifest")

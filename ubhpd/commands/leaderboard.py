@@ -15,13 +15,13 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--format", "formats", default="md,csv,tex,html", show_default=True, metavar="A,B,...", help="What to write."
 )
-@click.option("--docs", metavar="URL", help="Address of this project's docs/, to link them in the page.")
+@click.option("--docs", metavar="URL", help="Address of this project's docs/; the page links to it.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str | None, quiet: bool) -> None:
     """Make the leaderboard of RESULTS: files that ubhpd bench wrote, or folders of them.
 
-    A table holds one protocol on the same heads, nothing is ranked across tables. Writes leaderboard.md, .csv (one
-    score per line), .tex (booktabs) and .html (one page, no other file). A result edited by hand is refused.
+    Each table has one protocol on the same heads; methods are not ranked across tables. Writes leaderboard.md, .csv
+    (one score per line), .tex (booktabs) and .html (one self-contained page). Refuses results edited by hand.
     """
     from ubhpd.core.text import one_line, table
     from ubhpd.experiments.plan import known
@@ -29,19 +29,18 @@ def command(results: tuple[Path, ...], out: Path | None, formats: str, docs: str
     from ubhpd.leaderboards.page import publish
 
     place = out or (results[0] if results[0].is_dir() else results[0].parent)
-    wanted = [f.strip() for f in formats.split(",") if f.strip()]
-    tables, written = publish(results, place, wanted, known(), docs)
+    asked = [f.strip() for f in formats.split(",") if f.strip()]
+    tables, written = publish(results, place, asked, known(), docs)
     if quiet:
         return
     for standing in tables:
         own = standing.result
-        rows = [["#", "model", "MAE", "interval"]]
+        rows = [["#", "method", "MAE", "interval"]]
         for method in standing.methods:
             mae = method.values["mae"]
             value = "-" if mae.mean is None else f"{mae.mean:.3f}"
             interval = "-" if mae.low is None or mae.high is None else f"{mae.low:.3f} to {mae.high:.3f}"
             rows.append([method_cells(method)["rank"].text or "-", method.name, value, interval])
-        click.echo(
-            f"{one_line(own.protocol.id)}, {own.test.heads:,} heads, list {own.protocol.hash[:12]}\n{table(rows)}\n"
-        )
+        heading = f"{one_line(own.protocol.id)}, {own.test.heads:,} heads, list hash {own.protocol.hash[:12]}"
+        click.echo(f"{heading}\n{table(rows)}\n")
     click.echo("\n".join(f"Wrote {path}" for path in written))

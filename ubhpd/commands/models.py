@@ -1,4 +1,4 @@
-"""`ubhpd models`: the models there are."""
+"""`ubhpd models`: the models and their cards."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ubhpd.commands._completion import complete_model
 @click.argument("name", required=False, shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the models; with NAME, all that is known of one of them: options, input, training, printed results."""
+    """List the models; with NAME, show the card of one: options, input, training, reported results."""
     from ubhpd.models.catalogue import NETWORKS, card, catalogue
     from ubhpd.reports import model_cards as text
 
@@ -27,7 +27,7 @@ def command(name: str | None, as_json: bool) -> None:
     content = text.card_content(found, found.kind == "geometric" or (found.kind in NETWORKS and has_torch))
     click.echo(_json(content) if as_json else text.card_text(content))
     if found.kind in NETWORKS and not has_torch:
-        click.echo("Its options and recipes are shown where torch is installed: pip install 'ubhpd[torch]'.", err=True)
+        click.echo("Its options and recipes are shown if torch is installed: pip install 'ubhpd[torch]'.", err=True)
 
 
 def _json(content: object) -> str:

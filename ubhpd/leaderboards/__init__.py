@@ -1,1 +1,1 @@
-"""From runs to a table: one JSON per run, and the leaderboard that is made of such files alone."""
+"""One JSON file per run, and the leaderboard that is made of these files alone."""

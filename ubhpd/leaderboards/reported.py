@@ -46,7 +46,7 @@ class Known(NamedTuple):
 
 
 class Reported(NamedTuple):
-    """A printed row, and notes on what is known to be wrong in it."""
+    """A row of a paper, and notes on its known errors."""
 
     printed: Printed
     notes: tuple[str, ...]
@@ -74,13 +74,13 @@ COUNTERPARTS: Mapping[str, Counterpart] = {
 
 
 def printed_pair(protocol_id: str) -> str | None:
-    """Return TRAIN:TEST of the constants behind the UBMAE printed for a protocol, None where none is printed."""
+    """Return TRAIN:TEST of the constants behind the UBMAE reported for a protocol, None if none is reported."""
     own = COUNTERPARTS.get(protocol_id)
     return f"{own.train}:{own.test}" if own is not None and (own.train, own.test) in printed_pairs() else None
 
 
 def why_not_shown(result: Result, known: Known) -> str | None:
-    """Return why printed rows are not shown beside a result, None where they are."""
+    """Return why reported rows are not shown beside a result, None if they are."""
     own = known.protocols.get(result.protocol.id)
     if own is None or own.definition_hash != result.protocol.definition_hash:
         return "This is not a protocol of this version of ubhpd, so no reported result is known for it."
@@ -94,13 +94,13 @@ def why_not_shown(result: Result, known: Known) -> str | None:
 
 
 def reported(result: Result, known: Known) -> tuple[Reported, ...]:
-    """Return the printed rows for a result's protocol, least MAE first; none where they would mislead."""
+    """Return the reported rows for a result's protocol, lowest MAE first; none if they are not comparable."""
     if why_not_shown(result, known) is not None:
         return ()
     own = COUNTERPARTS[result.protocol.id]
     rows = [r for r in results() if (r.train, r.test) == (own.train, own.test)]
     kept: list[Printed] = []
-    for row in sorted(rows, key=lambda r: (r.angles is None, r.row)):  # what says more comes first
+    for row in sorted(rows, key=lambda r: (r.angles is None, r.row)):  # complete rows first
         if not any(_repeats(row, other) for other in kept):
             kept.append(row)
     kept.sort(key=lambda r: (r.mae is None, r.mae or 0.0, r.row))
@@ -108,7 +108,7 @@ def reported(result: Result, known: Known) -> tuple[Reported, ...]:
 
 
 def reported_mae(result: Result, rows: tuple[Reported, ...], known: Known) -> Reported | None:
-    """Return the row that prints this very model, with its own options; None if there is none."""
+    """Return the reported row of this model with its default options; None if there is none."""
     name = known.reported_as.get(result.model)
     if name is None or result.chosen:
         return None
@@ -116,7 +116,7 @@ def reported_mae(result: Result, rows: tuple[Reported, ...], known: Known) -> Re
 
 
 def _repeats(row: Printed, other: Printed) -> bool:
-    """Whether a row says no more than another: the same method and, within rounding, the same numbers."""
+    """Whether a row adds nothing to another: the same method and, within rounding, the same numbers."""
     pairs = [(getattr(row, n), getattr(other, n)) for n in (*ANGLES, "mae", "ubmae")]
     return row.method == other.method and all(
         a is None or (b is not None and abs(a - b) <= ROUNDING_DEG) for a, b in pairs
@@ -124,12 +124,12 @@ def _repeats(row: Printed, other: Printed) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _found() -> Mapping[int, str]:
-    """Return what arithmetic finds wrong in each row."""
+def _arithmetic_errors() -> Mapping[int, str]:
+    """Return the arithmetic error of each row that has one."""
     return {finding.row: finding.text for finding in lint()}
 
 
 def _notes(row: Printed) -> tuple[str, ...]:
-    """Return what is known of a row: its note in the table, else what arithmetic finds."""
-    known = row.note or _found().get(row.row)
-    return (known,) if known else ()
+    """Return the note of a row: its own in the table, else its arithmetic error."""
+    note = row.note or _arithmetic_errors().get(row.row)
+    return (note,) if note else ()

@@ -1,1 +1,1 @@
-"""Text for a terminal, dataset cards, Croissant metadata and figures."""
+"""Reports for the terminal, dataset cards, Croissant metadata and figures."""

@@ -1,8 +1,8 @@
 """Croissant metadata of a build's folder: JSON-LD that dataset search engines and `mlcroissant` read.
 
 Croissant 1.1 (mlcommons.org/croissant). Each manifest is a file with its SHA-256 and a record set with a field per
-column; the sides of a split are a record set of their own. No date is written, so that the same folder gives the
-same bytes; `mlcroissant validate` recommends one and does without.
+column; the splits are a record set of their own. No date is written, so that the same folder gives the same bytes;
+`mlcroissant validate` recommends a date but does not require one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _CONTEXT: dict[str, Any] = {
     "subField": "cr:subField",
     "transform": "cr:transform",
 }
-_SIDES = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
+_SPLITS = {"train": "cr:TrainingSplit", "validation": "cr:ValidationSplit", "test": "cr:TestSplit"}
 _KINDS = (
     (pa.types.is_boolean, "sc:Boolean"),
     (pa.types.is_integer, "sc:Integer"),
@@ -75,7 +75,7 @@ def write_croissant(out: Path) -> Path:
     """Write OUT/croissant.json and return its path.
 
     Raises:
-        UbhpdError: no build in OUT, a column that Croissant has no type for, or a folder that cannot be written to.
+        UbhpdError: no build in OUT, a column of a type unknown to Croissant, or a folder that cannot be written to.
     """
     content = croissant(out)
     try:
@@ -89,10 +89,10 @@ def croissant(out: Path) -> dict[str, Any]:
     """Return the JSON-LD of a build's folder.
 
     Raises:
-        UbhpdError: no build there, or a column that Croissant has no type for.
+        UbhpdError: no build there, or a column of a type unknown to Croissant.
     """
     built = read_built(out)
-    sides = tuple(dict.fromkeys(side for f in built.files for side in f.splits))
+    splits = tuple(dict.fromkeys(split for f in built.files for split in f.splits))
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -108,7 +108,7 @@ def croissant(out: Path) -> dict[str, Any]:
         "rai:dataLimitations": limits(built),
         "rai:personalSensitiveInformation": [PERSONAL],
         "distribution": [_distribution(built, file) for file in built.files],
-        "recordSet": [*([_splits(sides)] if sides else []), *(_record_set(built, file) for file in built.files)],
+        "recordSet": [*([_splits(splits)] if splits else []), *(_record_set(built, file) for file in built.files)],
     }
 
 
@@ -126,22 +126,22 @@ def _distribution(built: Built, file: BuiltFile) -> dict[str, Any]:
     }
 
 
-def _splits(sides: tuple[str, ...]) -> dict[str, Any]:
+def _splits(splits: tuple[str, ...]) -> dict[str, Any]:
     return {
         "@type": "cr:RecordSet",
         "@id": "splits",
         "name": "splits",
-        "description": "The sides of the split.",
+        "description": "The splits.",
         "dataType": "cr:Split",
         "key": {"@id": "splits/name"},
         "field": [
             {"@type": "cr:Field", "@id": f"splits/{name}", "name": name, "description": text, "dataType": kind}
             for name, text, kind in (
-                ("name", "Name of the side.", "sc:Text"),
+                ("name", "Name of the split.", "sc:Text"),
                 ("url", "What it is for.", "sc:URL"),
             )
         ],
-        "data": [{"splits/name": side, "splits/url": _SIDES.get(side, "cr:Split")} for side in sides],
+        "data": [{"splits/name": split, "splits/url": _SPLITS.get(split, "cr:Split")} for split in splits],
     }
 
 
@@ -181,4 +181,4 @@ def _kind(column: BuiltColumn, kind: pa.DataType) -> str:
     for is_kind, name in _KINDS:
         if is_kind(kind):
             return name
-    raise UbhpdError(f"Column {column.name} has type {kind}, for which Croissant has no name: store it as text.")
+    raise UbhpdError(f"Column {column.name} has type {kind}, which Croissant does not know: store it as text.")

@@ -1,4 +1,4 @@
-"""Model cards as text for a terminal, and as what JSON prints."""
+"""Model cards as text for a terminal and as content for JSON."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def list_content(cards: Iterable[ModelCard]) -> list[dict[str, Any]]:
 
 def list_text(cards: Iterable[ModelCard]) -> str:
     """Return the table of all models."""
-    rows = [["name", "title", "kind", "parameters", "MB", "printed results", "licence"]]
+    rows = [["name", "title", "kind", "parameters", "MB", "reported results", "licence"]]
     for c in list_content(cards):
         count = "" if c["parameters"] is None else f"{c['parameters']:,}"
         size = "" if c["megabytes"] is None else f"{c['megabytes']:.1f}"
@@ -34,7 +34,7 @@ def list_text(cards: Iterable[ModelCard]) -> str:
 
 
 def card_content(card: ModelCard, with_code: bool) -> dict[str, Any]:
-    """Return all that is known of a model; what its code says of options and recipes only `with_code`."""
+    """Return the full card of a model; options and recipes, which need its code, only `with_code`."""
     own = [r for r in results() if card.reported is not None and r.method == card.reported]
     content = {**asdict(card), "megabytes": card.megabytes, "printed_results": [_printed(r) for r in own]}
     if with_code:
@@ -47,21 +47,21 @@ def card_content(card: ModelCard, with_code: bool) -> dict[str, Any]:
 
 
 def card_text(content: dict[str, Any]) -> str:
-    """Return what `card_content` gave as text."""
+    """Return the result of `card_content` as text."""
     lines = [f"{content['title']} ({content['name']}, {content['kind']})"]
     lines += [f"  {label:<10}{content[key]}" for label, key in _LABELS.items() if content[key]]
     if content["parameters"] is not None:
         lines.append(f"  weights   {content['parameters']:,} parameters, {content['megabytes']:.1f} MB")
     lines += ["", content["text"]]
     if content.get("config"):
-        rows = [["option", "value", "what it can be"]]
+        rows = [["option", "value", "type"]]
         rows += [[name, _value(o["value"]), o["type"]] for name, o in content["config"].items()]
         lines += ["", table(rows)]
     for what in ("input", "training"):
         if what in content:
             lines += ["", f"{what}: " + ", ".join(f"{k} {_value(v)}" for k, v in content[what].items())]
     if content["printed_results"]:
-        rows = [["printed in", "train", "test", "yaw", "pitch", "roll", "MAE"]]
+        rows = [["reported in", "train", "test", "yaw", "pitch", "roll", "MAE"]]
         for r in content["printed_results"]:
             numbers = ["" if r[k] is None else f"{r[k]:g}" for k in ("yaw", "pitch", "roll", "mae")]
             rows.append([f"{r['paper']}, table {r['table']}", r["train"], r["test"], *numbers])

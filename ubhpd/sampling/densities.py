@@ -1,4 +1,4 @@
-"""Counts heads for the images of densities: per dataset, in the pool, in UBHPD and in each split.
+"""Counts heads for the figures of densities: per dataset, in the pool, in UBHPD and in each split.
 
 Only usable heads count (`drop_reason` is null). What lies in which bin is settled in `bins`; a head outside the
 bins of an angle is counted apart.
@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Densities:
-    """What the images show: the datasets, the pool of them all, UBHPD or None, and a target (3, 15) or None.
+    """What the figures show: the datasets, the pool of them all, UBHPD or None, and a target (3, 15) or None.
 
     The datasets are the pool's; where there is no pool, they are those inside UBHPD.
     """
@@ -153,7 +153,7 @@ def target_for(place: str | os.PathLike[str], wanted: str | None = None) -> Floa
 
 
 def table(content: Densities) -> pd.DataFrame:
-    """Return the numbers behind the images: dataset, angle, low_deg, high_deg, count, density, outside.
+    """Return the numbers behind the figures: dataset, angle, low_deg, high_deg, count, density, outside.
 
     `density` is the share of the heads inside the bins of that angle; `outside` repeats, in every row, how many
     heads of that dataset and angle are in no bin. Rows of the target have no count.
