@@ -11,7 +11,7 @@ LOWEST_PYTHON ?= $(firstword $(shell python3.10 -c 'import sys; print(sys.execut
 export OMP_NUM_THREADS ?= 1
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: .FORCE help install hooks test test-slow test-portable test-lowest demo demo-gpu lint types wheel docs benchmark clean
+.PHONY: .FORCE help install hooks test test-slow test-portable test-lowest demo demo-gpu lint types wheel tables docs notebooks benchmark clean
 
 help:
 	@echo "make demo       raw datasets, UBHPD, three trained networks, their leaderboard"
@@ -20,7 +20,9 @@ help:
 	@echo "make test-portable   run the tests once with the kernels of each kind of processor, and with 1 and 2 threads"
 	@echo "make test-lowest   run the tests with the lowest versions of all dependencies, on Python 3.10"
 	@echo "make lint types wheel   what the continuous integration checks besides"
-	@echo "make docs       build the documents as a site, site/index.html; runs the notebooks (minutes)"
+	@echo "make docs       build the documents as a site, site/index.html"
+	@echo "make tables     write the tables and pages of the documents that are made from the cards of the code"
+	@echo "make notebooks  run the notebooks and store what they show in their files (minutes)"
 	@echo "make benchmark  time the builders against the usual loop"
 
 install: $(VENV)/.installed
@@ -66,6 +68,10 @@ lint: install .view
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	cd .view && $(CURDIR)/$(BIN)/lint-imports ../pyproject.toml
+	$(BIN)/python -m ubhpd.reports.doc_tables --check
+
+tables: install
+	$(BIN)/python -m ubhpd.reports.doc_tables
 
 types: install .view
 	MYPYPATH=.view $(BIN)/mypy -p ubhpd
@@ -85,6 +91,9 @@ wheel: install
 docs: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: install
+	$(BIN)/python notebooks/execute.py
 
 benchmark: install
 	$(BIN)/python benchmarks/build.py

@@ -34,6 +34,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "aflw"
 TITLE = "AFLW: Annotated Facial Landmarks in the Wild"
+POSE = "hand-marked landmarks"
 HOMEPAGE = "https://www.tugraz.at/institute/icg/research/team-bischof/lrs/downloads/aflw/"
 LICENSE = "images belong to their Flickr owners; research only, not commercial, no redistribution"
 CITATION = (

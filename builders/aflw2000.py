@@ -29,6 +29,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "aflw2000"
 TITLE = "AFLW2000-3D"
+POSE = "fitted 3-D face"
 HOMEPAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
 LICENSE = "none stated; derived from AFLW, so research only"
 CITATION = "X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses: A 3D Solution. CVPR 2016."

@@ -36,6 +36,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "biwi"
 TITLE = "BIWI Kinect Head Pose Database"
+POSE = "depth camera and template"
 HOMEPAGE = "https://data.vision.ee.ethz.ch/cvl/gfanelli/head_pose/head_forest.html"
 LICENSE = "research and education only, not commercial; cite the paper"
 CITATION = (

@@ -32,6 +32,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "synhead"
 TITLE = "NVIDIA Synthetic Head (SynHead)"
+POSE = "rendered"
 HOMEPAGE = (
     "https://research.nvidia.com/publication/dynamic-facial-analysis-bayesian-filtering-recurrent-neural-networks"
 )

@@ -41,6 +41,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "upna"
 TITLE = "UPNA Head Pose Database"
+POSE = "magnetic sensor"
 HOMEPAGE = "http://www.unavarra.es/gi4e/databases/hpdb"
 LICENSE = "CC BY-NC-SA, as one user of it states: check the terms at the homepage"
 CITATION = (

@@ -26,6 +26,7 @@ from ubhpd.raw.source import Refused, Source
 
 NAME = "300wlp"
 TITLE = "300W-LP"
+POSE = "fitted 3-D face, warped views"
 HOMEPAGE = "http://www.cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm"
 LICENSE = "none stated; derived from 300W, so research only"
 CITATION = "X. Zhu, Z. Lei, X. Liu, H. Shi, S. Z. Li: Face Alignment Across Large Poses: A 3D Solution. CVPR 2016."

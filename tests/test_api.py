@@ -319,6 +319,12 @@ def test_train_predict_bench_and_leaderboard(build, folder):
     board = ubhpd.leaderboard(folder / "results", out=folder / "board")
     mae = board.table().loc[("ubhpd", "mean_pose"), "mae"]
     assert mae == pytest.approx(ubhpd.score(table, build)["mae"], abs=1e-6)
+    pd.testing.assert_frame_equal(
+        board.predictions("mean_pose").sort_values("sample_id", ignore_index=True),
+        table.sort_values("sample_id", ignore_index=True),
+    )
+    with pytest.raises(UbhpdError, match="no model 'x' there: choose from mean_pose"):
+        board.predictions("x")
     assert len(board.bins()) == 45 and board.written and all(p.is_file() for p in board.written)
     assert not ubhpd.leaderboard([folder / "results"]).written and "<table" in board._repr_html_()
     for call in (

@@ -6,11 +6,13 @@ import os
 import random
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from trees_for_tests import (
+    DATASETS,
+    Kind,
     angles_of,
     assert_contract,
     copied,
@@ -31,21 +33,6 @@ DAMAGES = ("folder", "empty", "random", "cut to 1 byte", "cut to 0.3", "cut to 0
 
 
 # Damage, for every kind of file
-
-
-class Kind(NamedTuple):
-    """A kind of file of a dataset, an example of it, and the heads that damage to it may cost.
-
-    harm: `drop` refuses the heads, `box` takes their boxes and leaves a remark, `none` is a file nobody reads,
-    `error` ends the reading with one UbhpdError. spares: damages that leave everything as it is.
-    """
-
-    dataset: str
-    path: str
-    heads: str  # start of their sample_ids, several separated by spaces
-    harm: str = "drop"
-    spares: tuple[str, ...] = ()
-    options: tuple[tuple[str, str], ...] = ()
 
 
 _CUTS = ("cut to 0.3", "cut to 0.6", "cut by 20 bytes")
@@ -85,6 +72,7 @@ KINDS = [
     Kind("synhead", "BIWI/00.csv", "synhead/BIWI/00/"),
     Kind("synhead", "background/a01.jpg", "synhead/", "none"),
 ]  # fmt: skip
+KINDS += [kind for dataset in DATASETS.values() for kind in dataset.kinds]
 
 
 def test_every_kind_of_file_is_damaged(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -212,7 +200,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
     builder, source = sources.builders()[name], Source(tree_at(root))
     options = sources.options_for(builder, {})
     whole = builder.units(Source(tree_at(root)), options)
-    victim = "" if name == "aflw2000" else str(Path(whole[0].paths[0]).parent)
+    victim = Path(whole[0].paths[0]).parent.as_posix().removeprefix(".")
     original = os.scandir
 
     def scandir(path: Any) -> Any:

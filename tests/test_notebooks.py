@@ -1,4 +1,4 @@
-"""The notebooks: all of them run, hold no outputs and no logic, and only call what other users can call."""
+"""The notebooks: all of them run, are stored with their outputs, hold no logic, and use the public API alone."""
 
 import ast
 import json
@@ -13,8 +13,13 @@ sys.path.insert(0, str(REPOSITORY / "notebooks"))
 
 import execute
 
+import ubhpd
+
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 NEEDS_TORCH = ("3-training-and-comparing",)
+SMALL = {"HEADS": 24, "STEPS": 2}
+MOST_KILOBYTES = 600
+OUTPUT_KEYS = {"stream": {"name", "output_type", "text"}, "display_data": {"data", "metadata", "output_type"}}
 
 
 def code_of(path):
@@ -33,22 +38,22 @@ def test_there_are_three():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
+def test_a_notebook_runs_and_shows_what_is_stored(path, tmp_path):
     if path.stem in NEEDS_TORCH:
         pytest.importorskip("torch")
-    monkeypatch.setenv("UBHPD_NOTEBOOK_HEADS", "24")
-    monkeypatch.setenv("UBHPD_NOTEBOOK_STEPS", "2")
-    monkeypatch.delenv("UBHPD_DATA", raising=False)
-    done = list(execute.executed(path, tmp_path))
+    done = list(execute.executed(path, tmp_path, SMALL))
     assert [cell for cell, _ in done] == execute.cells(path)
     shown = [s for _, own in done for s in own]
     images = [s.content for s in shown if s.kind == "png"]
     assert len(images) >= 2 and all(p.startswith(b"\x89PNG") and len(p) > 5_000 for p in images)
     assert any(s.kind == "html" for s in shown) and Path.cwd() != tmp_path
+    stored = [[s.kind for s in own] for _, own in execute.stored(path)]
+    assert stored == [[s.kind for s in own] for _, own in done]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_is_stored_without_outputs_in_format_4(path):
+def test_a_notebook_is_stored_with_outputs_in_format_4(path):
+    assert path.stat().st_size < MOST_KILOBYTES * 1024
     content = json.loads(path.read_text(encoding="utf-8"))
     assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
     assert content["metadata"]["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -58,21 +63,52 @@ def test_a_notebook_is_stored_without_outputs_in_format_4(path):
         keys = {"cell_type", "id", "metadata", "source"}
         if cell["cell_type"] == "code":
             keys |= {"execution_count", "outputs"}
-            assert cell["execution_count"] is None and cell["outputs"] == []
+            assert cell["execution_count"] is None
+            assert all(set(o) in OUTPUT_KEYS.values() and o.get("metadata", {}) == {} for o in cell["outputs"])
         assert set(cell) == keys and cell["cell_type"] in ("code", "markdown") and cell["metadata"] == {}
         assert "".join(cell["source"]).strip() and all(line.endswith("\n") for line in cell["source"][:-1])
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_notebook_holds_no_logic_and_calls_what_is_public(path):
+def test_a_notebook_holds_no_logic_and_uses_the_public_api(path):
+    lines = [line for code in code_of(path) for line in code.splitlines()]
+    imported = [line for line in lines if line.startswith(("import ", "from "))]
+    assert len(imported) == 2 and "import ubhpd" in imported
     for code in code_of(path):
         tree = ast.parse(code)
         assert not [n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef, ast.While, ast.Try))]
-        assert not [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("_")]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom):
-                assert not {p[0] for p in [*node.module.split("."), *(a.name for a in node.names)]} & {"_"}
+        attributes = [n for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+        assert not [n.attr for n in attributes if n.attr.startswith("_")]
+        used = {n.attr for n in attributes if isinstance(n.value, ast.Name) and n.value.id == "ubhpd"}
+        assert used <= set(ubhpd.__all__)
         assert code.strip().count("\n") < 25 and max(map(len, code.splitlines())) <= 120
+
+
+def test_parameters_replace_constants_and_nothing_else(tmp_path):
+    path = notebook(
+        tmp_path / "a.ipynb", ("code", "HEADS = 400  # images\nOTHER = HEADS + 1"), ("code", "HEADS, OTHER")
+    )
+    shown = [own for _, own in execute.executed(path, tmp_path, {"HEADS": 3, "OTHER": 7})]
+    assert shown[1] == [execute.Shown("text", "(3, 4)\n")]
+
+
+def test_what_is_stored_is_what_was_shown(tmp_path):
+    path = notebook(
+        tmp_path / "a.ipynb",
+        ("markdown", "# T"),
+        ("code", "print('said')"),
+        ("code", "import pandas as pd\npd.DataFrame({'a': [1]})"),
+        ("code", "pd.Series([1, 2]).plot();"),
+        ("code", "x = 1"),
+    )
+    execute.store(path)
+    first = path.read_bytes()
+    stored = execute.stored(path)
+    assert [[s.kind for s in own] for _, own in stored] == [[], ["text"], ["html"], ["png"], []]
+    assert stored[1][1][0].content == "said\n" and "<td>1</td>" in stored[2][1][0].content
+    assert stored[3][1][0].content.startswith(b"\x89PNG")
+    execute.store(path)
+    assert path.read_bytes() == first
 
 
 def test_what_a_cell_shows(tmp_path):
@@ -106,5 +142,7 @@ def test_the_site_has_every_page_and_every_notebook_once():
     nav = (REPOSITORY / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     docs = REPOSITORY / "docs"
     pages = [p.relative_to(docs).as_posix() for p in docs.rglob("*.md")]
-    made = ["index.md", *(f"notebooks/{p.stem}.md" for p in NOTEBOOKS)]
-    assert sorted(re.findall(r"[\w/-]+\.md", nav)) == sorted(pages + made)
+    made = ["index.md", "CONTRIBUTING.md", "CHANGELOG.md", *(f"notebooks/{p.stem}.md" for p in NOTEBOOKS)]
+    metrics = [page for page in pages if page.startswith("metrics/")]  # docs/hook.py puts them where nav says metrics/
+    assert "Metrics: metrics/" in nav
+    assert sorted([*re.findall(r"[\w/-]+\.md", nav), *metrics]) == sorted(pages + made)

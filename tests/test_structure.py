@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from wheel_check import REPOSITORY, ROOMS, code_files
 
+from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import DROP_REASONS
 from ubhpd.manifest.schema import COLUMNS
-from ubhpd.pool import sources
+from ubhpd.reports import doc_tables
 
 DATA = {".csv", ".html", ".css", ".js", ".jinja"}  # what a folder of the package can hold besides code
 MOST_PACKAGES, MOST_LAYERS, MOST_EDGES, MOST_CODE_FILES = 30, 13, 130, 240
@@ -187,10 +188,23 @@ def test_the_manifest_page_explains_every_column_and_drop_reason():
     assert set(re.findall(r"^\| `(\w+)` \|", rest, re.M)) == set(DROP_REASONS)
 
 
-def test_the_readme_lists_every_source():
-    readme = (REPOSITORY / "README.md").read_text()
-    for name, builder in sources.builders().items():
-        assert f"`{name}`" in readme and builder.TITLE in readme
+def test_the_tables_of_the_documents_are_those_of_the_cards():
+    assert list(doc_tables.outdated(REPOSITORY)) == [], "run: make tables"
+    for name in ("README.md", "docs/sources.md", "docs/models.md", "docs/exports.md"):
+        assert "<!-- table: " in (REPOSITORY / name).read_text()
+
+
+def test_a_marked_table_is_made_anew_and_an_unknown_one_refused():
+    text = "a\n<!-- table: exports -->\nbefore\n<!-- end of table -->\nb\n"
+    made = doc_tables.with_tables(text)
+    assert made.startswith("a\n<!-- table: exports -->\n| format |") and made.endswith("-->\nb\n")
+    assert "before" not in made
+    with pytest.raises(UbhpdError, match="'pictures': choose from"):
+        doc_tables.with_tables(text.replace("exports", "pictures"))
+
+
+def test_heads_of_a_prefix_are_not_counted_twice():
+    assert doc_tables.heads_published({"a/": 10, "a/b/": 4, "c/": 1}) == 11
 
 
 def test_links_in_the_documents_lead_somewhere():

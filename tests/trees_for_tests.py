@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -20,11 +21,27 @@ from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhe
 Pose = tuple[float, float, float]
 
 
+class Kind(NamedTuple):
+    """A kind of file of a dataset, an example of it, and the heads that damage to it may cost.
+
+    harm: `drop` refuses the heads, `box` takes their boxes and leaves a remark, `none` is a file nobody reads,
+    `error` ends the reading with one UbhpdError. spares: damages that leave everything as it is.
+    """
+
+    dataset: str
+    path: str
+    heads: str  # start of their sample_ids, several separated by spaces
+    harm: str = "drop"
+    spares: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+
+
 class Dataset(NamedTuple):
-    """A small tree of a dataset: the folder below the written root that is its root, and its writer."""
+    """A small tree of a dataset: the folder below the written root that is its root, its writer, its kinds of files."""
 
     folder: str
     write: Callable[[Path], dict[str, Pose]]
+    kinds: tuple[Kind, ...] = ()
 
 
 DATASETS: dict[str, Dataset] = {
@@ -165,3 +182,9 @@ def assert_pose(record: Record) -> None:
     if record.raw_convention in CONVENTIONS:
         rebuilt = matrix_from_angles(record.raw_angles, record.raw_convention)
         np.testing.assert_allclose(rotation, rebuilt, atol=1e-12)
+
+
+# The test of a further builder, tests/test_FILE.py for builders/FILE.py, has its tree as TREE.
+for _name, _builder in sources.builders().items():
+    if _name not in DATASETS:
+        DATASETS[_name] = importlib.import_module(f"test_{_builder.__name__.rpartition('.')[2]}").TREE

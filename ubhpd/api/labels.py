@@ -155,10 +155,11 @@ def list_datasets(data_root: PathLike | None = None) -> pd.DataFrame:
     import pandas as pd
 
     from ubhpd.pool.sources import survey
+    from ubhpd.reports.doc_tables import heads_published
 
     cards = survey(None if data_root is None else os.fspath(data_root))
     rows = [
-        {**{k: c[k] for k in ("name", "title", "licence", "homepage")}, "heads": sum(c["published"].values()),
+        {**{k: c[k] for k in ("name", "title", "licence", "homepage")}, "heads": heads_published(c["published"]),
          "found": ", ".join(c["found"])}
         for c in cards.values()
     ]  # fmt: skip
@@ -218,8 +219,8 @@ def list_crops() -> pd.DataFrame:
 def published_results() -> pd.DataFrame:
     """Return the results that papers print, degrees: paper, table, train, test, method, the errors, UBMAE, note.
 
-    `ubmae_rule` is what the rule behind the printed UBMAE gives for the row, NaN where the pair of training and test
-    set has no known constants; see docs/what-is-ubmae.md.
+    `k_yaw`, `k_pitch` and `k_roll` are the constants of the pair of training and test set, `ubmae_rule` the UBMAE that
+    they give for the row; NaN where they are not known, see docs/what-is-ubmae.md. `note` says what is wrong with it.
     """
     import pandas as pd
 
@@ -229,8 +230,9 @@ def published_results() -> pd.DataFrame:
     rows = []
     for row in results():
         k = constants.get((row.train, row.test))
-        rule = float(k @ row.angles / 3) if k is not None and row.angles is not None else float("nan")
-        rows.append({**row._asdict(), "ubmae_rule": rule})
+        own = {f"k_{angle}": float("nan") if k is None else float(k[j]) for j, angle in enumerate(ANGLE_NAMES)}
+        rule = float("nan") if k is None or row.angles is None else float(k @ row.angles / 3)
+        rows.append({**row._asdict(), **own, "ubmae_rule": rule})
     return pd.DataFrame(rows).drop(columns=["row", "decimals"])
 
 

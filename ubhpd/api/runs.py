@@ -248,6 +248,29 @@ class Leaderboard(Shown):
         ]  # fmt: skip
         return pd.concat(frames, ignore_index=True).astype({"error": float})
 
+    def predictions(self, model: str, protocol: str | None = None) -> pd.DataFrame:
+        """Return the predictions that a model's scores were made from, of the first seed.
+
+        Args:
+            model: its name in the table.
+            protocol: by default the first that has the model.
+
+        Raises:
+            UbhpdError: no such model, or its predictions are gone.
+        """
+        import pandas as pd
+
+        for standing in self.standings:
+            for method in standing.methods:
+                if method.name == model and protocol in (None, standing.result.protocol.id):
+                    own = method.runs[0]
+                    path = own.path.parent / Path(own.result.predictions).name
+                    if not path.is_file():
+                        raise UbhpdError(f"There is no file {path}: run ubhpd.bench again.")
+                    return pd.read_csv(path, dtype={"sample_id": str}, keep_default_na=False)
+        names = dict.fromkeys(method.name for standing in self.standings for method in standing.methods)
+        raise UbhpdError(f"The leaderboard has no model {model!r} there: choose from {', '.join(names)}.")
+
     def _heading(self) -> str:
         return f"Leaderboard of {len(self.standings)} protocol{'s' * (len(self.standings) != 1)}"
 
