@@ -358,7 +358,7 @@ def _folded(corrected: Pose, start: FloatArray, truth: Truth) -> tuple[Pose, Fin
     near, far = errors[errors < 90.0], np.abs(180.0 - errors)[wrong]
     if len(far) < 3 or len(far) < 0.002 * errors.size or len(far) > 0.4 * errors.size:
         return None
-    if np.median(far) > 2.0 * np.median(near) + 1.0:
+    if np.median(near) > 25.0 or np.median(far) > 2.0 * np.median(near) + 1.0:
         return None
     undone = np.where(wrong, truth.angles + wrap_deg(start + 180.0 - truth.angles), start)
     after = corrected.with_angles(undone)

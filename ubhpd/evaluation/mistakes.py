@@ -22,6 +22,7 @@ from ubhpd.core.rotation import (
     geodesic_deg,
     matrix_from_angles,
     matrix_from_euler,
+    quaternion_from_matrix,
     wrap_deg,
 )
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray
@@ -295,35 +296,10 @@ def _quaternion_order(order: tuple[int, ...], conjugate: bool) -> Step:
     signs = np.array([-1.0, -1.0, -1.0, 1.0]) if conjugate else np.ones(4)
 
     def undo(pose: Pose) -> Pose:
-        quaternion = _quaternion(pose.rotation)[:, order] * signs
+        quaternion = quaternion_from_matrix(pose.rotation)[:, order] * signs
         return pose.with_rotation(_matrix(quaternion))
 
     return Step("quaternion_order", text, fix, 1 + conjugate, undo)
-
-
-def _quaternion(rotation: FloatArray) -> FloatArray:
-    """Return quaternions (n, 4), scalar last, of rotations; the sign is arbitrary. Largest component first."""
-    m = rotation
-    d = np.stack([m[:, 0, 0], m[:, 1, 1], m[:, 2, 2]], axis=1)
-    squares = np.stack(
-        [
-            1 + d[:, 0] - d[:, 1] - d[:, 2],
-            1 - d[:, 0] + d[:, 1] - d[:, 2],
-            1 - d[:, 0] - d[:, 1] + d[:, 2],
-            1 + d.sum(1),
-        ],
-        axis=1,
-    )  # four times the square of each component
-    a, b, c = m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]
-    xy, xz, yz = m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1]
-    products = np.stack(
-        [np.stack([squares[:, 0], xy, xz, a], 1), np.stack([xy, squares[:, 1], yz, b], 1),
-         np.stack([xz, yz, squares[:, 2], c], 1), np.stack([a, b, c, squares[:, 3]], 1)], axis=1
-    )  # fmt: skip
-    largest = np.argmax(squares, axis=1)
-    q = products[np.arange(len(m)), largest]
-    normalised: FloatArray = q / np.linalg.norm(q, axis=1, keepdims=True)
-    return normalised
 
 
 def _matrix(q: FloatArray) -> FloatArray:
