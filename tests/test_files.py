@@ -43,7 +43,9 @@ def test_what_a_killed_process_left_is_removed(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", [f".b.{os.getppid()}.part", f".b.0badcafe-{DEAD}.part", ".b.part", "b.part", ".b.x.part"]
+    "name",
+    [f".b.{os.getppid()}.part", f".b.0badcafe-{DEAD}.part", ".b.part", "b.part", ".b.x.part"],
+    ids=["living process", "another machine", "no process", "no dot", "no number"],  # equal in every test worker
 )
 def test_what_somebody_may_still_write_stays(tmp_path, name):
     (tmp_path / name).write_text("half")
