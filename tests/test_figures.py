@@ -245,7 +245,7 @@ def test_wrong_arrays_are_refused():
         (({"biwi": np.zeros((0, 3))},), "nothing to draw"),
         (({},), "nothing to draw"),
         (({"biwi": BIWI}, np.zeros((0, 3))), "nothing to draw"),
-        (({"biwi": BIWI}, UBHPD, ["train"]), "give one side per head"),
+        (({"biwi": BIWI}, UBHPD, ["train"]), "give one split per head"),
     ):
         with pytest.raises(UbhpdError) as wrong:
             densities.from_arrays(*arguments)

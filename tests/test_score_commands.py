@@ -290,3 +290,14 @@ def test_compare_keeps_to_the_protocol(build, tmp_path):
     arguments = ["compare", path, path, "--manifest", build["dir"], "--protocol", "300wlp_aflw2000_1969", "--json"]
     run = CliRunner().invoke(root, [*map(str, arguments)], catch_exceptions=False)
     assert json.loads(run.output)["heads"] == 28
+
+
+def test_control_characters_in_ids_and_columns_do_not_reach_the_terminal(tmp_path):
+    predicted, true = heads(20)
+    path = write_csv(
+        tmp_path / "p.csv", predicted, true, header="sample_id,yaw,pitch,roll,yaw_true,pitch_true,roll_true"
+    )
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0] + ",x\x1b[31m", *(line + ",1" for line in lines[1:])]) + "\n")
+    done = ubhpd("score", path)
+    assert done.returncode == 0 and "\x1b" not in done.stdout and "x\\x1b[31m" in done.stdout

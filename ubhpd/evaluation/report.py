@@ -1,4 +1,4 @@
-"""Reports of scores, comparisons and the doctor: a table that a person reads, and a page in one file."""
+"""Reports of scores, comparisons and the doctor: text for a terminal, and a page in one file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from ubhpd.core.text import content_hash, rendered, table, template_part
+from ubhpd.core.text import content_hash, printable, rendered, table, template_part
 from ubhpd.evaluation.metric_cards import all_scores
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def score_text(result: Mapping[str, Any], per_bin: bool = False) -> str:
     if per_bin:
         lines += [table(bin_rows(result)), ""]
     lines += _remarks(result)
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def compare_text(result: Mapping[str, Any]) -> str:
@@ -55,7 +55,7 @@ def compare_text(result: Mapping[str, Any]) -> str:
         + ".",
         verdict(result),
     ]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -84,7 +84,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
                 f"  undone, the mean error falls from {f.before:.2f} to {f.after:.2f} degrees ({share:.0f} % less)"
             )
         lines.append(f"  fix: {f.fix}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def score_rows(result: Mapping[str, Any]) -> list[list[str]]:
