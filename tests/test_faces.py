@@ -1,5 +1,6 @@
 """Face detectors, MTCNN's networks and weights, images from outside a manifest, dlib's landmarks."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Face, keep_apart, largest_first, overlap
 from ubhpd.images.reading import Images
 from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.image_files import decode
 
 
 def weights_or_skip():
@@ -251,15 +253,117 @@ def test_a_folder_gives_its_images_in_order_and_says_what_it_cannot_read(tmp_pat
     assert one.name == "b.png" and one.pixels_bgr.shape == (12, 16, 3)
 
 
-def test_orientation_in_exif_is_ignored(tmp_path):
-    write_image(tmp_path / "a.jpg", size=(12, 16))
-    data = (tmp_path / "a.jpg").read_bytes()
-    tag = b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00"  # orientation 6: turned by 90 degrees
+def with_orientation(jpeg, value):
+    tag = b"\x01\x12\x00\x03\x00\x00\x00\x01" + value.to_bytes(2, "big") + b"\x00\x00"
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + tag + b"\0\0\0\0"
-    (tmp_path / "a.jpg").write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
-    assert cv2.imread(str(tmp_path / "a.jpg")).shape == (16, 12, 3)
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+# What a viewer does with the stored pixels, by EXIF orientation.
+UPRIGHT = {
+    1: lambda p: p, 2: np.fliplr, 3: lambda p: np.rot90(p, 2), 4: np.flipud, 5: lambda p: p.swapaxes(0, 1),
+    6: lambda p: np.rot90(p, -1), 7: lambda p: np.rot90(p.swapaxes(0, 1), 2), 8: np.rot90,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_orientation_in_exif_is_undone_for_a_folder_and_ignored_for_a_manifest(tmp_path, orientation):
+    stored = np.zeros((16, 24, 3), np.uint8)
+    stored[:8, :8], stored[8:, :8], stored[:8, 16:] = 250, 170, 90
+    jpeg = with_orientation(cv2.imencode(".jpg", stored, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes(), orientation)
+    (tmp_path / "a.jpg").write_bytes(jpeg)
     (image,) = inputs.folder(tmp_path)
-    assert image.pixels_bgr.shape == (12, 16, 3)
+    assert np.abs(image.pixels_bgr.astype(int) - UPRIGHT[orientation](stored)).max() < 8
+    assert np.abs(decode(jpeg).astype(int) - stored).max() < 8
+
+
+def test_a_jpeg_that_libjpeg_mends_is_a_problem(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
+    good = cv2.imencode(".jpg", noise)[1].tobytes()
+    middle = len(good) // 2
+    gray = cv2.imencode(".jpg", noise[..., 0])[1].tobytes()
+    progressive = cv2.imencode(".jpg", noise, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    for name, data in {
+        "good": good, "gray": gray, "progressive": progressive, "hole": good[:middle] + good[middle + 300 :],
+        "zeroed": good[:middle] + bytes(400) + good[middle + 400 :], "closed": good[:middle] + b"\xff\xd9",
+        "zeroed_progressive": progressive[:middle] + bytes(400) + progressive[middle + 400 :],
+    }.items():  # fmt: skip
+        (tmp_path / f"{name}.jpg").write_bytes(data)
+    problem_of = {image.name: image.problem for image in inputs.folder(tmp_path)}
+    assert {n for n, problem in problem_of.items() if problem is None} == {"good.jpg", "gray.jpg", "progressive.jpg"}
+    for name in ("hole", "zeroed", "closed", "zeroed_progressive"):
+        assert problem_of[f"{name}.jpg"].startswith(f"{name}.jpg is a damaged JPEG (Corrupt JPEG data: "), name
+
+
+def test_a_size_that_the_bytes_cannot_hold_is_refused_before_decoding(tmp_path, monkeypatch):
+    import struct
+    import zlib
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    jpeg = bytearray(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 60_000, 60_000)
+    honest = cv2.imencode(".png", np.zeros((3000, 3000, 3), np.uint8))[1].tobytes()
+    assert decode(honest).shape == (3000, 3000, 3)  # a blank image is small, and whole
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    assert decode(png) is None and decode(bytes(jpeg)) is None
+
+
+def test_every_file_in_a_folder_is_an_image_or_counted(tmp_path):
+    root, far = tmp_path / "root", tmp_path / "far"
+    for name in ("a.jpg", "b/c.jfif", "b/d.JPG_large"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    write_image(far / "x.png")
+    (root / "far").symlink_to(far)  # outside: followed
+    (root / "a_link").symlink_to(root / "b")  # already read under its own name, which comes later
+    (far / "back").symlink_to(root)  # a loop
+    for name in ("b/e.gif", "b/f.avif", "._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/sub/._c.jpg", "notes.txt", "n2.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"no image")
+    os.mkfifo(root / "pipe.jpg")
+    sources = inputs.folder(root)
+    assert sources.passed_over == {
+        "of macOS (._ and its name)": 1, "of macOS (folder __MACOSX)": 2, "with the suffix .txt": 2,
+        "folder linked to twice (a_link)": 1, "folder linked to twice (far/back)": 1,
+    }  # fmt: skip
+    assert sources.total == 7
+    assert {image.name: image.problem for image in sources} == {
+        "a.jpg": None, "b/c.jfif": None, "b/d.JPG_large": None, "far/x.png": None,
+        "b/e.gif": "b/e.gif is an image of a kind that is not read: convert it to JPEG or PNG.",
+        "b/f.avif": "b/f.avif is an image of a kind that is not read: convert it to JPEG or PNG.",
+        "pipe.jpg": "pipe.jpg is a named pipe, not a file.",
+    }  # fmt: skip
+
+
+def test_a_folder_that_does_not_open_is_named(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png")
+    write_image(tmp_path / "closed" / "b.png")
+    scandir = os.scandir
+
+    def refusing(place):
+        if Path(place).name == "closed":
+            raise PermissionError(13, "Permission denied", str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = list(inputs.folder(tmp_path))
+    assert [(i.name, i.problem) for i in found] == [
+        ("a.png", None), ("closed/", "closed/ cannot be opened (Permission denied)."),
+    ]  # fmt: skip
+
+
+def test_names_that_are_not_utf8_are_written_and_stay_apart(tmp_path):
+    jpeg = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    for name in (b"\xca\xfd.jpg", b"\\xca\\xfd.jpg", "ä.jpg".encode()):
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(jpeg)
+    found = list(inputs.folder(tmp_path))
+    assert [i.name for i in found] == ["\\xca\\xfd.jpg", "\\xca\\xfd.jpg_", "ä.jpg"]
+    assert all(i.problem is None for i in found)
 
 
 def write_video(path, frames=8, rate=10.0):
@@ -289,6 +393,57 @@ def test_a_video_that_breaks_off_says_so(tmp_path):
     assert last.pixels_bgr is None and last.problem == f"v.avi breaks off after {len(frames)} of 40 frames."
 
 
+@pytest.mark.parametrize("name", ["10:30.avi", "http:a.avi", os.fsdecode(b"\xca\xfd.avi"), "file%02d.avi"])
+def test_a_video_may_have_any_name(tmp_path, monkeypatch, name):
+    write_video(tmp_path / "v.avi")
+    (tmp_path / "v.avi").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(inputs.video(name))) == 8
+
+
+def test_a_webm_is_whole_or_cut_by_its_bytes_not_by_its_estimated_frames(tmp_path, capfd):
+    place = tmp_path / "v.webm"
+    writer = cv2.VideoWriter(str(place), cv2.VideoWriter_fourcc(*"VP80"), 10.0, (64, 48))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no WebM")
+    for i in range(40):
+        writer.write(np.random.default_rng(i).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    assert [i.problem for i in inputs.video(place)] == [None] * 40
+    place.write_bytes(place.read_bytes()[: place.stat().st_size * 6 // 10])
+    *frames, last = inputs.video(place)
+    assert 10 < len(frames) < 30 and last.problem == f"v.webm breaks off after {len(frames)} frames."
+
+
+def test_with_a_varying_frame_rate_the_time_of_the_last_frame_decides(tmp_path, monkeypatch):
+    class Capture:
+        """40 frames in 2.7 s, in a container that counts 1000 frames a second."""
+
+        def __init__(self, path):
+            self._frame = 0
+
+        def isOpened(self):
+            return True
+
+        def get(self, what):
+            times = {cv2.CAP_PROP_FPS: 1000.0, cv2.CAP_PROP_FRAME_COUNT: 2700.0}
+            return times.get(what, 1000 * 2.7 * (self._frame - 1) / 40)
+
+        def read(self):
+            self._frame += 1
+            return self._frame <= frames, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self):
+            pass
+
+    (tmp_path / "v.ts").write_bytes(b"")
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+    frames = 40
+    assert [i.problem for i in inputs.video(tmp_path / "v.ts")] == [None] * 40
+    frames = 20
+    assert list(inputs.video(tmp_path / "v.ts"))[-1].problem == "v.ts breaks off after 20 of 2700 frames."
+
+
 def test_places_that_are_no_input_are_one_sentence(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     (tmp_path / "v.mp4").write_bytes(b"no video at all")
@@ -296,6 +451,7 @@ def test_places_that_are_no_input_are_one_sentence(tmp_path, capfd):
         (lambda: inputs.folder(tmp_path / "gone"), "There is no image or folder .*gone"),
         (lambda: inputs.folder(tmp_path / "empty"), r"empty holds no image \(.jpg"),
         (lambda: inputs.video(tmp_path / "gone.mp4"), "There is no video .*gone.mp4"),
+        (lambda: inputs.video(Path("rtsp://host/live")), "--video reads a file, and rtsp:/host/live is the address"),
         (lambda: inputs.video(tmp_path / "v.mp4"), "v.mp4 does not open as a video"),
         (lambda: inputs.camera(97), "Camera 97 does not open"),
     ):

@@ -17,8 +17,10 @@ from ubhpd.core.progress import Progress
 from ubhpd.images.crops import RECIPES, crop, crop_box, placed
 from ubhpd.images.reading import Images
 from ubhpd.inference import prediction_file
+from ubhpd.inference.image_source import drawer
 from ubhpd.inference.manifest_source import ManifestSource, read_plan
 from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
+from ubhpd.inference.prediction_file import Drawable
 from ubhpd.manifest.schema import COLUMNS
 from ubhpd.models.geometric_model import GeometricMethod, heads_of
 from ubhpd.models.model import Model
@@ -80,7 +82,7 @@ def test_every_head_gets_what_the_network_says_of_its_crop(built, weights, tmp_p
     code, out, _ = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
                          "--out", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip
     found, rows = table(tmp_path / "p.csv"), usable(built)
-    assert code == 0 and f"{len(rows)} heads judged" in out
+    assert code == 0 and f"{len(rows)} heads predicted" in out
     assert [r["sample_id"] for r in found] == [r["sample_id"] for r in rows]
     model = Model.of_checkpoint(weights)
     crops = np.stack([crop_by_hand(built, r, model.recipe) for r in rows])
@@ -251,16 +253,52 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_images(folder, weights, tmp_path, ubhpd):
-    code, _, _ = ubhpd("predict", "--weights", weights, "--images", folder, "--detector", "none",
-                       "--out", tmp_path / "p.csv", "--draw", tmp_path / "drawn")  # fmt: skip
+    (folder / "notes.txt").touch()
+    cv2.imwrite(str(folder / "b_c.png"), np.zeros((90, 80, 3), np.uint8))  # drawn beside b/c.png, not over it
+    code, out, _ = ubhpd("predict", "--weights", weights, "--images", folder, "--detector", "none",
+                         "--out", tmp_path / "p.csv", "--draw", tmp_path / "drawn")  # fmt: skip
+    assert "5 files found: 4 images, 1 passed over: 1 with the suffix .txt" in out
     found = table(tmp_path / "p.csv")
     assert code == 1
     assert [(r["sample_id"], r["x0"], r["x1"], r["y1"]) for r in found] == [
         ("a.png", "0.0", "80.0", "90.0"),
         ("b/c.png", "0.0", "80.0", "90.0"),
+        ("b_c.png", "0.0", "80.0", "90.0"),
     ]
     assert [p["sample_id"] for p in table(tmp_path / "p.problems.csv")] == ["no.jpg"]
-    assert sorted(p.name for p in (tmp_path / "drawn").iterdir()) == ["a.png.jpg", "b_c.png.jpg"]
+    drawn = sorted(p.relative_to(tmp_path / "drawn").as_posix() for p in (tmp_path / "drawn").rglob("*.jpg"))
+    assert drawn == ["a.png.jpg", "b/c.png.jpg", "b_c.png.jpg"]
+
+
+def test_names_that_are_no_paths_are_drawn_to_files_of_their_own(tmp_path):
+    names = ["../x", "/x", "x", "..", ".x", "a\\b", "a_b", "a//b", "a/b", "n" * 300, "n" * 301, "v.mp4:1#2", "\n"]
+    draw = drawer(tmp_path / "drawn")
+    for name in names:
+        draw(name, Drawable(np.zeros((9, 9, 3), np.uint8), (1, 1, 8, 8)), np.eye(3))
+    assert len(list((tmp_path / "drawn").rglob("*.jpg"))) == len(names)
+    assert [p.name for p in tmp_path.iterdir()] == ["drawn"]
+
+
+@pytest.mark.parametrize("form", ["angles", "matrix"])
+def test_a_video_is_drawn_as_a_video(weights, tmp_path, ubhpd, form):
+    video = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 7.0, (96, 64))
+    for _ in range(5):
+        writer.write(np.full((64, 96, 3), 200, np.uint8))
+    writer.release()
+    code, out, _ = ubhpd("predict", "--weights", weights, "--video", video, "--detector", "none", "--as", form,
+                         "--out", tmp_path / "p.csv", "--draw", tmp_path / "drawn")  # fmt: skip
+    assert code == 0 and f"Video with the poses: {tmp_path / 'drawn/v.avi.mp4'}" in out
+    assert [p.name for p in (tmp_path / "drawn").iterdir()] == ["v.avi.mp4"]
+    drawn = cv2.VideoCapture(str(tmp_path / "drawn/v.avi.mp4"))
+    assert drawn.get(cv2.CAP_PROP_FPS) == pytest.approx(7.0)
+    frames = []
+    while (found := drawn.read())[0]:
+        frames.append(found[1])
+    assert len(frames) == 5 and frames[0].shape == (64, 96, 3)
+    for frame in frames:
+        change = np.abs(frame.astype(int) - 200).max(axis=2)
+        assert change.max() > 100 and np.percentile(change, 10) < 10  # lines, and the image beside them
 
 
 def test_an_image_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
@@ -270,7 +308,7 @@ def test_an_image_without_a_face_is_named(folder, weights, tmp_path, ubhpd):
     assert "finds no face" in table(tmp_path / "p.problems.csv")[0]["reason"]
 
 
-def test_a_video_is_judged_frame_by_frame(built, weights, tmp_path, ubhpd):
+def test_a_video_is_predicted_frame_by_frame(built, weights, tmp_path, ubhpd):
     video = next((built.parent / "raw").rglob("*.mp4"))
     code, _, _ = ubhpd(
         "predict", "--weights", weights, "--video", video, "--detector", "none", "--out", tmp_path / "p.csv"
@@ -312,6 +350,7 @@ def test_crops_are_normalised_as_the_recipe_says():
         (["--images", ".", "--device", "cuda:9"], "There is no device cuda:9"),
         (["--images", ".", "--device", "tpu"], "There is no device 'tpu'"),
         (["--images", ".", "--detector", "eyes"], "No face detector is called 'eyes'"),
+        (["--video", "rtsp://host/live", "--detector", "none"], "address of a stream: record it first"),
         (["--camera", "97", "--detector", "none"], "Camera 97 does not open"),
         (["--manifest", "nowhere.parquet"], "nowhere.parquet"),
     ],

@@ -32,11 +32,13 @@ PATH = click.Path(path_type=Path)
 @click.option("--detector", default="auto", show_default=True,
               help="Finds the faces without a manifest: auto, mtcnn, cascade, none (whole image).")  # fmt: skip
 @click.option("--all-faces", is_flag=True, help="Predict all faces of an image, not only the largest.")
-@click.option("--landmarks", type=click.Choice(["dlib"]), help="Find 68 landmarks, for a model that judges them.")
+@click.option("--landmarks", type=click.Choice(["dlib"]), help="Find 68 landmarks, for a model that needs them.")
 @click.option("--out", type=PATH, required=True, help="The prediction file, CSV.")
 @click.option("--as", "form", type=click.Choice(["angles", "matrix"]), default="angles", show_default=True,
               help="Write yaw,pitch,roll in degrees, or r00..r22.")  # fmt: skip
-@click.option("--draw", type=PATH, metavar="DIR", help="Write the images with axes and a cube on every head.")
+@click.option(
+    "--draw", type=PATH, metavar="DIR", help="Write the images, or the video, with axes and a cube on every head."
+)
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
 @click.option("--half", is_flag=True, help="Compute with 16-bit floats.")
 @click.option("--channels-last", is_flag=True, help="Keep images in the memory order that tensor cores like.")
@@ -52,8 +54,8 @@ def command(
 ) -> None:  # fmt: skip
     """Run a model on face images, and write a file that ubhpd score reads.
 
-    A head that cannot be judged is left out and named, with the reason, in OUT.problems.csv. An interrupted run goes
-    on where it was. Exit code 0 good, 1 if heads were left out, 2 wrong input.
+    A head that cannot be predicted is left out and named, with the reason, in OUT.problems.csv. An interrupted run
+    resumes after the last finished batch. Exit code 0 good, 1 if heads were left out, 2 wrong input.
     """
     from ubhpd.core.progress import Progress
     from ubhpd.inference.network_predictor import Speed
@@ -79,11 +81,21 @@ def command(
     )
     report = predict_request(request, Progress(show=not quiet))
     if not quiet:
+        if images is not None:
+            from ubhpd.images.faces import listed_counts
+
+            others = sum(report.passed_over.values())
+            reasons = f": {listed_counts(report.passed_over)}" if others else ""
+            click.echo(
+                f"{report.images + others:,} files found: {report.images:,} images, {others:,} passed over{reasons}"
+            )
         kept = f", {report.kept:,} of them by an earlier run" if report.kept else ""
-        click.echo(f"{report.heads:,} heads judged{kept}: {report.out}")
+        click.echo(f"{report.heads:,} heads predicted{kept}: {report.out}")
         if report.problems:
             sample_id, reason = report.problems[0]
             click.echo(
                 f"{len(report.problems):,} left out, see {report.problems_file}; the first: {sample_id}: {reason}"
             )
+        if report.drawn:
+            click.echo(f"Video with the poses: {report.drawn}")
     ctx.exit(1 if report.problems else 0)

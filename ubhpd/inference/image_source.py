@@ -5,6 +5,9 @@ Predicted poses drawn on the images: axes and a cube on every head.
 
 from __future__ import annotations
 
+import csv
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,18 +17,21 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
-from ubhpd.core.rotation import euler_from_matrix
+from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
 from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.images.crops import crop, crop_box, placed, recipe_named
 from ubhpd.images.drawing import draw_axes, draw_cube, draw_label
-from ubhpd.images.faces import Detector, Face, Images, InputImage
-from ubhpd.inference.prediction_file import BATCH_HEADS, Batch, Draw, Drawable, in_order, stacked
+from ubhpd.images.faces import Detector, Face, Images, InputImage, frame_rate, text_name, video
+from ubhpd.inference.prediction_file import ANGLES, BATCH_HEADS, MATRIX, Batch, Draw, Drawable, in_order, stacked
 from ubhpd.nn.geometric import Heads
 
 if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
 
 Sees = Literal["crops", "landmarks", "table"]
+_FIT = re.compile(r"[^.\x00-\x1f\x7f\\][^\x00-\x1f\x7f\\]*")  # neither hidden nor another folder
+_LONGEST_NAME = 200  # bytes; file systems allow 255
+
 Landmarks = Callable[[Image, tuple[float, float, float, float]], FloatArray]
 
 
@@ -57,6 +63,7 @@ class ImageSource:
         if sees != "crops" and landmarks is None:
             raise UbhpdError("This model judges 68 landmarks, and images have none: give --landmarks dlib.")
         self._images, self._detector = images, detector
+        self.passed_over = images.passed_over
         self._recipe, self._sees, self._all, self._landmarks = recipe, sees, all_faces, landmarks
         self._live, self._batch_heads = live, 1 if live else BATCH_HEADS
         self.identity: dict[str, Any] = {"images": where, "detector": detector.name, "all_faces": all_faces}
@@ -195,20 +202,94 @@ def _name(image: InputImage) -> str:
 
 
 def drawer(folder: Path) -> Draw:
-    """Return a function that writes a head's image with its pose to `folder`, named after the head."""
+    """Return a function that writes a head's image with its pose to `folder`, named after the head.
+
+    The folders in a name are kept: "a/b.jpg" becomes a/b.jpg.jpg.
+    """
 
     def draw(sample_id: str, drawable: Drawable, rotation: FloatArray) -> None:
-        x0, y0, x1, y1 = drawable.box_xyxy
-        middle, size = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
         image = drawable.image.copy()
-        draw_cube(image, rotation, middle, size)
-        draw_axes(image, rotation, middle, size)
-        draw_label(image, euler_from_matrix(rotation), (x0, y0))
-        name = sample_id.replace("/", "_").replace("\\", "_").lstrip(".") or "_"
+        _draw_pose(image, drawable.box_xyxy, rotation)
         is_written, data = cv2.imencode(".jpg", image)
         if not is_written:
             raise UbhpdError(f"The image of {sample_id} cannot be encoded: leave --draw out.")
-        with replacing(folder / f"{name}.jpg") as part:
+        with replacing(folder / f"{_file_of(sample_id)}.jpg") as part:
             part.write_bytes(data.tobytes())
 
     return draw
+
+
+def draw_video(place: Path, predictions: Path, folder: Path) -> Path:
+    """Write a video with the predicted poses drawn on its frames, and return its path: `folder`/NAME.mp4.
+
+    Args:
+        place: the video that was predicted.
+        predictions: the prediction file of it.
+        folder: where the new video goes; made if it is not there.
+
+    Raises:
+        UbhpdError: this OpenCV cannot write a video, or the video cannot be read any more.
+    """
+    with predictions.open(encoding="utf-8", newline="") as file:
+        heads: dict[int, list[tuple[tuple[float, float, float, float], FloatArray]]] = {}
+        for row in csv.DictReader(file):
+            box = (float(row["x0"]), float(row["y0"]), float(row["x1"]), float(row["y1"]))
+            heads.setdefault(int(row["frame_index"]), []).append((box, _rotation(row)))
+    out = folder / f"{_file_of(text_name(place.name))}.mp4"
+    writer: Any = None
+    with replacing(out) as part:
+        # OpenCV takes the container from the suffix.
+        plain = part.with_name(f"{part.name}.mp4")
+        try:
+            for image in video(place):
+                if image.pixels_bgr is None:
+                    continue
+                if writer is None:
+                    height, width = image.pixels_bgr.shape[:2]
+                    writer = cv2.VideoWriter(
+                        str(plain.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), frame_rate(place), (width, height)
+                    )
+                    if not writer.isOpened():
+                        raise UbhpdError(
+                            f"OpenCV cannot write the video {out}: check that the folder can be written and that this "
+                            "OpenCV has FFmpeg, or leave --draw out; the predictions are written."
+                        )
+                frame = image.pixels_bgr.copy()
+                for box, rotation in heads.get(image.frame_index or 0, []):
+                    _draw_pose(frame, box, rotation)
+                writer.write(frame)
+            if writer is None:
+                raise UbhpdError(f"{place} has no frame to draw on: leave --draw out.")
+            writer.release()
+            plain.replace(part)
+        finally:
+            if writer is not None:
+                writer.release()
+            plain.unlink(missing_ok=True)
+    return out
+
+
+def _draw_pose(image: Image, box_xyxy: tuple[float, float, float, float], rotation: FloatArray) -> None:
+    x0, y0, x1, y1 = box_xyxy
+    middle, size = ((x0 + x1) / 2, (y0 + y1) / 2), max(x1 - x0, y1 - y0) / 2
+    draw_cube(image, rotation, middle, size)
+    draw_axes(image, rotation, middle, size)
+    draw_label(image, euler_from_matrix(rotation), (x0, y0))
+
+
+def _rotation(row: dict[str, str]) -> FloatArray:
+    if "yaw" in row:
+        return matrix_from_euler([float(row[name]) for name in ANGLES])
+    return np.array([float(row[name]) for name in MATRIX]).reshape(3, 3)
+
+
+def _file_of(sample_id: str) -> str:
+    """Return the path of a head's drawing below its folder, without a suffix; no two heads have the same.
+
+    A name that is not fit for a path gets the beginning of its SHA-256 behind it.
+    """
+    parts = sample_id.split("/")
+    if all(_FIT.fullmatch(part) and len(part.encode()) <= _LONGEST_NAME for part in parts):
+        return sample_id
+    plain = re.sub(r"[^\w.#=@+ -]", "_", sample_id).lstrip(".")[:60]
+    return f"{plain}-{hashlib.sha256(sample_id.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

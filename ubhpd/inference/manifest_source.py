@@ -1,4 +1,4 @@
-"""Which heads of a manifest a model is to predictor, and where each is cut: columns only, no image is opened.
+"""Which heads of a manifest a model predicts, and where each is cut: columns only, no image is opened.
 
 The heads of a manifest as batches: images opened from the raw data, decoded and cut by threads, in order.
 """
@@ -6,9 +6,10 @@ The heads of a manifest as batches: images opened from the raw data, decoded and
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -139,6 +140,7 @@ class ManifestSource:
     """The heads of a `Plan`: crops for a network, their landmarks, or the rows of the table for a geometric method."""
 
     extra_columns: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, plan: Plan, build: Path, recipe: InputRecipe | None, sees: Sees, threads: int = 0) -> None:
         """Prepare to read.

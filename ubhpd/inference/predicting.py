@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,10 +44,10 @@ class Request:
 
 
 def predict_request(request: Request, progress: Progress) -> PredictionReport:
-    """Predictor the heads of a request and write the prediction file.
+    """Predict the heads of a request and write the prediction file.
 
     Raises:
-        UbhpdError: no source or several, weights that do not fit, or as `job.predict`.
+        UbhpdError: no source or several, weights that do not fit, or as `prediction_file.predict`.
     """
     given = [n for n in ("manifest", "images", "video", "camera") if getattr(request, n) is not None]
     if len(given) != 1:
@@ -69,10 +69,15 @@ def predict_request(request: Request, progress: Progress) -> PredictionReport:
             )
         from ubhpd.inference.image_source import drawer
 
-        draw = drawer(request.draw)
+        draw = drawer(request.draw) if request.video is None else None
     made_by = {"model": about.model, "weights": about.sha256, "config": dict(about.config), "input": about.input,
                "speed": asdict(request.speed)}  # fmt: skip
-    return predict(source, predictor, request.out, made_by, progress, form=request.form, draw=draw)
+    report = predict(source, predictor, request.out, made_by, progress, form=request.form, draw=draw)
+    if request.draw is None or request.video is None or not report.heads:
+        return report
+    from ubhpd.inference.image_source import draw_video
+
+    return replace(report, drawn=str(draw_video(request.video, request.out, request.draw)))
 
 
 def _geometric(request: Request) -> tuple[None, Predictor]:
@@ -114,7 +119,7 @@ def _faces(request: Request, recipe: InputRecipe | None, sees: Sees) -> HeadSour
         from ubhpd.images.landmarks import landmarks68
 
         landmarks = landmarks68
-    where = str(request.images or request.video or f"camera {request.camera}")
+    where = faces.text_name(str(request.images or request.video or f"camera {request.camera}"))
     return ImageSource(
         images, where, detector(request.detector), recipe, sees,
         all_faces=request.all_faces, live=request.camera is not None, landmarks=landmarks,

@@ -10,10 +10,10 @@ import io
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TextIO, TypeVar
 
@@ -58,11 +58,12 @@ class HeadSource(Protocol):
     """Where heads come from: a manifest, a folder, a video, a camera.
 
     extra_columns: written to the prediction file beside the pose. identity: what a file begun must have been made
-    from for resuming it.
+    from for resuming it. passed_over: files that are no images, by reason.
     """
 
     extra_columns: tuple[str, ...]
     identity: dict[str, Any]
+    passed_over: Mapping[str, int]
 
     def total(self) -> int:
         """Return the number of heads or images to come, 0 if that is not known."""
@@ -108,7 +109,8 @@ MATRIX = tuple(f"r{i}{j}" for i in range(3) for j in range(3))
 class PredictionReport:
     """What a prediction file holds: heads predicted, of which `kept` by an earlier run, and those that were not.
 
-    problems: (sample_id, reason), also written to `problems_file`.
+    problems: (sample_id, reason), also written to `problems_file`. images: how many images the source had, 0 where that
+    is not known. passed_over: files beside them that are no images, by reason. drawn: the video with the poses.
     """
 
     out: str
@@ -116,6 +118,9 @@ class PredictionReport:
     kept: int
     problems: tuple[tuple[str, str], ...]
     problems_file: str | None
+    images: int = 0
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    drawn: str | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,11 @@ def predict(source: HeadSource, predictor: Predictor, out: Path, about: dict[str
                 _write(batch, predictor, form, draw, rows, failed)
                 advance(len(batch.sample_id) + len(batch.problems))
         place = getattr(source, "manifest_path", None)  # where `ubhpd score` finds the truth
-        return _finish(files, {**identity, **({"manifest_path": place} if place else {})}, len(done))
+        known: dict[str, Any] = {"manifest_path": place} if place else {}
+        if source.passed_over:
+            known["passed_over"] = dict(source.passed_over)
+        report = _finish(files, {**identity, **known}, len(done))
+        return replace(report, images=source.total(), passed_over=dict(source.passed_over))
     except OSError as error:
         raise UbhpdError(
             f"Cannot write {error.filename or out} ({error.strerror}): make room or name another --out; "

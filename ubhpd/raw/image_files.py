@@ -25,6 +25,8 @@ _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a fill byte or a restart marker
 _MAX_SIDE = 65_500
+_PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type; 1 of the others
+_JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression")
 
 
 class ImageError(Exception):
@@ -103,22 +105,61 @@ def decode_fault(data: bytes) -> str | None:
     return None
 
 
-def decode(data: bytes) -> Image | None:
-    """Return the image (height, width, 3), BGR, with any EXIF orientation ignored, or None if it does not decode.
+def decode(data: bytes, upright: bool = False) -> Image | None:
+    """Return the image (height, width, 3), BGR, or None if it does not decode.
 
     A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
-    baseline JPEG that is cut off with its lower part grey.
+    baseline JPEG that is cut off with its lower part grey. An image whose header states more pixels than its bytes can
+    hold gives None before any memory is taken for it.
+
+    Args:
+        data: the file.
+        upright: undo the EXIF orientation. The labels of every dataset belong to the pixels as they are stored.
     """
     import cv2
 
-    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)):
+    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)) or _states_too_many_pixels(data):
         return None
+    flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error:  # for example, more pixels than OpenCV allocates
         return None
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+def jpeg_damage(data: bytes) -> str | None:
+    """Return libjpeg's warning on the pixels of a JPEG, as "Corrupt JPEG data: bad Huffman code".
+
+    libjpeg fills a damaged stretch with what it guesses and decodes on; OpenCV returns such an image as a good one.
+    None for a JPEG without damage, and for every other file.
+    """
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    import simplejpeg
+
+    try:
+        colours = simplejpeg.decode_jpeg_header(data)[2]
+        # One pixel of each 8 x 8 is enough: the entropy-coded data is read to its end all the same.
+        simplejpeg.decode_jpeg(data, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY", min_height=1, min_width=1)
+    except ValueError as error:
+        # Every other message is on a file that no decoder takes, or on one that only this decoder does not know.
+        return str(error) if _JPEG_DAMAGE.match(str(error)) else None
+    return None
+
+
+def _states_too_many_pixels(data: bytes) -> bool:
+    """Return True if a JPEG or PNG states a size for which it has too few bytes, however well they are compressed."""
+    try:
+        size = size_from_header(data)
+    except (HeaderTooShort, ImageError):
+        return False
+    pixels = size.width * size.height
+    if data[:8] == _PNG_SIGNATURE:
+        # One byte of deflate gives at most 1032; a pixel has at least 1 bit, and interlaced rows may be rounded up.
+        bits = data[24] * _PNG_CHANNELS.get(data[25], 1) if len(data) > 25 else 1
+        return pixels * bits > 8 * 1032 * len(data)
+    return pixels > 1024 * len(data)  # a block of 8 x 8 pixels takes one bit at least, most often two
 
 
 @contextmanager
