@@ -33,7 +33,9 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", [f".b.{DEAD}.part", f".b.c.{DEAD}.part-journal", f".b.{files._this_machine()}-{DEAD}.part"]
+    "name",
+    [f".b.{DEAD}.part", f".b.c.{DEAD}.part-journal", f".b.{files._this_machine()}-{DEAD}.part"],
+    ids=["process", "journal", "machine and process"],
 )
 def test_what_a_killed_process_left_is_removed(tmp_path, name):
     (tmp_path / name).write_text("half")
