@@ -244,6 +244,68 @@ def test_a_killed_build_goes_on_where_it_was(data, tmp_path):
     assert pool_bytes(tmp_path) == pool_bytes(tmp_path / "fresh")
 
 
+KILLED_WORKER = """
+import os, signal, sys
+from ubhpd.core.errors import UbhpdError
+from ubhpd.core.parallel import Engine
+def die(task):
+    if task == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+try:
+    print(sorted(Engine(2).map(die, range(6))))
+except UbhpdError as error:
+    print(error)
+"""
+
+
+def test_a_killed_worker_is_one_sentence():
+    done = subprocess.run([sys.executable, "-c", KILLED_WORKER], capture_output=True, text=True)
+    assert done.stdout.startswith("A worker process was killed") and "fewer --jobs" in done.stdout
+
+
+LONG_BUILD = """
+import sys, time
+from ubhpd import cli
+from ubhpd.pool import sources
+def read(source, unit, options):
+    print("reading", flush=True)
+    time.sleep(600)
+    yield
+sources.builders()["biwi"].read = read
+cli.main(["build", "--sources", "biwi", "--data-root", sys.argv[1], "--out", sys.argv[2], "--pool-only"])
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_build_that_is_asked_to_end_says_so(data, tmp_path, number, code):
+    command = [sys.executable, "-c", LONG_BUILD, str(data), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(number)
+        error = process.communicate()[1]
+    assert process.returncode == code
+    assert error.strip().startswith("Interrupted: what was finished is kept") and "Traceback" not in error
+
+
+ORPHANS = """
+import os, sys, time
+from ubhpd.core.parallel import Engine
+def wait(task):
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+list(Engine(2).map(wait, range(2)))
+"""
+
+
+def test_workers_end_with_their_parent():
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+        assert process.stdout.read() == ""  # the pipe ends when the last worker has let go of it
+    assert len(set(workers)) == 2
+
+
 def test_hdf5_on_request(data, tmp_path):
     run(data, tmp_path, hdf5=True)
     one, two = (manifest.read(tmp_path / f"pool.{x}") for x in ("parquet", "h5"))

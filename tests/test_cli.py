@@ -108,6 +108,8 @@ WRONG = {
         ["build", "--sources", "biwi", "--out", "o", "-O", "frame=rgb"],
         "not of the form DATASET.KEY=VALUE",
     ),
+    "size that is no number": (["build", "--sources", "biwi", "--out", "o", "--size", "²"], "--size is '²'"),
+    "long out": (["build", "--sources", "biwi", "--data-root", ".", "--out", "o" * 300], "File name too long"),
     "bad shard": (["build", "--sources", "biwi", "--out", "o", "--shard", "x"], "not of the form I/N"),
     "bad limit": (["build", "--sources", "biwi", "--out", "o", "--max-angle", "many"], "not a valid float"),
     "bad backend": (["build", "--sources", "biwi", "--out", "o", "--backend", "slurm"], "'slurm' is not one of loky"),

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import click
@@ -14,7 +19,7 @@ from ubhpd.core import registry
 from ubhpd.core.errors import UbhpdError, disk_fault
 from ubhpd.core.text import printable
 
-GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED = 0, 1, 2, 130
+GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
 class _Commands(click.Group):
@@ -49,11 +54,13 @@ def root() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 interrupted."""
+    """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 or 143 interrupted."""
     if "_UBHPD_COMPLETE" in os.environ:  # a shell asks for its completion script, or for the words that fit
         importlib.import_module("ubhpd.commands._completion")
+    asked: list[int] = []  # signals that asked the process to end
     try:
-        code: Any = root.main(arguments, prog_name="ubhpd", standalone_mode=False)
+        with _terminable(asked):
+            code: Any = root.main(arguments, prog_name="ubhpd", standalone_mode=False)
     except click.exceptions.Exit as stop:
         code = stop.exit_code
     except click.ClickException as error:
@@ -61,7 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = WRONG_INPUT
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted: what was finished is kept, the same command resumes from there.", err=True)
-        code = INTERRUPTED
+        code = TERMINATED if asked else INTERRUPTED
     except UbhpdError as error:
         click.echo(f"Error: {printable(str(error))}", err=True)
         code = WRONG_INPUT
@@ -71,3 +78,21 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(f"Error: {fault}", err=True)
         code = WRONG_INPUT
     sys.exit(code if isinstance(code, int) else GOOD)
+
+
+@contextmanager
+def _terminable(asked: list[int]) -> Iterator[None]:
+    """Make SIGTERM end a command as Ctrl-C does, so that it cleans up; the signal is added to `asked`."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import click
 
 from ubhpd.commands._completion import complete_datasets
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
 
 
 @click.command(short_help="Read raw datasets and sample UBHPD.")
@@ -127,8 +128,8 @@ def _names(text: str | None) -> list[str]:
 
 
 def _whole(text: str, option: str) -> int:
-    if not text.lstrip("-").isdigit():
-        raise UbhpdError(f"{option} is {text!r}: give a whole number, or auto.")
+    if not re.fullmatch(r"-?[0-9]{1,18}", text):
+        raise UbhpdError(f"{option} is {shortened(text)}: give a whole number, or auto.")
     return int(text)
 
 
@@ -136,11 +137,11 @@ def _number(text: str, option: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UbhpdError(f"{option} is {text!r}: give a number, or auto.") from None
+        raise UbhpdError(f"{option} is {shortened(text)}: give a number, or auto.") from None
 
 
 def _shard(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit()):
-        raise UbhpdError(f"--shard {text!r} is not of the form I/N, as 2/8.")
+    number, _, count = text.partition("/")
+    if not re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", text):
+        raise UbhpdError(f"--shard {shortened(text)} is not of the form I/N, as 2/8.")
     return int(number), int(count)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
-_NO_ENTRY = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_ENTRY = (
+    errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ENOTDIR,
+    errno.EISDIR, errno.ELOOP, errno.EIO,
+)  # fmt: skip
 
 
 class UbhpdError(Exception):
@@ -27,6 +30,6 @@ def disk_fault(error: Exception) -> str | None:
         return None
     place = f" {error.filename}" if error.filename else ""
     return (
-        f"Cannot open or write{place} ({os.strerror(error.errno)}): make room, or name a folder that may be written; "
+        f"Cannot open or write{place} ({os.strerror(error.errno)}): make room, or name a place that can be written; "
         "what was finished is kept."
     )

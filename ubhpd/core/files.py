@@ -79,14 +79,17 @@ def _is_left_over(part: Path, machine: str | None, process: int) -> bool:
 
 
 def is_alive(process: int) -> bool:
-    """Return True if a process of this machine has this id."""
+    """Return True if a process of this machine has this id and has not ended."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:  # a process of another user
         return True
-    return True
+    try:  # one that has ended, and whose parent has not asked how, keeps its id
+        return Path(f"/proc/{process}/stat").read_text(encoding="latin-1").rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
 
 
 @lru_cache(maxsize=1)
@@ -133,12 +136,11 @@ def locked(place: Path, is_file: bool = False, is_shared: bool = False) -> Itera
 
     Args:
         place: a folder, which is made if it is not there.
-        is_file: it is a file; the lock is beside it.
+        is_file: it is a file, or a folder that is checked for what is in it: the lock is beside it.
         is_shared: others that also share it may write, as the shards of a build do.
 
     Raises:
         UbhpdError: another command is writing there.
-        OSError: the lock cannot be made, as in a folder that is not writable.
     """
     try:
         import fcntl
@@ -146,7 +148,12 @@ def locked(place: Path, is_file: bool = False, is_shared: bool = False) -> Itera
         yield
         return
     path = place.with_name(f".{place.name}{LOCK}") if is_file else place / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o666))
+    except OSError:  # a folder that is not writable: whatever is to be written there says so
+        yield
+        return
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:

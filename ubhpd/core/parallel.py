@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, TypeVar, cast
 
 from ubhpd.core.errors import UbhpdError
@@ -13,6 +17,7 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 CONNECT_SECONDS = 20
+_WATCH_SECONDS = 1.0  # between two looks of a worker whether its parent lives
 BACKENDS = ("loky", "multiprocessing", "threading", "dask", "ray")
 
 
@@ -47,12 +52,14 @@ class Engine:
             return
         from joblib import Parallel, delayed, parallel_config
 
-        with self._cluster(), parallel_config(backend=self.backend, n_jobs=self.jobs):
+        own = self.backend in ("loky", "multiprocessing")
+        call = partial(_call_below, os.getpid(), do) if own else do
+        with self._cluster(), parallel_config(backend=self.backend, n_jobs=self.jobs), _told_of_killed_workers():
             try:
                 parallel = Parallel(return_as="generator_unordered", batch_size=1)
-            except ValueError:  # a backend that only tells when all is done, as Ray's
+            except ValueError:  # a backend that returns results only when all are there, as Ray's
                 parallel = Parallel(batch_size=1)
-            yield from parallel(delayed(do)(task) for task in tasks)
+            yield from parallel(delayed(call)(task) for task in tasks)
 
     def _cluster(self) -> AbstractContextManager[Any]:
         if self.backend == "dask":
@@ -61,7 +68,16 @@ class Engine:
             except ImportError:
                 raise UbhpdError("--backend dask needs Dask: pip install 'ubhpd[dask]'.") from None
             try:
-                client = Client(self.scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+                if self.scheduler:
+                    client = Client(self.scheduler, timeout=CONNECT_SECONDS)  # type: ignore[no-untyped-call]
+                else:  # a cluster of this machine alone: nothing listens to other machines, and there is no dashboard
+                    client = Client(  # type: ignore[no-untyped-call]
+                        host="127.0.0.1",
+                        dashboard_address=None,
+                        worker_dashboard_address=None,
+                        n_workers=None if self.jobs == -1 else self.jobs,
+                        timeout=CONNECT_SECONDS,
+                    )
                 return cast(AbstractContextManager[Any], client)
             except (OSError, ValueError) as error:
                 raise UbhpdError(f"No Dask scheduler answers at {self.scheduler} ({error}): check it.") from None
@@ -72,3 +88,40 @@ class Engine:
                 raise UbhpdError("--backend ray needs Ray: pip install 'ray[default]'.") from None
             register_ray()
         return nullcontext()
+
+
+@contextmanager
+def _told_of_killed_workers() -> Iterator[None]:
+    """Turn the death of a worker into one sentence; on any other end, as by Ctrl-C, the workers end too."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    try:
+        yield
+    except BrokenProcessPool:
+        raise UbhpdError(
+            "A worker process was killed, as the system does when memory runs out: what is finished is kept; run the "
+            "same command again with fewer --jobs."
+        ) from None
+    except (KeyboardInterrupt, GeneratorExit):
+        from joblib.externals.loky import reusable_executor
+
+        if (executor := reusable_executor._executor) is not None:
+            executor.shutdown(wait=False, kill_workers=True)
+        raise
+
+
+def _call_below(parent: int, do: Callable[[_T], _R], task: _T) -> _R:
+    """Run a task in a worker that ends when its parent does, however that ended."""
+    _watch_parent(parent)
+    return do(task)
+
+
+@lru_cache(maxsize=1)
+def _watch_parent(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os._exit(1)
+
+    if os.getppid() == parent:
+        threading.Thread(target=watch, daemon=True).start()

@@ -16,7 +16,7 @@ import numpy as np
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError, disk_fault
-from ubhpd.core.files import sha256_of
+from ubhpd.core.files import locked, sha256_of
 from ubhpd.core.progress import Progress
 from ubhpd.evaluation.evaluate import Evaluation, EvaluationOptions, evaluate
 from ubhpd.evaluation.intervals import BootstrapOptions
@@ -212,6 +212,11 @@ def bench(request: BenchRequest, progress: Progress) -> BenchReport:
     Raises:
         UbhpdError: the request itself is wrong: see `runs_of`; no build, or no weights, where they should be.
     """
+    with locked(request.out, is_file=True):
+        return _bench(request, progress)
+
+
+def _bench(request: BenchRequest, progress: Progress) -> BenchReport:
     waiting = runs_of(request)
     _check_files(request)
     splits, failed = _resolved(request)

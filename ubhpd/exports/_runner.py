@@ -28,7 +28,7 @@ import numpy as np
 from ubhpd import __version__, exports, manifest
 from ubhpd.core import registry
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import locked, write_json
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.text import table
@@ -237,6 +237,14 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
     """
     engine, progress = engine or Engine(), progress or Progress(show=False)
     engine.check()
+    _, recipe, size = _checked(config)
+    path = BuildFolder.at(config.place).manifest()
+    out = config.out or _default_out(path, config, recipe, size)
+    with locked(out, is_file=True):
+        return _export(replace(config, out=out), engine, progress)
+
+
+def _export(config: ExportConfig, engine: Engine, progress: Progress) -> ExportReport:
     form, recipe, size = _checked(config)
     card = form.CARD
     path = BuildFolder.at(config.place).manifest()
@@ -254,7 +262,7 @@ def export(config: ExportConfig, engine: Engine | None = None, progress: Progres
         image=config.image,
         seed=config.seed,
         fingerprint=manifest.header(path).fingerprint,
-        out=str(config.out or _default_out(path, config, recipe, size)),
+        out=str(config.out),
     )
     out = Path(report.out)
     names = file_names(card, config, copies(card, recipe, size), heads)

@@ -42,7 +42,7 @@ import pyarrow.parquet as pq
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing
+from ubhpd.core.files import locked, replacing
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
@@ -364,12 +364,16 @@ def fill_landmarks(config: FillConfig, progress: Progress | None = None) -> Fill
     """
     build = BuildFolder.at(config.manifest)
     config = replace(config, manifest=build.manifest())
+    with locked(config.out, is_file=True):
+        return _fill(config, build, progress or Progress(show=False))
+
+
+def _fill(config: FillConfig, build: BuildFolder, progress: Progress) -> FillReport:
     schema = manifest.header(config.manifest).schema
     if config.out.suffix != ".parquet":
         raise UbhpdError(f"{config.out} would be a Parquet file: let its name end in .parquet.")
     if config.out.exists() and config.out.samefile(config.manifest):
         raise UbhpdError(f"{config.out} is the manifest that is read: name another file, in the same folder.")
-    progress = progress or Progress(show=False)
     columns = tuple(_column(stored) for stored in schema)
     if config.source is not None:
         points, unknown = _file_points(config.source, config.manifest)

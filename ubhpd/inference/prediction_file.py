@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TextIO, TypeVar
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import locked, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.nn.geometric import Heads
@@ -170,22 +170,23 @@ def predict(source: HeadSource, predictor: Predictor, out: Path, about: dict[str
     columns = ("sample_id", *(ANGLES if form == "angles" else MATRIX), *source.extra_columns)
     identity = json.loads(json.dumps({**about, **source.identity, "columns": columns}))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        done = _begin(files, identity, columns)
-        with ExitStack() as stack:
-            rows = stack.enter_context(files.part.open("a", encoding="utf-8", newline=""))
-            failed = stack.enter_context(files.failed.open("a", encoding="utf-8", newline=""))
-            advance = stack.enter_context(progress.bar("Predicting", source.total()))
-            advance(len(done))
-            for batch in source.batches(done, draw is not None):
-                _write(batch, predictor, form, draw, rows, failed)
-                advance(len(batch.sample_id) + len(batch.problems))
-        place = getattr(source, "manifest_path", None)  # where `ubhpd score` finds the truth
-        known: dict[str, Any] = {"manifest_path": place} if place else {}
-        if source.passed_over:
-            known["passed_over"] = dict(source.passed_over)
-        report = _finish(files, {**identity, **known}, len(done))
-        return replace(report, images=source.total(), passed_over=dict(source.passed_over))
+        with locked(out, is_file=True):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            done = _begin(files, identity, columns)
+            with ExitStack() as stack:
+                rows = stack.enter_context(files.part.open("a", encoding="utf-8", newline=""))
+                failed = stack.enter_context(files.failed.open("a", encoding="utf-8", newline=""))
+                advance = stack.enter_context(progress.bar("Predicting", source.total()))
+                advance(len(done))
+                for batch in source.batches(done, draw is not None):
+                    _write(batch, predictor, form, draw, rows, failed)
+                    advance(len(batch.sample_id) + len(batch.problems))
+            place = getattr(source, "manifest_path", None)  # where `ubhpd score` finds the truth
+            known: dict[str, Any] = {"manifest_path": place} if place else {}
+            if source.passed_over:
+                known["passed_over"] = dict(source.passed_over)
+            report = _finish(files, {**identity, **known}, len(done))
+            return replace(report, images=source.total(), passed_over=dict(source.passed_over))
     except OSError as error:
         raise UbhpdError(
             f"Cannot write {error.filename or out} ({error.strerror}): make room or name another --out; "

@@ -22,7 +22,7 @@ import numpy as np
 from ubhpd import __version__, manifest
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, bin_index, counts
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import write_json
+from ubhpd.core.files import locked, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.manifest import BuildFolder
@@ -79,6 +79,11 @@ def write_sources(config: SynthConfig, out: Path, jobs: int, progress: Progress)
         UbhpdError: impossible settings, a folder that holds something else, or a full disk.
     """
     config.check()
+    with locked(out, is_file=True):
+        return _write_sources(config, out, jobs, progress)
+
+
+def _write_sources(config: SynthConfig, out: Path, jobs: int, progress: Progress) -> dict[str, int]:
     claim(out, asdict(config))
     truth: Truth = {}
     heads = {}
@@ -107,7 +112,7 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
             raise UbhpdError(f"{out} is not empty and was not made by ubhpd synth: give another --out.") from None
         if found != wanted:
             raise UbhpdError(f"{out} was made with other settings (see {out / SETTINGS}): give those or another --out.")
-        for part in out.rglob(".*.part"):  # of a run that was killed
+        for part in out.rglob(".*.part*"):  # of a run that was killed
             part.unlink(missing_ok=True)
     write_json(wanted, out / SETTINGS)
 

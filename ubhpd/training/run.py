@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -20,7 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import clear_parts, write_json
+from ubhpd.core.files import clear_parts, locked, write_json
 from ubhpd.core.progress import Progress, log_level
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.images.crops import placed, recipe_named
@@ -162,18 +163,22 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
     """
     side = training_split(request.data, request.protocol, request.frame_list, request.protocol_seed)
     try:
-        request.out.mkdir(parents=True, exist_ok=True)
-        if card(request.model).kind == "geometric":
-            report = _fitted(request, side)
-            _LOG.info(_summary(report))
-            return report
-        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-        with torch.random.fork_rng(devices), team(request.device) as members:
-            # Of several processes only the first shows anything.
-            with nullcontext() if members.is_main_process else log_level(logging.CRITICAL):
-                report = _trained(request, side, members, progress if members.is_main_process else Progress(show=False))
+        # Of several processes of one training the first one holds the lock.
+        with locked(request.out, is_file=True) if os.environ.get("RANK", "0") == "0" else nullcontext():
+            request.out.mkdir(parents=True, exist_ok=True)
+            if card(request.model).kind == "geometric":
+                report = _fitted(request, side)
                 _LOG.info(_summary(report))
-            return report
+                return report
+            devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+            with torch.random.fork_rng(devices), team(request.device) as members:
+                # Of several processes only the first shows anything.
+                with nullcontext() if members.is_main_process else log_level(logging.CRITICAL):
+                    report = _trained(
+                        request, side, members, progress if members.is_main_process else Progress(show=False)
+                    )
+                    _LOG.info(_summary(report))
+                return report
     except OSError as error:
         raise UbhpdError(
             f"Cannot write {error.filename or request.out} ({error.strerror}): check the path and the room on the disk."
