@@ -47,9 +47,11 @@ class _Commands(click.Group):
 def root() -> None:
     """Unbiased head pose estimation, from raw datasets to a leaderboard.
 
-    Reads raw datasets into one manifest, samples UBHPD from it, trains and runs the models of the literature, scores
-    predictions with every metric of the field, diagnoses wrong prediction files, and compares methods. Start with:
-    ubhpd sources, ubhpd build, ubhpd score.
+    Reads raw datasets into one manifest, samples UBHPD (the unbiased head pose dataset) from it, audits the split for
+    leaks, shows heads for review, exports face crops, writes dataset cards, renders heads. Trains, imports and
+    runs the models of the literature. Scores predictions with every metric of the field, UBMAE (the unbiased mean
+    absolute error) among them, diagnoses wrong prediction files, compares methods, makes leaderboards. Start with:
+    ubhpd sources, ubhpd build, ubhpd score. In Python: import ubhpd.
     """
 
 
