@@ -223,3 +223,12 @@ def test_an_error_quotes_at_most_60_characters(tmp_path):
     with pytest.raises(UbhpdError) as caught:
         read(path)
     assert len(str(caught.value)) < len(str(path)) + 150
+
+
+@pytest.mark.parametrize("name", ["=1+2.jpg", "@SUM(A1).jpg", "+a.jpg", "-cmd.jpg", "a.jpg", "./a.jpg"])
+def test_no_id_of_a_prediction_file_begins_like_a_formula(name):
+    from ubhpd.inference.prediction_file import _cell, _of_cell
+
+    cell = _cell(name)
+    assert cell[0] not in "=@+-" and _of_cell(cell) == name
+    assert places(pa.array([cell]), pa.array([name])).to_pylist() == [0]

@@ -22,6 +22,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import locked, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.text import csv_text
 from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.nn.geometric import Heads
 
@@ -215,7 +216,7 @@ def _whole_lines(path: Path, width: int) -> set[str]:
     data = data[: data.rfind(b"\n") + 1]
     os.truncate(path, len(data))
     rows = list(csv.reader(io.StringIO(data.decode("utf-8"), newline="")))[1:]
-    return {row[0] for row in rows if len(row) == width}
+    return {_of_cell(row[0]) for row in rows if len(row) == width}
 
 
 def _write(batch: Batch, predictor: Predictor, form: str, draw: Draw | None, rows: TextIO, failed: TextIO) -> None:
@@ -227,17 +228,17 @@ def _write(batch: Batch, predictor: Predictor, form: str, draw: Draw | None, row
         if not finite[at]:
             problems.append((sample_id, "the model gives no finite pose for it"))
             continue
-        rows.write(_line((sample_id, *(f"{v:.6f}" for v in values[at]), *batch.extra[at])))
+        rows.write(_line((_cell(sample_id), *(f"{v:.6f}" for v in values[at]), *batch.extra[at])))
         if draw is not None:
             draw(sample_id, batch.drawables[at], rotations[at])
-    failed.writelines(map(_line, problems))
+    failed.writelines(_line((_cell(sample_id), reason)) for sample_id, reason in problems)
     rows.flush()
     failed.flush()
 
 
 def _finish(files: _Files, identity: dict[str, Any], kept: int) -> PredictionReport:
     with files.failed.open(encoding="utf-8", newline="") as failed:
-        problems = tuple((row[0], row[1]) for row in list(csv.reader(failed))[1:])
+        problems = tuple((_of_cell(row[0]), row[1]) for row in list(csv.reader(failed))[1:])
     with files.part.open(encoding="utf-8", newline="") as rows:
         heads = sum(1 for _ in csv.reader(rows)) - 1
     write_json({**identity, "judged": heads, "left_out": len(problems)}, files.about)
@@ -249,6 +250,15 @@ def _finish(files: _Files, identity: dict[str, Any], kept: int) -> PredictionRep
     files.part.replace(files.out)
     files.identity.unlink(missing_ok=True)
     return PredictionReport(str(files.out), heads, kept, problems, str(files.problems) if problems else None)
+
+
+def _cell(sample_id: str) -> str:
+    """Return an id that no spreadsheet takes for a formula: `./` before a file name that begins like one."""
+    return sample_id if csv_text(sample_id) == sample_id else f"./{sample_id}"
+
+
+def _of_cell(cell: str) -> str:
+    return cell[2:] if cell.startswith("./") and _cell(cell[2:]) == cell else cell
 
 
 def _line(values: tuple[Any, ...]) -> str:
