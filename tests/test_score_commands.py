@@ -181,7 +181,7 @@ def test_options_are_shown_without_python_notation(files):
         (["{plain}"], "give --manifest"),
         (["{own}", "--source", "nowhere"], "No training set 'nowhere'"),
         (["{own}", "--pair", "300W-LP"], "TRAIN:TEST"),
-        (["{own}", "--pair", "A:B"], "No UBMAE is printed for A:B"),
+        (["{own}", "--pair", "A:B"], "No UBMAE is reported for A:B"),
         (["{own}", "--bootstrap", "subjects"], "subject_id is not known"),
         (["{own}", "--max-angle", "0"], "raise --max-angle"),
         (["{own}", "--images", "{dir}"], "--images needs --manifest"),

@@ -85,7 +85,7 @@ def test_loss_is_the_mean_angle():
 def test_mirrored_matrix_is_the_mirrored_heads():
     angles = (25, -10, 40)
     mirrored = pose_of(papers_matrix(-25, -10, -40))
-    np.testing.assert_allclose(mirrored, rotation.mirror_matrix(rotation.matrix_from_euler(angles)), atol=1e-12)
+    np.testing.assert_allclose(mirrored, rotation.matrix_from_euler(rotation.mirror_euler(angles)), atol=1e-12)
 
 
 @pytest.mark.parametrize("config", [SMALL, Config(size=64, backbone="resnet50")])

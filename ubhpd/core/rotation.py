@@ -199,13 +199,6 @@ def mirror_euler(ypr_deg: npt.ArrayLike) -> FloatArray:
     return mirrored
 
 
-def mirror_matrix(rotation: npt.ArrayLike) -> FloatArray:
-    """Return the rotation (..., 3, 3) of the same head in the horizontally mirrored image."""
-    mirror = np.array([-1.0, 1.0, 1.0])
-    mirrored: FloatArray = _as_rotations(rotation) * mirror[:, None] * mirror
-    return mirrored
-
-
 def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
     """Return the rotation angle (...) in degrees, 0 to 180, between rotations (..., 3, 3).
 

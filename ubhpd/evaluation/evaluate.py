@@ -1,4 +1,4 @@
-"""From a prediction file to a result: read, pair, score, resample, and everything that was chosen on the way."""
+"""From a prediction file to a result: read, pair with the truth, score, resample, and record all options."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class EvaluationOptions:
 
 
 class Evaluation(NamedTuple):
-    """A scored file: the result a program reads, and the arrays that images and comparisons need."""
+    """A scored file: the result as plain values, and the arrays that figures and comparisons need."""
 
     result: dict[str, Any]
     paired: Paired
@@ -111,22 +111,22 @@ def evaluate(
     file = predictions.given(path)
     truth, o = _truth(file, manifest, options or EvaluationOptions())
     protocol = _protocol(o, truth.manifest)
-    found = pair(file, truth.manifest, protocol.test if protocol else None)
+    matched = pair(file, truth.manifest, protocol.test if protocol else None)
     source = _source(o, truth.manifest, protocol)
-    rows = _by_id(found) if o.bootstrap and o.bootstrap.over == "samples" else None
-    scored, kept = _score(found, o, source, rows)
-    result = _result(file, found, scored, o, source)
+    rows = _by_id(matched) if o.bootstrap and o.bootstrap.over == "samples" else None
+    scored, kept = _score(matched, o, source, rows)
+    result = _result(file, matched, scored, o, source)
     result["truth_source"] = truth.text
     result["protocol"] = protocol.as_dict() if protocol else None
-    result["doctor"] = [f._asdict() for f in examine_pairs(found, most=EXAMINED).findings]
+    result["doctor"] = [f._asdict() for f in examine_pairs(matched, most=EXAMINED).findings]
     if o.bootstrap:
-        groups = _groups(found, o.bootstrap.over)
+        groups = _groups(matched, o.bootstrap.over)
         own = None if groups is None else groups[kept]
         ends = intervals(scored.errors, scored.statistics, o.score, o.bootstrap, own)
         for name, interval in ends.items():
             result["scores"][name] |= {"low": _number(interval.low), "high": _number(interval.high)}
         result["groups"] = len(kept) if own is None else len(np.unique(own))
-    return Evaluation(result, found, scored, kept)
+    return Evaluation(result, matched, scored, kept)
 
 
 def compare(
@@ -150,12 +150,12 @@ def compare(
     named = next((t for t in truths if t.manifest is not None), truths[0]).manifest
     protocol = _protocol(options, named)
     only = protocol.test if protocol else None
-    found = [pair(file, truth.manifest, only) for file, truth in zip(files, truths, strict=True)]
+    matched = [pair(file, truth.manifest, only) for file, truth in zip(files, truths, strict=True)]
     source = _source(options, named, protocol)
-    rows = _common(found[0], found[1], *names)
-    both = [_score(f, options, source, r) for f, r in zip(found, rows, strict=True)]
+    rows = _common(matched[0], matched[1], *names)
+    both = [_score(f, options, source, r) for f, r in zip(matched, rows, strict=True)]
     (a, kept_a), (b, kept_b) = both
-    groups = _groups(found[0], bootstrap.over)
+    groups = _groups(matched[0], bootstrap.over)
     own = None if groups is None else groups[kept_a]
     differences = paired(a.errors, b.errors, a.statistics, options.score, bootstrap, own)
     signs = {name: sign_test(_per_sample(a, name) - _per_sample(b, name), bootstrap, own) for name in error_columns()}
@@ -165,18 +165,18 @@ def compare(
         "kind": "comparison",
         "first": names[0],
         "second": names[1],
-        "truth": found[0].truth,
+        "truth": matched[0].truth,
         "truth_source": " and ".join(dict.fromkeys(t.text for t in truths)),
         "heads": len(kept_a),
-        "only_first": len(found[0].sample_id) - len(rows[0]),
-        "only_second": len(found[1].sample_id) - len(rows[1]),
+        "only_first": len(matched[0].sample_id) - len(rows[0]),
+        "only_second": len(matched[1].sample_id) - len(rows[1]),
         "groups": len(kept_a) if own is None else len(np.unique(own)),
         "protocol": protocol.as_dict() if protocol else None,
         "options": options.as_dict() | {"bootstrap": asdict(bootstrap)},
         "scores": {n: _compared(n, a, b, d) for n, d in differences.items()},
         "sign_test": {n: _number(p) for n, p in signs.items()},
     }
-    evaluations = [Evaluation({}, f, s, k) for f, (s, k) in zip(found, ((a, kept_a), (b, kept_b)), strict=True)]
+    evaluations = [Evaluation({}, f, s, k) for f, (s, k) in zip(matched, ((a, kept_a), (b, kept_b)), strict=True)]
     return Comparison(result, *evaluations)
 
 
@@ -188,20 +188,20 @@ def _truth(
     return truth, replace(o, protocol=o.protocol or truth.protocol)
 
 
-def _by_id(found: Paired) -> IntArray:
+def _by_id(matched: Paired) -> IntArray:
     """Return the rows in the order of their ids, so that resamples do not depend on the order of the file."""
     import pyarrow.compute as pc
 
-    rows: IntArray = pc.sort_indices(found.sample_id).to_numpy().astype(np.int64)
+    rows: IntArray = pc.sort_indices(matched.sample_id).to_numpy().astype(np.int64)
     return rows
 
 
 def _score(
-    found: Paired, o: EvaluationOptions, source: TrainingSet | None, rows: AnyArray | None = None
+    matched: Paired, o: EvaluationOptions, source: TrainingSet | None, rows: AnyArray | None = None
 ) -> tuple[Scored, np.ndarray[Any, np.dtype[np.int64]]]:
-    rows = np.arange(len(found.sample_id)) if rows is None else rows
-    pairs = found.pairs if len(rows) == len(found.sample_id) and (rows == np.arange(len(rows))).all() else None
-    pairs = found.pairs.take(rows) if pairs is None else pairs
+    rows = np.arange(len(matched.sample_id)) if rows is None else rows
+    pairs = matched.pairs if len(rows) == len(matched.sample_id) and (rows == np.arange(len(rows))).all() else None
+    pairs = matched.pairs.take(rows) if pairs is None else pairs
     if o.max_angle_deg is not None:
         near = np.flatnonzero((np.abs(pairs.true_deg) <= o.max_angle_deg).all(axis=1))
         pairs, rows = pairs.take(near), rows[near]
@@ -218,8 +218,10 @@ def _protocol(o: EvaluationOptions, manifest: str | Path | None) -> Resolution |
         return None
     from ubhpd.protocols.resolve import protocol, resolve
 
-    wanted = protocol(o.protocol)
-    return None if manifest is None else resolve(wanted.id, manifest, o.frames, o.protocol_seed, train_optional=True)
+    definition = protocol(o.protocol)
+    return (
+        None if manifest is None else resolve(definition.id, manifest, o.frames, o.protocol_seed, train_optional=True)
+    )
 
 
 def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolution | None) -> TrainingSet | None:
@@ -240,8 +242,8 @@ def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> Train
         raise UbhpdError(
             f"--source {o.source} is a protocol: its training split is looked up in --manifest, so give one."
         )
-    found = resolve(o.source, manifest, o.frames, o.protocol_seed, train_optional=True)
-    return _training_split(found, manifest)
+    matched = resolve(o.source, manifest, o.frames, o.protocol_seed, train_optional=True)
+    return _training_split(matched, manifest)
 
 
 def _training_split(protocol: Resolution, manifest: str | Path) -> TrainingSet | None:
@@ -268,15 +270,15 @@ def _pair_of(text: str) -> tuple[str, str]:
     return train, test
 
 
-def _groups(found: Paired, over: str) -> np.ndarray[Any, np.dtype[np.int64]] | None:
+def _groups(matched: Paired, over: str) -> np.ndarray[Any, np.dtype[np.int64]] | None:
     if over not in OVER:
         raise UbhpdError(f"Cannot resample over {over!r}: choose from {', '.join(OVER)}.")
     if over == "samples":
         return None
     name = {"subjects": "subject_id", "sequences": "sequence_id"}[over]
-    if name not in found.groups:
-        raise UbhpdError(f"{found.truth.capitalize()}: {name} is not known for every head: resample over samples.")
-    return found.groups[name]
+    if name not in matched.groups:
+        raise UbhpdError(f"{matched.truth.capitalize()}: {name} is not known for every head: resample over samples.")
+    return matched.groups[name]
 
 
 def _common(a: Paired, b: Paired, first: str, second: str) -> list[AnyArray]:
@@ -316,7 +318,7 @@ def _compared(name: str, a: Scored, b: Scored, d: Difference) -> dict[str, Any]:
 
 
 def _result(
-    file: predictions.Predictions, found: Paired, scored: Scored, o: EvaluationOptions, source: TrainingSet | None
+    file: predictions.Predictions, matched: Paired, scored: Scored, o: EvaluationOptions, source: TrainingSet | None
 ) -> dict[str, Any]:
     tables = bin_table(scored, o.score)
     unit = units()
@@ -329,18 +331,18 @@ def _result(
         "predictions": file.path,
         "form": file.roles.form,
         "unused_columns": list(file.roles.unused),
-        "other_triplets": _other_triplets(found),
-        "truth": found.truth,
-        "fingerprint": found.fingerprint,
+        "other_triplets": _other_triplets(matched),
+        "truth": matched.truth,
+        "fingerprint": matched.fingerprint,
         "heads": len(scored.errors),
-        "wanted": found.wanted,
-        "missing": found.missing,
-        "example_missing": found.example_missing,
-        "coverage": _number(found.coverage),
-        "refused": found.refused,
-        "matched_by_ending": found.by_ending,
-        "example_ending": found.example_ending,
-        "excluded": len(found.sample_id) - len(scored.errors),
+        "wanted": matched.wanted,
+        "missing": matched.missing,
+        "example_missing": matched.example_missing,
+        "coverage": _number(matched.coverage),
+        "refused": matched.refused,
+        "matched_by_ending": matched.by_ending,
+        "example_ending": matched.example_ending,
+        "excluded": len(matched.sample_id) - len(scored.errors),
         "outside": {a: int(k) for a, k in zip(ANGLES, scored.outside, strict=True)},
         "source": source.name if source else None,
         "source_counts": source.text if source else None,
@@ -360,10 +362,10 @@ def _result(
     }
 
 
-def _other_triplets(found: Paired) -> int:
+def _other_triplets(matched: Paired) -> int:
     """Return for how many heads the predicted triplet is the other one of a rotation near to the true one."""
-    near = nearer_triplet(found.pairs.predicted_deg, found.pairs.true_deg)
-    return int((near != found.pairs.predicted_deg).any(axis=1).sum())
+    near = nearer_triplet(matched.pairs.predicted_deg, matched.pairs.true_deg)
+    return int((near != matched.pairs.predicted_deg).any(axis=1).sum())
 
 
 def _error_cdf(scored: Scored) -> dict[str, list[Any]]:
@@ -375,8 +377,8 @@ def _error_cdf(scored: Scored) -> dict[str, list[Any]]:
 
 
 def _percentiles(values: FloatArray) -> dict[str, float | None]:
-    found = np.percentile(values, PERCENTILES) if len(values) else np.full(len(PERCENTILES), np.nan)
-    return {str(p): _number(v) for p, v in zip(PERCENTILES, found, strict=True)}
+    matched = np.percentile(values, PERCENTILES) if len(values) else np.full(len(PERCENTILES), np.nan)
+    return {str(p): _number(v) for p, v in zip(PERCENTILES, matched, strict=True)}
 
 
 def _number(value: Any) -> float | None:

@@ -1,9 +1,9 @@
-"""Prediction files: read, checked, and set beside a manifest.
+"""Prediction files: read and checked.
 
 CSV with commas, or Parquet. The header says what a row holds: an id (`sample_id` or `image`), and either yaw,
 pitch, roll in degrees, or a rotation matrix r00 to r22 (row-major, frame C), or a quaternion qx, qy, qz, qw.
-A file may carry its truth (yaw_true or gt_yaw, and so on), `subject_id` and `sequence_id`. What is wrong is said
-in one sentence with the row, the first one after the header being row 1. Nothing in a file is ever executed.
+A file may carry its truth (yaw_true or gt_yaw, and so on), `subject_id` and `sequence_id`. An error is
+one sentence with the row, the first one after the header being row 1. Nothing in a file is ever executed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ GROUPS = ("subject_id", "sequence_id")
 TOLERANCE = 0.01  # of a rotation matrix written with few decimals
 MOST_PIPED_BYTES = 1 << 30
 QUOTED = 60  # characters of a file in one error sentence
-_WANTED = "sample_id,yaw,pitch,roll (degrees), or r00 to r22, or qx,qy,qz,qw instead of the angles"
+_HEADER_FORM = "sample_id,yaw,pitch,roll (degrees), or r00 to r22, or qx,qy,qz,qw instead of the angles"
 _NOT_TEXT = {
     b"\x80": "a pickle, which is never opened",
     b"PK\x03\x04": "a zip archive (.npz, .xlsx, .pth), which is never opened",
@@ -46,7 +46,7 @@ _NOT_TEXT = {
 
 
 class Roles(NamedTuple):
-    """Which column of a file plays which part."""
+    """The role of each column of a file."""
 
     sample_id: str
     form: str  # "angles", "matrix" or "quaternion"
@@ -142,7 +142,7 @@ def problems(file: Predictions, values: FloatArray | None = None) -> list[Proble
 
     Args:
         file: of `read(path, strict=False)`.
-        values: the columns of the predictions as they stand in the file, if at hand.
+        values: the columns of the predictions as they are in the file, if available.
     """
     found: list[Problem] = []
     names = file.sample_id
@@ -234,10 +234,10 @@ def quoted(text: object) -> str:
 
 
 def roles_of(names: list[str], path: str | Path) -> Roles:
-    """Return the part that each column of a header plays.
+    """Return the role of each column of a header.
 
     Raises:
-        UbhpdError: columns missing, or two for the same part.
+        UbhpdError: columns missing, or two for the same role.
     """
     known: dict[str, str] = {}
     for name in names:
@@ -251,7 +251,7 @@ def roles_of(names: list[str], path: str | Path) -> Roles:
     if sample_id is None or not given:
         what = "no column sample_id" if sample_id is None else "no predicted angles"
         raise UbhpdError(
-            f"{path} has {what} (its header is {quoted(','.join(names))[1:-1]}): the header must be {_WANTED}."
+            f"{path} has {what} (its header is {quoted(','.join(names))[1:-1]}): the header must be {_HEADER_FORM}."
         )
     if len(given) > 1:
         raise UbhpdError(f"{path} has {' and '.join(given)}: keep one of them, so that it is plain which is scored.")
@@ -462,7 +462,7 @@ def _triplet(known: dict[str, str], patterns: tuple[str, ...], path: str | Path,
         elif present:
             missing = next(pattern.format(a) for a in ANGLES if pattern.format(a) not in known)
             raise UbhpdError(
-                f"{path} has the {word} column {present[0]} and no {missing}: the header must be {_WANTED}."
+                f"{path} has the {word} column {present[0]} and no {missing}: the header must be {_HEADER_FORM}."
             )
     if len(complete) > 1:
         raise UbhpdError(f"{path} has the {word} angles twice, as {complete[0][0]} and {complete[1][0]}: keep one.")

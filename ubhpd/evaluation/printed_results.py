@@ -1,9 +1,9 @@
-"""Results printed in papers, the constants behind the printed UBMAE, and a linter of such tables.
+"""Results reported in papers, the constants behind the reported UBMAE, and a linter of such tables.
 
-`data/published_results.csv` is a table of facts: what five papers print, one row per method, train and test set,
-with a note where a print is known to be wrong. The linter finds such rows by arithmetic alone: a mean that is not
-the mean of the three angles, two rows for one result whose columns are exchanged, and a printed UBMAE that leaves
-the rule of its pair.
+`data/published_results.csv` holds what five papers report, one row per method, train and test set, with a note where a
+reported value is known to be wrong. The linter finds such rows by arithmetic alone: a mean that is not the mean of the
+three angles, two rows for one result whose columns are exchanged, and a reported UBMAE that does not follow the rule of
+its pair.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ COLUMNS = ("paper", "table", "train", "test", "method", "yaw", "pitch", "roll", 
 
 
 class Printed(NamedTuple):
-    """One printed result, degrees; None where the paper prints nothing. `row` counts from 1 after the header.
+    """One reported result, degrees; None where the paper reports nothing. `row` counts from 1 after the header.
 
     `decimals` are those of the angles, as printed; `note` says what is known to be wrong, "" if nothing is.
     """
@@ -47,7 +47,7 @@ class Printed(NamedTuple):
 
     @property
     def angles(self) -> tuple[float, float, float] | None:
-        """Yaw, pitch, roll, if all are printed."""
+        """Yaw, pitch, roll, if all are reported."""
         if self.yaw is None or self.pitch is None or self.roll is None:
             return None
         return self.yaw, self.pitch, self.roll
@@ -62,7 +62,7 @@ class Lint(NamedTuple):
 
 
 def results(path: str | Path | None = None) -> list[Printed]:
-    """Return the shipped table, or another of the same columns.
+    """Return the table of the package, or another with the same columns.
 
     Raises:
         UbhpdError: a column is missing, or a value is not a number.
@@ -77,33 +77,35 @@ def results(path: str | Path | None = None) -> list[Printed]:
 def lint(rows: list[Printed] | None = None) -> list[Lint]:
     """Return what is wrong in the rows by arithmetic alone, in the order of the rows."""
     rows = results() if rows is None else rows
-    found = [f for check in (_means, _exchanged, _printed_ubmae) for f in check(rows)]
-    return sorted(found)
+    lints = [f for check in (_means, _exchanged, _printed_ubmae) for f in check(rows)]
+    return sorted(lints)
 
 
 @lru_cache(maxsize=1)
 def printed_pairs() -> dict[tuple[str, str], FloatArray]:
-    """Return the constants k (yaw, pitch, roll) of every (train, test) pair for which UBMAE is printed."""
+    """Return the constants k (yaw, pitch, roll) of every (train, test) pair for which UBMAE is reported."""
     rows = csv.DictReader(_data("ubmae_printed_constants.csv").splitlines())
     return {(r["train"], r["test"]): np.array([float(r[f"k_{a}"]) for a in ANGLES]) for r in rows}
 
 
 def printed_constants(train: str, test: str) -> FloatArray:
-    """Return the constants k (3,) behind the UBMAE printed for this pair.
+    """Return the constants k (3,) behind the UBMAE reported for this pair.
 
     Raises:
-        UbhpdError: a pair for which the paper prints nothing.
+        UbhpdError: a pair for which the paper reports nothing.
     """
     pairs = {(a.lower(), b.lower()): k for (a, b), k in printed_pairs().items()}
     try:
         return pairs[train.lower(), test.lower()]
     except KeyError:
         listed = ", ".join(f"{a}:{b}" for a, b in printed_pairs())
-        raise UbhpdError(f"No UBMAE is printed for {train}:{test}, so its constants are not known: {listed}.") from None
+        raise UbhpdError(
+            f"No UBMAE is reported for {train}:{test}, so its constants are not known: {listed}."
+        ) from None
 
 
 def _means(rows: list[Printed]) -> list[Lint]:
-    found = []
+    lints = []
     for r in rows:
         if r.angles is None or r.mae is None:
             continue
@@ -112,13 +114,13 @@ def _means(rows: list[Printed]) -> list[Lint]:
         allowed = 0.5 * 10.0**-r.decimals + 0.5 * 10.0 ** -_decimals(r.mae) + 1e-9
         if abs(mean - r.mae) > max(allowed, 0.011):
             text = f"{_name(r)}: the mean of {r.yaw:g}, {r.pitch:g}, {r.roll:g} is {mean:.2f}, printed {r.mae:g}"
-            found.append(Lint(r.row, "mean", text))
-    return found
+            lints.append(Lint(r.row, "mean", text))
+    return lints
 
 
 def _exchanged(rows: list[Printed]) -> list[Lint]:
     """Find rows of the same train set, test set and method whose angles are a permutation of another paper's."""
-    found = []
+    lints = []
     by_entry = defaultdict(list)
     for r in rows:
         if r.angles is not None:
@@ -131,12 +133,12 @@ def _exchanged(rows: list[Printed]) -> list[Lint]:
                 if order != (0, 1, 2) and _close(a.angles, tuple(b.angles[k] for k in order)):
                     moved = " and ".join(ANGLES[k] for k in range(3) if order[k] != k)
                     text = f"{_name(a)}: {moved} are exchanged relative to {b.paper}, table {b.table} (row {b.row})"
-                    found.append(Lint(a.row, "exchanged", text))
-    return found
+                    lints.append(Lint(a.row, "exchanged", text))
+    return lints
 
 
 def _printed_ubmae(rows: list[Printed]) -> list[Lint]:
-    found = []
+    lints = []
     for r in rows:
         k = printed_pairs().get((r.train, r.test))
         if k is None or r.ubmae is None or r.angles is None:
@@ -146,8 +148,8 @@ def _printed_ubmae(rows: list[Printed]) -> list[Lint]:
             text = (
                 f"{_name(r)}: UBMAE {r.ubmae:g} is printed, the rule of all other rows of this pair gives {value:.2f}"
             )
-            found.append(Lint(r.row, "ubmae", text))
-    return found
+            lints.append(Lint(r.row, "ubmae", text))
+    return lints
 
 
 def _close(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
