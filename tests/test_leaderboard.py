@@ -21,13 +21,13 @@ from ubhpd.leaderboards import page, standings
 from ubhpd.leaderboards import tables as texts
 from ubhpd.leaderboards.columns import COLUMNS, method_cells
 from ubhpd.leaderboards.page import publish
-from ubhpd.leaderboards.result import Found, Training, canonical_hash, read, read_all, write
+from ubhpd.leaderboards.result import ResultFile, Training, canonical_hash, read, read_all, write
 
 EVIL = "<img src=x onerror=alert(1)>\"'&_$%#|\\"
 
 
 def found(*results, folder="."):
-    return [Found(Path(folder) / f"{i}.json", r) for i, r in enumerate(results)]
+    return [ResultFile(Path(folder) / f"{i}.json", r) for i, r in enumerate(results)]
 
 
 def tables(*results):

@@ -32,7 +32,7 @@ from ubhpd.leaderboards.tables import FORMATS, HOW_RANKED, Footnotes, facts, hea
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, WIDTH - 8, 12, HEIGHT - 38
-LINES = 8  # methods drawn; more could not be told apart
+LINES = 8  # methods drawn; more lines could not be distinguished
 
 Point = tuple[float, float]
 
@@ -164,13 +164,13 @@ def _shares(split: Split, angle: str) -> list[float]:
 
 
 def _stretches(places: Sequence[Point | None]) -> list[list[Point]]:
-    found: list[list[Point]] = [[]]
+    stretches: list[list[Point]] = [[]]
     for place in places:
         if place is not None:
-            found[-1].append(place)
-        elif found[-1]:
-            found.append([])
-    return [f for f in found if f]
+            stretches[-1].append(place)
+        elif stretches[-1]:
+            stretches.append([])
+    return [s for s in stretches if s]
 
 
 def _nice_step(top: float) -> float:

@@ -189,7 +189,7 @@ class Result:
         )  # fmt: skip
 
 
-class Found(NamedTuple):
+class ResultFile(NamedTuple):
     """A result and the file it stands in."""
 
     path: Path
@@ -235,12 +235,12 @@ def read(path: Path) -> Result:
     if not is_own:
         raise UbhpdError(f"{path} was changed after it was written (its hash does not match): {_REMEDY}.")
     del content["kind"]
-    found = from_json(content, Result, str(path))
-    _check_tables(found, path)
-    return found
+    result = from_json(content, Result, str(path))
+    _check_tables(result, path)
+    return result
 
 
-def read_all(places: Iterable[Path]) -> list[Found]:
+def read_all(places: Iterable[Path]) -> list[ResultFile]:
     """Return the results in files and folders, sub-folders included, sorted by path; each file counts once.
 
     Raises:
@@ -256,13 +256,13 @@ def read_all(places: Iterable[Path]) -> list[Found]:
         paths |= {p.resolve(): None for p in inside if not place.is_dir() or _is_result(_loaded(p))}
     if not paths:
         raise UbhpdError("No result was found: ubhpd bench writes them, see its --out.")
-    return [Found(path, read(path)) for path in sorted(paths)]
+    return [ResultFile(path, read(path)) for path in sorted(paths)]
 
 
-def _check_tables(found: Result, path: Path) -> None:
-    parts = {name: {a: getattr(b, name) for a, b in found.bins.items()} for name in ("heads", "error", "weight")}
-    splits = {"train.bins": found.train.bins, "test.bins": found.test.bins}
-    for where, table in {**parts, **splits, "floor.error": found.floor.error}.items():
+def _check_tables(result: Result, path: Path) -> None:
+    parts = {name: {a: getattr(b, name) for a, b in result.bins.items()} for name in ("heads", "error", "weight")}
+    splits = {"train.bins": result.train.bins, "test.bins": result.test.bins}
+    for where, table in {**parts, **splits, "floor.error": result.floor.error}.items():
         if set(table) != set(ANGLES) or any(len(values) != N_BINS for values in table.values()):
             raise UbhpdError(f"{path}: {where} is not a table of yaw, pitch and roll with {N_BINS} bins: {_REMEDY}.")
 

@@ -18,12 +18,12 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import sha256_of
 from ubhpd.core.text import one_line
 from ubhpd.leaderboards.reported import Known, Reported, reported, reported_mae, why_not_shown
-from ubhpd.leaderboards.result import IMPORTED, Baseline, Found, Result, canonical_hash
+from ubhpd.leaderboards.result import IMPORTED, Baseline, Result, ResultFile, canonical_hash
 
 PAIRED, BY_INTERVAL = "paired", "interval"
 
 
-def tied(winner: Sequence[Found], other: Sequence[Found], rank_by: str) -> tuple[bool, str]:
+def tied(winner: Sequence[ResultFile], other: Sequence[ResultFile], rank_by: str) -> tuple[bool, str]:
     """Return whether the data leave open which of two methods is better, and how that was decided.
 
     Where both have predictions on the same heads, the paired bootstrap decides (`ubhpd.evaluation.evaluate.compare`),
@@ -46,7 +46,7 @@ def _mean(values: Sequence[float | None]) -> float:
     return sum(math.nan if v is None else v for v in values) / len(values)
 
 
-def _difference(a: Found, b: Found, name: str) -> tuple[float, float] | None:
+def _difference(a: ResultFile, b: ResultFile, name: str) -> tuple[float, float] | None:
     """Return the interval of a's score minus b's on the same resamples; None where predictions or truth are missing."""
     from ubhpd.evaluation.evaluate import EvaluationOptions, compare
     from ubhpd.evaluation.intervals import BootstrapOptions
@@ -61,19 +61,19 @@ def _difference(a: Found, b: Found, name: str) -> tuple[float, float] | None:
         compared = compare(str(paths[0]), str(paths[1]), truth, options)
         if compared.first.paired.fingerprint != a.result.test.fingerprint:
             return None
-        found = compared.result["scores"].get(name)
+        score = compared.result["scores"].get(name)
     except UbhpdError:
         return None
-    if found is None or found["low"] is None or found["high"] is None:
+    if score is None or score["low"] is None or score["high"] is None:
         return None
-    return found["low"], found["high"]
+    return score["low"], score["high"]
 
 
-def _predictions(found: Found) -> Path | None:
+def _predictions(file: ResultFile) -> Path | None:
     """Return the predictions beside a result if they are those it was made from."""
-    path = found.path.parent / Path(found.result.predictions).name
+    path = file.path.parent / Path(file.result.predictions).name
     try:
-        return path if sha256_of(path) == found.result.predictions_sha256 else None
+        return path if sha256_of(path) == file.result.predictions_sha256 else None
     except OSError:
         return None
 
@@ -100,7 +100,7 @@ class Method:
     "winner", "tied" with it, or "". decided_by: how, see `tied`. reported: the printed row of this model.
     """
 
-    runs: tuple[Found, ...]
+    runs: tuple[ResultFile, ...]
     values: dict[str, Value]
     rank: int | None = None
     standing: str = ""
@@ -147,19 +147,19 @@ class Standing:
         return f"t-{canonical_hash(self.result.group)[:12]}"
 
 
-def standings(found: Sequence[Found], known: Known) -> list[Standing]:
+def standings(files: Sequence[ResultFile], known: Known) -> list[Standing]:
     """Return a table for each group of comparable results, by protocol.
 
     Args:
-        found: results, as `read_all` returns them.
+        files: results, as `read_all` returns them.
         known: protocols and models, see `ubhpd.experiments.plan.known`.
 
     Raises:
         UbhpdError: two different results are of the same model, options, training and seed.
     """
-    groups: dict[tuple[str, ...], dict[str, list[Found]]] = {}
-    for one in found:
-        groups.setdefault(one.result.group, {}).setdefault(_method_key(one.result), []).append(one)
+    groups: dict[tuple[str, ...], dict[str, list[ResultFile]]] = {}
+    for file in files:
+        groups.setdefault(file.result.group, {}).setdefault(_method_key(file.result), []).append(file)
     return [_standing([_method(own) for own in groups[key].values()], known) for key in sorted(groups)]
 
 
@@ -170,14 +170,14 @@ def _method_key(result: Result) -> str:
     return canonical_hash([result.model, result.options, result.chosen, recipe, asdict(training)])
 
 
-def _method(found: list[Found]) -> Method:
-    by_seed: dict[int | None, Found] = {}
-    for one in found:
-        other = by_seed.setdefault(one.result.seed, one)
-        if _outcome(other.result) != _outcome(one.result):
+def _method(files: list[ResultFile]) -> Method:
+    by_seed: dict[int | None, ResultFile] = {}
+    for file in files:
+        other = by_seed.setdefault(file.result.seed, file)
+        if _outcome(other.result) != _outcome(file.result):
             raise UbhpdError(
-                f"{other.path} and {one.path} are both of {one.result.model} on {one.result.protocol.id} with seed "
-                f"{one.result.seed}, but differ: leave one of them out."
+                f"{other.path} and {file.path} are both of {file.result.model} on {file.result.protocol.id} with seed "
+                f"{file.result.seed}, but differ: leave one of them out."
             )
     ordered = tuple(by_seed[s] for s in sorted(by_seed, key=lambda s: (s is not None, s or 0)))
     names = dict.fromkeys(name for f in ordered for name in f.result.scores)
@@ -189,8 +189,8 @@ def _outcome(result: Result) -> tuple[object, ...]:
     return result.training.weights_sha256, result.predictions_sha256, result.scores
 
 
-def _over_seeds(name: str, found: Sequence[Found]) -> Value:
-    scores = [f.result.scores.get(name) for f in found]
+def _over_seeds(name: str, files: Sequence[ResultFile]) -> Value:
+    scores = [f.result.scores.get(name) for f in files]
     if any(s is None for s in scores):
         return Value(None)
     values, lows, highs = ([getattr(s, part) for s in scores] for part in ("value", "low", "high"))

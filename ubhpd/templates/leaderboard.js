@@ -41,9 +41,9 @@ const sections = [...document.querySelectorAll("section[data-protocol]")];
 filter.hidden = sections.length < 2;
 const menu = filter.querySelector("select");
 
-function show(wanted) {
-  menu.value = wanted;
-  for (const section of sections) section.hidden = wanted !== "" && section.dataset.protocol !== wanted;
+function show(protocol) {
+  menu.value = protocol;
+  for (const section of sections) section.hidden = protocol !== "" && section.dataset.protocol !== protocol;
   const shown = sections.filter((section) => !section.hidden).length;
   said.textContent = `${shown} ${shown === 1 ? "table" : "tables"} shown.`;
 }
