@@ -245,9 +245,9 @@ def test_weights_that_do_not_fit_are_refused_in_one_sentence():
     good = released_resnet50(counters=False)
     missing = {k: v for k, v in good.items() if k != "layer3.5.bn2.bias"}
     for tensors, words in (
-        (missing, r"lack layer3\.5\.bn2\.bias:"),
+        (missing, r"lack layer3\.5\.bn2\.bias;"),
         (good | {"fc_yaw.weight": torch.zeros(62, 2048)}, r"fc_yaw\.weight has shape \(62, 2048\) where \(66, 2048\)"),
-        (good | {"fc_gaze.weight": torch.zeros(1)}, r"have fc_gaze\.weight too many:"),
+        (good | {"fc_gaze.weight": torch.zeros(1)}, r"have fc_gaze\.weight too many;"),
     ):
         with pytest.raises(UbhpdError, match=words):
             hopenet.published(Config(), tensors)

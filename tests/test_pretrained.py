@@ -140,7 +140,7 @@ REFUSED = {
         lambda w: w | {"layer9.0.weight": torch.ones(1)},
         "does not fit this Small: it has layer9.0.weight too many;",
     ),
-    "both": (lambda w: {"a": w["bn1.bias"]}, "it lacks conv1.weight, .* and 6 more and it has a too many;"),
+    "both": (lambda w: {"a": w["bn1.bias"]}, "it lacks conv1.weight, .* and 6 more and has a too many;"),
     "shape": (lambda w: w | {"bn1.bias": torch.ones(5)}, r"bn1.bias has shape \(5,\) where \(4,\) belongs;"),
     "classes": (
         lambda w: w | {"classifier.1.bias": torch.ones(7)},

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 
 import h5py
 import numpy as np
@@ -103,7 +104,11 @@ def same_as(path, state):
         np.testing.assert_array_equal(tensors[name.replace("fc.", "angles.")], values.numpy())
 
 
-@pytest.mark.parametrize("form", ["state", "wrapped", "parallel", "legacy", "half", "parameters", "safetensors"])
+@pytest.mark.parametrize(
+    "form",
+    ["state", "wrapped", "parallel", "legacy", "half", "parameters", "safetensors", "compiled", "compiled_part",
+     "parallel_compiled", "compiled_parallel", "lightning", "bare_model", "holder"],
+)  # fmt: skip
 def test_weights_of_torch_in_every_form_come_in_as_they_are(state, tmp_path, ubhpd, form):
     file, out = tmp_path / "theirs.bin", tmp_path / "w.safetensors"
     if form == "safetensors":
@@ -114,6 +119,13 @@ def test_weights_of_torch_in_every_form_come_in_as_they_are(state, tmp_path, ubh
         content = {
             "wrapped": {"model_state_dict": {**state, "aux.weight": torch.ones(2)}, "epoch": 3, "optimizer": {"lr": 1}},
             "parallel": {"state_dict": {f"module.{n}": v for n, v in state.items()}},
+            "compiled": {f"_orig_mod.{n}": v for n, v in state.items()},
+            "compiled_part": {n.replace(".", "._orig_mod.", 1): v for n, v in state.items()},
+            "parallel_compiled": {f"module._orig_mod.{n}": v for n, v in state.items()},
+            "compiled_parallel": {f"_orig_mod.module.{n}": v for n, v in state.items()},
+            "lightning": {"state_dict": {f"model.{n}": v for n, v in state.items()}, "global_step": 7},
+            "bare_model": {"model": state, "epoch": 3},
+            "holder": {f"model.net.{n}": v for n, v in state.items()},
             "parameters": {n: torch.nn.Parameter(v) for n, v in state.items()},
         }.get(form, state)
         torch.save(content, file, _use_new_zipfile_serialization=form != "legacy")
@@ -166,7 +178,7 @@ class Evil:
     (b"\n<!DOCTYPE html><html>404</html>", "is a web page"),
     (b"<HTML><body>", "is a web page"),
     (b"version https://git-lfs.github.com/spec/v1\noid", "only points to weights in Git LFS"),
-    (b"hello, these are no weights at all", "is no weight file: give .h5 of Keras"),
+    (b"hello, these are no weights at all", "is no weight file: give .h5 or .keras of Keras"),
     (b"\x10\0\0\0\0\0\0\0{}", "is no weight file, or is cut off"),
     (b"abc", "is no weight file"),
     (b"\x89HDF\r\n\x1a\n and nothing else", "is damaged or cut off"),
@@ -237,6 +249,54 @@ def test_hdf5_does_not_lead_into_other_files(tmp_path):
             importing.read(tmp_path / name)
 
 
+def test_a_prefix_that_is_not_known_is_named(state, tmp_path, ubhpd):
+    file, out = tmp_path / "x.pth", tmp_path / "w.safetensors"
+    torch.save({f"student.{n}": v for n, v in state.items()}, file)
+    code, _, err = ubhpd("weights", "import", file, "--model", "tinynet", "--out", out)
+    assert code == 2 and "all names fit but for 'student.' before them" in err
+
+
+def test_the_zip_archive_of_keras_3_is_read(tmp_path):
+    write = {"layers/conv2d/vars/0": np.full((3, 3, 2, 4), 2.0), "layers/conv2d/vars/1": np.ones(4)}
+    for i in range(4):
+        write[f"layers/batch_normalization/vars/{i}"] = np.full(4, float(i))
+    with h5py.File(tmp_path / "model.weights.h5", "w") as file:
+        for name, values in write.items():
+            file[name] = values
+    with zipfile.ZipFile(tmp_path / "x.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+        archive.write(tmp_path / "model.weights.h5", "model.weights.h5")
+    found = importing.read(tmp_path / "x.keras")
+    assert set(found) == {
+        "conv2d/kernel", "conv2d/bias",
+        *(f"batch_normalization/{k}" for k in ("gamma", "beta", "moving_mean", "moving_variance")),
+    }  # fmt: skip
+    assert found["conv2d/kernel"].shape == (3, 3, 2, 4) and (found["batch_normalization/moving_variance"] == 3).all()
+    (tmp_path / "x.keras").write_bytes((tmp_path / "x.keras").read_bytes()[:-40])
+    with pytest.raises(UbhpdError, match="x.keras is damaged"):
+        importing.read(tmp_path / "x.keras")
+
+
+def test_archives_of_something_else_are_called_what_they_are(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.ones(2))
+    np.save(tmp_path / "x.npy", np.ones(2))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("w.h5", b"")
+    for name, match in (
+        ("x.npz", r"is an archive of NumPy arrays \(.npz\)"), ("x.npy", "is an array of NumPy"),
+        ("x.zip", "is a zip archive without weights in it"),
+    ):  # fmt: skip
+        with pytest.raises(UbhpdError, match=match):
+            importing.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("start", [b"\x89HDF\r\n\x1a\n", b"PK\x03\x04", b"\x80\x02"])
+def test_foreign_weights_given_as_a_checkpoint_lead_to_weights_import(tmp_path, ubhpd, start):
+    (tmp_path / "w.h5").write_bytes(start + bytes(100))
+    code, _, err = ubhpd("predict", "--weights", tmp_path / "w.h5", "--images", tmp_path, "--out", tmp_path / "p.csv")
+    assert code == 2 and "make one of it by ubhpd weights import" in err
+
+
 def test_texts_in_keras_files_are_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["a/b"] = "text"
@@ -248,10 +308,14 @@ def test_weights_that_do_not_fit_are_refused_by_the_name_of_the_file(state, tmp_
     file = tmp_path / "theirs.pth"
     torch.save(state, file)
     code, _, err = ubhpd("weights", "import", file, "--model", "tinynet_wide", "--out", tmp_path / "w.safetensors")
-    assert code == 2 and "theirs.pth: features.0.weight has the shape (8, 3, 3, 3), the model's is (16, 3, 3, 3)" in err
+    assert code == 2
+    assert (
+        "theirs.pth does not fit this model: features.0.weight has shape (8, 3, 3, 3) where (16, 3, 3, 3) belongs"
+        in err
+    )
     torch.save({n: v for n, v in state.items() if n != "fc.bias"}, file)
     code, _, err = ubhpd("weights", "import", file, "--model", "tinynet", "--out", tmp_path / "w.safetensors")
-    assert code == 2 and "theirs.pth lacks angles.bias" in err
+    assert code == 2 and "theirs.pth does not fit this model: it lacks angles.bias;" in err
     assert not (tmp_path / "w.safetensors").exists()
 
 

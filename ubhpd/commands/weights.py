@@ -44,7 +44,7 @@ def command() -> None:
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @_of_a_model
 def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, ...]) -> None:
-    """Bring in published weights: FILES as .h5 of Keras, .pth of torch, or .safetensors."""
+    """Bring in published weights: FILES as .h5 or .keras of Keras, .pth of torch, or .safetensors."""
     from ubhpd.core.options import key_values
     from ubhpd.models.catalogue import card, module_of
 

@@ -26,6 +26,7 @@ KEY = "ubhpd"
 SUFFIX = ".safetensors"
 
 
+_FOREIGN = (b"\x89HDF\r\n\x1a\n", b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _KINDS = "biufc"  # of numpy's own types
 
 
@@ -157,11 +158,19 @@ def _is_sound(about: About) -> bool:
 
 def _opened(path: Path) -> Any:
     """Return the open safetensors file."""
+    if not path.is_file():
+        raise UbhpdError(f"There is no checkpoint {path}: see ubhpd weights --help on how to get one.")
+    with path.open("rb") as file:
+        start = file.read(9)
+        # A safetensors file begins with the length of its header, which may be any byte, and "{".
+        if start.startswith(_FOREIGN) and start[4:] != b"\0\0\0\0{":
+            raise UbhpdError(
+                f"{path} is a weight file of Keras or torch, no checkpoint of ubhpd: make one of it by ubhpd weights "
+                "import FILE --model NAME --out NAME.safetensors."
+            )
     _safetensors()
     import safetensors
 
-    if not path.is_file():
-        raise UbhpdError(f"There is no checkpoint {path}: see ubhpd weights --help on how to get one.")
     try:
         return safetensors.safe_open(path, "np")
     except (safetensors.SafetensorError, OSError) as error:

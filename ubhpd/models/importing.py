@@ -1,4 +1,4 @@
-"""Weight files of other projects: named tensors from Keras .h5, torch .pth and safetensors, for any file name.
+"""Weight files of other projects: named tensors from Keras .h5 and .keras, torch .pth and safetensors.
 
 Nothing in a file is executed and nothing outside it is read: torch unpickles tensors alone, and links of HDF5 to other
 files are not followed.
@@ -8,6 +8,10 @@ Weights of others into a model: read, renamed by the model's own `published`, tr
 
 from __future__ import annotations
 
+import io
+import re
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +33,9 @@ from ubhpd.nn.contract import InputRecipe
 Tensors = dict[str, AnyArray]
 
 _KERAS = "model_weights"
+_MAX_GROWTH = 1032  # of deflate
+_NUMBERED = re.compile(r"/vars/[0-3]$")
+_KERAS_KINDS = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 
 def read_files(paths: Iterable[Path]) -> Tensors:
@@ -43,15 +50,19 @@ def read(path: Path) -> Tensors:
     """Return the tensors of a weight file by name, floating-point ones as float32.
 
     The names in an .h5 of Keras are the last two parts of the path inside the file without ":0", such as
-    "dense_1/kernel", in any sub-model; the whole path if two would be the same. Those in a .pth are the
-    keys of the state dict without a leading "module.".
+    "dense_1/kernel", in any sub-model; the whole path if two would be the same. A .keras of Keras 3 is a zip archive
+    with an .h5 in it. Those in a .pth are the keys of the state dict, without what DataParallel, torch.compile or
+    Lightning put before all of them.
 
     Raises:
         UbhpdError: no such file, not a weight file, damaged, with more than tensors in it, or with a tensor that is
             not finite.
     """
-    if weight_files.kind(path) == "keras":
-        found = _keras(path)
+    kind = weight_files.kind(path)
+    if kind == "keras":
+        found = _keras(path, path)
+    elif kind == "keras_zip":
+        found = _keras(path, _weights_in_zip(path))
     else:
         found = {name: _numbers(values) for name, values in weight_files.tensors(path).items()}
     if not found:
@@ -60,7 +71,19 @@ def read(path: Path) -> Tensors:
     return found
 
 
-def _keras(path: Path) -> Tensors:
+def _weights_in_zip(path: Path) -> io.BytesIO:
+    """Return the HDF5 file in the zip archive that Keras 3 writes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entry = archive.getinfo(weight_files.KERAS_WEIGHTS)
+            if entry.file_size > _MAX_GROWTH * path.stat().st_size:
+                raise UbhpdError(f"{path} states more weights than its bytes can hold: {weight_files.AGAIN}.")
+            return io.BytesIO(archive.read(entry))
+    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, NotImplementedError, MemoryError) as error:
+        raise UbhpdError(f"{path} is damaged or cut off ({error}): {weight_files.AGAIN}.") from None
+
+
+def _keras(path: Path, content: Path | io.BytesIO) -> Tensors:
     found: Tensors = {}
 
     def take(name: str, item: Any) -> None:
@@ -72,14 +95,29 @@ def _keras(path: Path) -> Tensors:
             found[name.removesuffix(":0")] = _numbers(torch.as_tensor(np.asarray(item[()])))
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(content, "r") as file:
             group = file[_KERAS] if isinstance(file.get(_KERAS, getlink=True), h5py.HardLink) else file
             group.visititems(take)
+            found = _by_keras_names(found)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError) as error:
         raise UbhpdError(f"{path} is damaged or cut off ({error}): {weight_files.AGAIN}.") from None
     short = {name: "/".join(name.split("/")[-2:]) for name in found}
     is_unique = max(Counter(short.values()).values(), default=1) == 1
     return {short[name] if is_unique else name: values for name, values in found.items()}
+
+
+def _by_keras_names(found: Tensors) -> Tensors:
+    """Return the tensors of Keras 3, which numbers those of a layer ("dense/vars/0"), as Keras 2 named them.
+
+    The names stay where the number of a layer's tensors leaves them open.
+    """
+    layers = Counter(name.rpartition("/")[0] for name in found if _NUMBERED.search(name))
+    named = {}
+    for name, values in found.items():
+        layer, _, number = name.rpartition("/")
+        kinds = _KERAS_KINDS.get(layers[layer], ()) if _NUMBERED.search(name) else ()
+        named[f"{layer.removesuffix('/vars')}/{kinds[int(number)]}" if kinds else name] = values
+    return named if len(named) == len(found) else found
 
 
 def _numbers(tensor: torch.Tensor) -> AnyArray:

@@ -14,6 +14,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import NETWORKS, ModelCard, card, config_of, configured, module_of
 from ubhpd.nn.contract import InputRecipe, PoseNetwork
+from ubhpd.nn.weight_files import check_fit
 
 _DEVICE = re.compile(r"cpu|cuda(:\d+)?|auto")
 
@@ -108,17 +109,8 @@ def fill(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], where: s
         UbhpdError: a tensor is missing, left over, of another shape, or whole numbers where others belong; `where`
             begins the sentence.
     """
-    own = network.state_dict()
-    if missing := [name for name in own if name not in tensors]:
-        raise UbhpdError(f"{where} lacks {_listed(missing)}: these are no weights of this model with its options.")
-    if extra := [name for name in tensors if name not in own]:
-        raise UbhpdError(f"{where} has {_listed(extra)}, which the model has not: see ubhpd models on its options.")
-    for name, tensor in tensors.items():
-        if tensor.shape != own[name].shape:
-            shapes = f"{tuple(tensor.shape)}, the model's is {tuple(own[name].shape)}"
-            raise UbhpdError(f"{where}: {name} has the shape {shapes}: see ubhpd models on its options.")
-        if tensor.is_floating_point() != own[name].is_floating_point():
-            raise UbhpdError(f"{where}: {name} is of type {tensor.dtype}, the model's is {own[name].dtype}.")
+    check_fit(tensors, network.state_dict(), f"{where} does not fit this model",
+              "give weights of this model with the same options, see ubhpd models")  # fmt: skip
     network.load_state_dict(dict(tensors))
 
 
@@ -143,7 +135,3 @@ def _built(module: Any, config: Any, seed: int) -> PoseNetwork:
         torch.manual_seed(seed)
         network: PoseNetwork = module.Network(config).eval()
     return network
-
-
-def _listed(names: list[str]) -> str:
-    return f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}"

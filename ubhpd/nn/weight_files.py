@@ -1,13 +1,11 @@
-"""Weight files that ubhpd did not write: what kind a file is, and the tensors in a file of torch or safetensors.
+"""Weight files that ubhpd did not write: what kind a file is, its tensors, and whether they fit a network.
 
-The content says what a file is, not its name. Nothing in a file is ever executed: torch unpickles tensors alone.
+The content says what a file is, not its name. Nothing in a file is ever executed: torch unpickles tensors alone. A
+state dict may be bare or wrapped ({"state_dict": ...}, {"model": ...}), and its names may begin with what
+DataParallel, torch.compile or Lightning put before them.
 
-Foreign weights under a network's own names: every tensor is used or knowingly left aside, or there is an error.
-
-A user's ImageNet checkpoint into a backbone: all of it, or a sentence that says what is wrong with it.
-
-Checkpoints are .pth or .pt of torch.save, or .safetensors, with the published names of the family, bare or wrapped as
-`weight_files` reads them.
+`check_fit` is the one place that compares tensors with those of a network: every tensor is used or knowingly left
+aside, or there is an error.
 """
 
 from __future__ import annotations
@@ -21,18 +19,21 @@ from typing import Any, Literal
 
 import torch
 
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
 from ubhpd.nn.backbone import Backbone
 
 Tensors = dict[str, torch.Tensor]
-Kind = Literal["keras", "torch", "safetensors"]
+Kind = Literal["keras", "keras_zip", "torch", "safetensors"]
 
 AGAIN = "get it again"  # what to do about a damaged file
+_GIVE = "give .h5 or .keras of Keras, .pth of torch, or .safetensors"
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _TORCH = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")  # a zip archive, or pickles one after another
-_WRAPPERS = ("state_dict", "model_state_dict")
-_PARALLEL = "module."
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net")
+_COMPILED = "_orig_mod"  # put before the names of a network, or of a part of it, by torch.compile
+_PREFIXES = ("module.", "model.", "network.", "net.")  # of DataParallel, of Lightning, and of classes that hold one
+KERAS_WEIGHTS = "model.weights.h5"  # in the zip archive that Keras 3 writes as .keras
 
 
 def kind(path: Path) -> Kind:
@@ -56,26 +57,67 @@ def kind(path: Path) -> Kind:
         raise UbhpdError(f"{path} only points to weights in Git LFS: get the file itself, as by git lfs pull.")
     if start.startswith(_HDF5):
         return "keras"
+    if start[4:9] == b"\0\0\0\0{":  # after the length of the header, whose first bytes may be those of a pickle
+        return "safetensors"
+    if start.startswith(b"PK"):
+        _check_zip(path)
+        return "keras_zip" if KERAS_WEIGHTS in _zip_names(path) else "torch"
     if start.startswith(_TORCH):
         return "torch"
+    if start.startswith(b"\x93NUMPY"):
+        raise UbhpdError(f"{path} is an array of NumPy (.npy), which has no names: {_GIVE}.")
     if start[8:9] == b"{":
         return "safetensors"
-    raise UbhpdError(f"{path} is no weight file: give .h5 of Keras, .pth of torch, or .safetensors.")
+    raise UbhpdError(f"{path} is no weight file: {_GIVE}.")
+
+
+def _zip_names(path: Path) -> list[str]:
+    """Return the names in a zip archive, none if it is damaged: the reader of its kind says what is wrong."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return []
+
+
+def _check_zip(path: Path) -> None:
+    names = _zip_names(path)
+    if names and all(name.endswith(".npy") for name in names):
+        raise UbhpdError(f"{path} is an archive of NumPy arrays (.npz), no weight file of Keras or torch: {_GIVE}.")
+    if names and KERAS_WEIGHTS not in names and not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
+        raise UbhpdError(f"{path} is a zip archive without weights in it: unpack it, and {_GIVE}.")
 
 
 def tensors(path: Path) -> Tensors:
     """Return the tensors of a file of torch or safetensors by name, dense and on the CPU, of the types they have there.
 
-    The names in a file of torch are the keys of the state dict, bare or wrapped in {"state_dict": ...}, without the
-    "module." that a network trained in parallel puts before them.
+    The names are the keys of the state dict, bare or wrapped in {"state_dict": ...}, without what DataParallel,
+    torch.compile or Lightning put before all of them.
 
     Raises:
         UbhpdError: as `kind`; or of Keras, damaged, or with anything but plain tensors in it.
     """
     found = kind(path)
-    if found == "keras":
+    if found in ("keras", "keras_zip"):
         raise UbhpdError(f"{path} is a file of Keras: give .pth of torch or .safetensors.")
-    return _torch(path) if found == "torch" else _safetensors(path)
+    return _without_prefixes(_torch(path) if found == "torch" else _safetensors(path), path)
+
+
+def _without_prefixes(found: Tensors, path: Path) -> Tensors:
+    """Return the tensors by the names that the network itself has."""
+    names = {name: ".".join(part for part in name.split(".") if part != _COMPILED) for name in found}
+    names = {name: short.removeprefix("module.") for name, short in names.items()}
+    while names:
+        prefix = next((p for p in _PREFIXES if all(short.startswith(p) for short in names.values())), None)
+        if prefix is None:
+            break
+        names = {name: short.removeprefix(prefix) for name, short in names.items()}
+    without: Tensors = {}
+    for name, short in names.items():
+        if short in without:
+            raise UbhpdError(f"{path} has {short} twice, with a prefix and without it: give one network.")
+        without[short] = found[name]
+    return without
 
 
 def _torch(path: Path) -> Tensors:
@@ -99,10 +141,7 @@ def _torch(path: Path) -> Tensors:
     for key, value in content.items():
         if not _is_plain(value):
             raise UbhpdError(f"{path}: {key} is no plain tensor: save the state_dict of the network alone.")
-        name = key.removeprefix(_PARALLEL)
-        if name in found:
-            raise UbhpdError(f"{path} has {name} twice, with and without {_PARALLEL!r}: give one network.")
-        found[name] = value.detach()
+        found[key] = value.detach()
     return found
 
 
@@ -140,6 +179,45 @@ _COUNTER = "num_batches_tracked"
 _SHOWN = 3
 
 
+def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], where: str, remedy: str,
+              optional: Collection[str] = (), they: Literal["it", "they"] = "it") -> None:  # fmt: skip
+    """Raise UbhpdError unless tensors have the names, shapes and kinds of numbers (floating-point or whole) expected.
+
+    Args:
+        found: by name.
+        expected: by the same names; the values may be on the device "meta".
+        where: what does not fit what; begins the sentence.
+        remedy: what to do; ends the sentence.
+        optional: names that may be missing.
+        they: what `where` names, for the sentence.
+    """
+    missing = [name for name in expected if name not in found and name not in optional]
+    unknown = [name for name in found if name not in expected]
+    lack, have = ("lacks", "has") if they == "it" else ("lack", "have")
+    if missing and unknown and (prefix := _prefix_before_all(found, missing)):
+        raise UbhpdError(
+            f"{where}: all names fit but for {shortened(prefix)} before them: save the state_dict of that part alone."
+        )
+    parts = [f"{lack} {_listed(missing)}"] * bool(missing) + [f"{have} {_listed(unknown)} too many"] * bool(unknown)
+    if parts:
+        raise UbhpdError(f"{where}: {they} {' and '.join(parts)}; {remedy}.")
+    for name, tensor in found.items():
+        own = expected[name]
+        if tensor.shape != own.shape:
+            shapes = f"{tuple(tensor.shape)} where {tuple(own.shape)} belongs"
+            raise UbhpdError(f"{where}: {name} has shape {shapes}; {remedy}.")
+        if tensor.is_floating_point() != own.is_floating_point():
+            types = f"{tensor.dtype} where {own.dtype} belongs"
+            raise UbhpdError(f"{where}: {name} is of type {types}; {remedy}.")
+
+
+def _prefix_before_all(found: Mapping[str, torch.Tensor], missing: list[str]) -> str:
+    """Return what stands before every name of the file, if the missing names are there behind it; "" otherwise."""
+    name = missing[0]
+    ends = [other.removesuffix(name) for other in found if other.endswith(name) and other != name]
+    return next((p for p in ends if all(n.startswith(p) for n in found) and all(p + n in found for n in missing)), "")
+
+
 def fit(
     own: Mapping[str, torch.Tensor],
     tensors: Mapping[str, Any],
@@ -158,28 +236,20 @@ def fit(
         UbhpdError: a tensor is missing, unknown or of another shape.
     """
     names = {name: published_names[name] for name in own if not name.endswith(_COUNTER)}
-    missing = [name for name in names.values() if name not in tensors]
-    known = {*published_names.values(), *ignored}
-    unknown = [name for name in tensors if name not in known]
-    if missing or unknown:
-        parts = [f"lack {_listed(missing)}"] * bool(missing) + [f"have {_listed(unknown)} too many"] * bool(unknown)
-        raise UbhpdError(f"The weights {' and '.join(parts)}: give those of this very model, with the same options.")
+    aside = {*published_names.values(), *ignored} - set(names.values())
+    expected = {published: own[name] for name, published in names.items()}
+    found = {name: torch.as_tensor(values) for name, values in tensors.items() if name not in aside}
+    remedy = "give those of this very model, with the same options"
+    check_fit(found, expected, "The weights do not fit this model", remedy, they="they")
     filled = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in own.items() if name not in names}
     for name, published in names.items():
-        tensor = torch.as_tensor(tensors[published])
-        if tensor.shape != own[name].shape:
-            shapes = f"{tuple(tensor.shape)} where {tuple(own[name].shape)} belongs"
-            raise UbhpdError(f"The tensor {published} has shape {shapes}: give the weights of this very model.")
-        filled[name] = tensor.detach().to(own[name].dtype, copy=True).contiguous()
+        filled[name] = found[published].detach().to(own[name].dtype, copy=True).contiguous()
     return filled
 
 
 def _listed(names: list[str]) -> str:
     rest = len(names) - _SHOWN
     return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-# A count that older checkpoints lack and that only a normalisation without momentum reads.
 
 
 def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output: bool = True) -> list[str]:
@@ -210,36 +280,16 @@ def load_backbone(backbone: Backbone, file: str | os.PathLike[str], with_output:
         for name, tensor in found.items()
         if name in expected or not (lacks_output and name.startswith(classifier))
     }
-    _check(wanted, expected, f"{path} does not fit this {type(backbone).__name__}")
+    counters = [name for name in expected if name.endswith(_COUNTER)]
+    check_fit(wanted, expected, f"{path} does not fit this {type(backbone).__name__}",
+              "give a checkpoint of this very network, before any quantisation", counters)  # fmt: skip
     _check_values(wanted, path)
     # No metadata of the file's goes along: so torch takes a missing counter for an older file's, not for an error.
     backbone.load_state_dict(wanted | kept)
     return [name for name in found if name not in wanted]
 
 
-def _check(found: Tensors, expected: Tensors, problem: str) -> None:
-    missing = [name for name in expected if name not in found and not name.endswith(_COUNTER)]
-    unexpected = [name for name in found if name not in expected]
-    parts = [f"it lacks {_shortened(missing)}"] if missing else []
-    parts += [f"it has {_shortened(unexpected)} too many"] if unexpected else []
-    if parts:
-        raise UbhpdError(f"{problem}: {' and '.join(parts)}; give a checkpoint of this very network.")
-    for name, tensor in found.items():
-        own = expected[name]
-        if tensor.shape != own.shape:
-            shapes = f"{tuple(tensor.shape)} where {tuple(own.shape)} belongs"
-            raise UbhpdError(f"{problem}: {name} has shape {shapes}; give a checkpoint of this very network.")
-        if tensor.is_floating_point() != own.is_floating_point():
-            types = f"{tensor.dtype} where {own.dtype} belongs"
-            raise UbhpdError(f"{problem}: {name} is of type {types}; give the checkpoint before quantisation.")
-
-
 def _check_values(tensors: Tensors, path: Path) -> None:
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UbhpdError(f"{path} has values in {name} that are not finite: give a checkpoint that is sound.")
-
-
-def _shortened(names: list[str], shown: int = 3) -> str:
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
