@@ -6,7 +6,8 @@ query gives the landmarks. An image can show several faces, so a head is identif
 Handled: poses marked undefined or impossible by +-2 pi (all angles from 6.2 rad on); the 12 poses without a FaceRect,
 which keep their angles and get the reason missing_box; rectangles that extend beyond the image; invisible landmarks,
 which have no row and become NaN; a second pose or rectangle of the same face; image paths that lead out of the
-dataset's folder. A database that SQLite cannot read ends the build with an error.
+dataset's folder. A database that SQLite cannot read, that fails its integrity check, whose tables are views or whose
+queries do not end stops the build with an error. Faces without a pose are counted, and so are rows of no face.
 
 Angles are radians in the order roll, pitch, yaw. According to the official source, R = Ry(-yaw) Rx(-pitch) Rz(roll)
 in frame C, which is another order than that of 300W-LP. Option angles=exact uses this matrix. Option angles=roll-flip
@@ -22,6 +23,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -79,6 +81,9 @@ _POINTS = [
     "CC",
 ]
 _UNIT_SIZE = 2000
+_TABLES = {"facepose", "faces", "faceimages", "facerect", "featurecoords", "featurecoordtypes"}
+_MAX_STEPS = 1_000_000_000  # instructions of SQLite; all queries on the official database need fewer than 50 million
+_STEPS_A_CALL = 100_000
 
 _LIST = """
     SELECT p.face_id, i.filepath
@@ -116,6 +121,7 @@ def recognise_part(source: Source, path: str) -> bool:
 def units(source: Source, options: Options) -> list[Unit]:
     """Return units of 2,000 faces in the order of face_id."""
     with _database(source) as database:
+        _verify(database)
         rows = database.execute("SELECT DISTINCT face_id FROM FacePose ORDER BY face_id").fetchall()
         images = dict(database.execute(_LIST).fetchall())
     faces = []
@@ -126,7 +132,7 @@ def units(source: Source, options: Options) -> list[Unit]:
     units_of_faces = []
     for start in range(0, len(faces), _UNIT_SIZE):
         chunk = faces[start : start + _UNIT_SIZE]
-        paths = {f"data/flickr/{images[f]}" for f in chunk if _is_image(images.get(f))}
+        paths = {source.actual(f"data/flickr/{images[f]}") for f in chunk if _is_image(images.get(f))}
         units_of_faces.append(Unit(str(chunk[0]), (chunk[0], chunk[-1]), len(chunk), (_DATABASE, *sorted(paths))))
     return units_of_faces
 
@@ -136,20 +142,23 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     with _database(source) as database:
         rows = database.execute(_HEADS, unit.items).fetchall()
         points = _landmarks(database, unit.items)
+        (first,) = database.execute("SELECT MIN(face_id) FROM FacePose").fetchone()
+        notes = _account(database) if unit.items[0] == first else []
+    yield from notes
     seen: dict[int, int] = {}
     good: list[tuple[Any, ...]] = []
     for face_id, filepath, *angles_and_square in rows:
-        count = seen[face_id] = seen.get(face_id, 0) + 1
+        nth = seen[face_id] = seen.get(face_id, 0) + 1
         sample_id = f"aflw/{face_id}"
         path = f"data/flickr/{filepath}" if _is_image(filepath) else None
         try:
-            if count > 1:
-                sample_id = f"{sample_id}#{count}"
+            if nth > 1:
+                sample_id = f"{sample_id}#{nth}"
                 raise Refused(
                     "duplicate_label",
-                    f"{_DATABASE}: row {count} of face {face_id} in FacePose, Faces or FaceRect",
+                    f"{_DATABASE}: row {nth} of face {face_id} in FacePose, Faces or FaceRect",
                 )
-            good.append((sample_id, face_id, path, *_head(source, face_id, filepath, path, angles_and_square)))
+            good.append((sample_id, face_id, *_head(source, face_id, filepath, path, angles_and_square)))
         except Refused as refused:
             yield Drop(sample_id, refused.reason, refused.detail, path)
     if not good:
@@ -181,8 +190,8 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         )
 
 
-def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: list[Any]) -> tuple[Any, Any, Any]:
-    """Return (image size, roll pitch yaw in radians, x y w h of the square or None)."""
+def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: list[Any]) -> tuple[Any, Any, Any, Any]:
+    """Return (image path, its size, roll pitch yaw in radians, x y w h of the square or None)."""
     if path is None:
         raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the image path {filepath!r}")
     angles, square = row[:3], row[3:]
@@ -191,10 +200,10 @@ def _head(source: Source, face_id: int, filepath: Any, path: str | None, row: li
     if any(abs(a) >= _UNDEFINED_RAD for a in angles):
         raise Refused("undefined_pose", f"{_DATABASE}: face {face_id} is marked as without a pose ({angles})")
     if all(v is None for v in square):
-        return source.image_size(path), angles, None
+        return *source.find_image(path), angles, None
     if not all(isinstance(v, (int, float)) and abs(v) <= _MAX_PX for v in square) or min(square[2:]) <= 0:
         raise Refused("bad_label", f"{_DATABASE}: face {face_id} has the rectangle {square}")
-    return source.image_size(path), angles, square
+    return *source.find_image(path), angles, square
 
 
 def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int, Any]:
@@ -213,6 +222,34 @@ def _landmarks(database: sqlite3.Connection, span: tuple[Any, ...]) -> dict[int,
     return points
 
 
+def _verify(database: sqlite3.Connection) -> None:
+    """Raise sqlite3.DatabaseError if the file is damaged or one of the tables is a view, which may have no end."""
+    kinds = database.execute("SELECT name, type, sql FROM sqlite_master WHERE type IN ('table', 'view')")
+    for name, kind, sql in kinds.fetchall():
+        if str(name).lower() in _TABLES and (kind == "view" or str(sql).lstrip().lower().startswith("create virtual")):
+            raise sqlite3.DatabaseError(f"{name} is not a table but a view")
+    (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if verdict != "ok":
+        raise sqlite3.DatabaseError(f"it is damaged: {str(verdict).splitlines()[-1][:60]}")
+
+
+def _account(database: sqlite3.Connection) -> list[Note]:
+    """Return how many faces have a pose, and which rows of the other tables belong to no face."""
+    (total,) = database.execute("SELECT COUNT(*) FROM Faces").fetchone()
+    (without,) = database.execute(
+        "SELECT COUNT(*) FROM Faces WHERE face_id NOT IN (SELECT face_id FROM FacePose)"
+    ).fetchone()
+    notes = [
+        Note(f"{total:,} faces in the database: {total - without:,} with a pose, {without:,} left out without one")
+    ]
+    for table in ("FacePose", "FaceRect", "FeatureCoords"):
+        query = f"SELECT COUNT(*) FROM {table} WHERE face_id IS NULL OR face_id NOT IN (SELECT face_id FROM Faces)"
+        (orphans,) = database.execute(query).fetchone()
+        if orphans:
+            notes.append(Note(f"{orphans:,} rows of {table} belong to no face in Faces", is_warning=True))
+    return notes
+
+
 def _is_image(filepath: Any) -> bool:
     return isinstance(filepath, str) and _IMAGE.fullmatch(filepath) is not None
 
@@ -227,6 +264,10 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
             database = sqlite3.connect(uri, uri=True)
             try:
                 database.text_factory = lambda raw: raw.decode("utf-8", "replace")
+                calls = count()
+                database.set_progress_handler(lambda: next(calls) >= _MAX_STEPS // _STEPS_A_CALL, _STEPS_A_CALL)
+                database.execute("PRAGMA trusted_schema = OFF")
+                database.execute("PRAGMA cell_size_check = ON")
                 (page_size,) = database.execute("PRAGMA page_size").fetchone()
                 if os.path.getsize(path) % page_size:  # SQLite would silently fill the last page with zeros
                     raise sqlite3.DatabaseError("it is truncated")
@@ -234,6 +275,10 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
             finally:
                 database.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the error message of a damaged schema may not be UTF-8
-        raise UbhpdError(f"The AFLW database {_DATABASE} cannot be read ({error}): {remedy}.") from None
+        raise UbhpdError(f"The AFLW database {_DATABASE} cannot be read ({_plain(error)}): {remedy}.") from None
     except Refused as refused:
         raise UbhpdError(f"The AFLW database cannot be read ({refused.detail}): {remedy}.") from None
+
+
+def _plain(error: Exception) -> str:
+    return "its queries do not end" if str(error) == "interrupted" else str(error)

@@ -77,7 +77,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset(
     ]
 )
 
-_FILE = re.compile(r"(image\d{5})\.(jpg|mat)")
+_FILE = re.compile(r"(image\d{5})\.(?i:jpg|mat)")
 _MAX_RAD = 1e6  # the largest published label is 17 rad; a number beyond this limit is damage
 _UNIT_SIZE = 1000
 
@@ -89,7 +89,7 @@ class Options:
 
 def recognise(source: Source, path: str) -> bool:
     """Return True if the folder holds imageNNNNN.mat files."""
-    return any(e.name.endswith(".mat") and _FILE.fullmatch(e.name) for e in source.listdir(path))
+    return any(e.name.lower().endswith(".mat") and _FILE.fullmatch(e.name) for e in source.listdir(path))
 
 
 def units(source: Source, options: Options) -> list[Unit]:
@@ -100,7 +100,7 @@ def units(source: Source, options: Options) -> list[Unit]:
             unique_stems.add(match[1])
     stems = sorted(unique_stems)
     chunks = [tuple(stems[i : i + _UNIT_SIZE]) for i in range(0, len(stems), _UNIT_SIZE)]
-    return [Unit(c[0], c, len(c), tuple(f"{s}.{x}" for s in c for x in ("jpg", "mat"))) for c in chunks]
+    return [Unit(c[0], c, len(c), tuple(source.actual(f"{s}.{x}") for s in c for x in ("jpg", "mat"))) for c in chunks]
 
 
 def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop | Note]:
@@ -109,16 +109,16 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     good: list[tuple[Any, ...]] = []
     for stem in unit.items:
         try:
-            size = source.image_size(f"{stem}.jpg")
+            image, size = source.find_image(f"{stem}.jpg")
             pose, pt2d, pt3d = _label(source, reader, f"{stem}.mat")
             if pt2d.shape[1] != 21:
                 yield Note("pt2d with 23 columns: its first 21 are the points of AFLW")
-            good.append((stem, size, pose, pt2d[:, :21], pt3d[:2]))
+            good.append((stem, image, size, pose, pt2d[:, :21], pt3d[:2]))
         except Refused as refused:
             yield Drop(f"aflw2000/{stem}", refused.reason, refused.detail, f"{stem}.jpg")
     if not good:
         return
-    stems, sizes, poses, pt2d, pt3d = zip(*good, strict=True)
+    stems, images, sizes, poses, pt2d, pt3d = zip(*good, strict=True)
     angles, rotations = canonical_from_angles(np.array(poses), "300wlp")
     points21 = np.swapaxes(np.array(pt2d), 1, 2)
     hidden = (points21[:, :, 0] == -1.0) & ((points21[:, :, 1] == -1.0) | (points21[:, :, 1] == _hidden_y(sizes)))
@@ -129,7 +129,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
         (width, height), (yaw, pitch, roll) = sizes[i], angles[i].tolist()
         yield Record(
             sample_id=f"aflw2000/{stem}",
-            image_path=f"{stem}.jpg",
+            image_path=images[i],
             image_width=width,
             image_height=height,
             yaw_deg=yaw,

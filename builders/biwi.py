@@ -62,7 +62,7 @@ PUBLISHED: dict[str, int] = {f"biwi/{s}/": n for s, n in zip(SUBJECTS, _FRAMES, 
 OUT_OF_RANGE: frozenset[str] = frozenset()
 
 _SEQUENCE = re.compile(r"(0[1-9]|1[0-9]|2[0-4])")
-_FRAME = re.compile(r"frame_(\d{5})_(rgb\.png|pose\.txt|pose\.bin|depth\.bin)")
+_FRAME = re.compile(r"frame_(\d{5})_(rgb\.(?i:png)|pose\.(?i:txt|bin)|depth\.(?i:bin))")
 _MAX_DEFECT = 1e-3  # of R R^T from I; the files are exact to 1e-5
 _RANGE_MM = (200.0, 5000.0)  # measuring range of a Kinect; the heads are about a metre away
 _MAX_VERTEX_MM = 500.0  # the templates reach to 160
@@ -97,10 +97,10 @@ def units(source: Source, options: Options) -> list[Unit]:
         if not _SEQUENCE.fullmatch(entry.name):
             continue
         kinds: dict[str, list[str]] = {}
-        paths = [f"{entry.name}/rgb.cal", f"{entry.name}.obj"]
+        paths = [source.actual(path) for path in (f"{entry.name}/rgb.cal", f"{entry.name}.obj")]
         for file in source.listdir(entry.name):
             if match := _FRAME.fullmatch(file.name):
-                kinds.setdefault(match[1], []).append(match[2])
+                kinds.setdefault(match[1], []).append(match[2].lower())
                 paths.append(f"{entry.name}/{file.name}")
         items = tuple((number, tuple(frame_kinds)) for number, frame_kinds in sorted(kinds.items()))
         if items:
@@ -128,7 +128,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
                 raise fault
             if "rgb.png" not in kinds:
                 raise Refused("missing_image", f"{image}: no such file")
-            size = source.image_size(image)
+            image, size = source.find_image(image)
             pose = _pose(source, stem, kinds)
             if "depth.bin" in kinds:
                 _check_depth(source, f"{stem}_depth.bin")

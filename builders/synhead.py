@@ -54,9 +54,9 @@ PUBLISHED: dict[str, int] = {"synhead/": 510_960, "synhead/BIWI/": 156_780}
 OUT_OF_RANGE: frozenset[str] = frozenset()
 
 _FOLDER = re.compile(r"BIWI|breitenstein|kinect|softkin(?:etic|ect)")
-_CSV = re.compile(r"(\d{2,})\.csv")
+_CSV = re.compile(r"(\d{2,})\.csv", re.IGNORECASE)
 _HEAD = re.compile(r"[fm]\d{2}")
-_IMAGE = re.compile(r"(?!\.)\D*(\d+)\.png")  # not ._0.png, which macOS writes beside 0.png
+_IMAGE = re.compile(r"(?!\.)\D*(\d+)\.(?i:png)")  # not ._0.png, which macOS writes beside 0.png
 _MAX_ANGLE_DEG = 360.0  # a number beyond this limit is damage
 _MIN_AGREEMENT = 0.9  # correlation of an angle of a track with that of the recording it replays
 _ANGLES = ("pitch", "yaw", "roll")
@@ -108,7 +108,7 @@ def units(source: Source, options: Options) -> list[Unit]:
             for track in sorted(tracks | {t for t in with_images if t.isdigit()}):
                 images = _images(source, f"{folder.name}/{head.name}/{track}")
                 paths = tuple(path for _, path in images)
-                table = f"{folder.name}/{track}.csv"
+                table = source.actual(f"{folder.name}/{track}.csv")
                 items = (folder.name, track, head.name)
                 tracks_of_heads.append(Unit(f"{folder.name}/{track}/{head.name}", items, len(images), (table, *paths)))
     return tracks_of_heads

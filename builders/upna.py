@@ -61,7 +61,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset()
 
 _USER = re.compile(r"User_(\d{2})")
 _FILE = re.compile(
-    r"user_(\d{2})_video_(\d{2})(\.mp4|_groundtruth2D\.txt|_groundtruth3D\.txt|_groundtruth3D_zeroed\.txt)"
+    r"user_(\d{2})_video_(\d{2})(\.(?i:mp4)|(?:_groundtruth2D|_groundtruth3D|_groundtruth3D_zeroed)\.(?i:txt))"
 )
 _CONVENTION = CONVENTIONS["upna"]
 _MIN_MOTION_DEG = 4.0  # standard deviation; with less motion the orders cannot be distinguished
@@ -97,8 +97,10 @@ def units(source: Source, options: Options) -> list[Unit]:
                 kinds.setdefault(f"user_{match[1]}_video_{match[2]}", set()).add(match[3])
         for stem in sorted(kinds):
             path = f"{user.name}/{stem}"
-            files = (f"{path}.mp4", f"{path}_groundtruth2D.txt", _label_path(path, options))
-            videos.append(Unit(path, (path, ".mp4" in kinds[stem]), 300, files))
+            video = source.actual(f"{path}.mp4")
+            labels = [source.actual(p) for p in (f"{path}_groundtruth2D.txt", _label_path(path, options))]
+            has_video = any(kind.lower() == ".mp4" for kind in kinds[stem])
+            videos.append(Unit(path, (path, has_video), 300, (video, *labels)))
     return videos
 
 
@@ -106,6 +108,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     """Yield the frames of a video."""
     path, has_video = unit.items
     user, video = path[-11:-9], path[-2:]
+    video_path = source.actual(f"{path}.mp4")
     sequence, table = f"upna/user_{user}/video_{video}", _label_path(path, options)
     rows: list[list[float] | str] = []
     is_cut, frames, faults = False, 0, []
@@ -119,11 +122,11 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     try:
         if not has_video:
             raise Refused("missing_image", f"{path}.mp4: no such file")
-        width, height, frames = _video(source, f"{path}.mp4")
+        width, height, frames = _video(source, video_path)
     except Refused as refused:
         faults.append(refused)
     if faults:
-        yield from _all_refused(sequence, f"{path}.mp4", max(len(rows), frames), faults[0])
+        yield from _all_refused(sequence, video_path, max(len(rows), frames), faults[0])
         return
     if is_cut and len(rows) < frames:
         rows[-1] = f"{table}: line {len(rows)}, its last, is cut"
@@ -142,15 +145,15 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     for i in range(max(len(rows), frames)):
         sample_id = _sample_id(sequence, i)
         if i >= min(len(rows), frames):
-            detail = f"{table}: {len(rows)} rows, but {path}.mp4 has {frames} frames"
-            yield Drop(sample_id, "frame_count_mismatch", detail, f"{path}.mp4", sequence, i)
+            detail = f"{table}: {len(rows)} rows, but {video_path} has {frames} frames"
+            yield Drop(sample_id, "frame_count_mismatch", detail, video_path, sequence, i)
         elif isinstance(row := rows[i], str):
-            yield Drop(sample_id, "bad_label", row, f"{path}.mp4", sequence, i)
+            yield Drop(sample_id, "bad_label", row, video_path, sequence, i)
         else:
             box, (yaw, pitch, roll) = boxes[i] if i < len(boxes) else None, angles[i].tolist()
             yield Record(
                 sample_id=sample_id,
-                image_path=f"{path}.mp4",
+                image_path=video_path,
                 image_width=width,
                 image_height=height,
                 yaw_deg=yaw,

@@ -54,7 +54,7 @@ OUT_OF_RANGE: frozenset[str] = frozenset(
 )
 
 _FOLDER = re.compile(r"(AFW|HELEN|IBUG|LFPW)(_Flip)?")
-_FILE = re.compile(r"((?:AFW|HELEN|IBUG|LFPW)_.+_\d+)\.(jpg|mat)")
+_FILE = re.compile(r"((?:AFW|HELEN|IBUG|LFPW)_.+_\d+)\.(?i:jpg|mat)")
 _FACE_OF_PHOTO = re.compile(r"(IBUG_image_\d+) ?_\d+|((?:AFW|HELEN)_\d+)_\d+")
 _MAX_RAD = 1e6  # a number beyond this limit is damage
 _UNIT_SIZE = 2000
@@ -82,7 +82,7 @@ def units(source: Source, options: Options) -> list[Unit]:
         stems = sorted({m[1] for m in matches if m})
         for start in range(0, len(stems), _UNIT_SIZE):
             chunk = tuple(stems[start : start + _UNIT_SIZE])
-            paths = [f"{folder.name}/{s}.{x}" for s in chunk for x in ("jpg", "mat")]
+            paths = [source.actual(f"{folder.name}/{s}.{x}") for s in chunk for x in ("jpg", "mat")]
             if options.landmarks == "projected":
                 paths += [_projected_path(folder.name, s) for s in chunk]
             slices.append(Unit(f"{folder.name}/{chunk[0]}", (folder.name, chunk), len(chunk), tuple(paths)))
@@ -95,11 +95,12 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     reader = MatReader(["Pose_Para", "pt2d"])
     projected_reader = MatReader(["pts_2d"])
     good: list[str] = []
+    images: list[str] = []
     sizes, poses, points = [], [], []
     for stem in stems:
         path = f"{folder}/{stem}"
         try:
-            size = source.image_size(f"{path}.jpg")
+            image, size = source.find_image(f"{path}.jpg")
             pose, pt2d = _label(source, reader, f"{path}.mat")
             if options.landmarks == "projected":
                 pt2d = _projected(source, projected_reader, folder, stem)
@@ -107,15 +108,16 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
             yield Drop(f"300wlp/{path}", refused.reason, refused.detail, f"{path}.jpg", f"300wlp/{folder}")
             continue
         good.append(stem)
+        images.append(image)
         sizes.append(size)
         poses.append(pose)
         points.append(pt2d)
     if good:
-        yield from _records(folder, good, sizes, np.array(poses), np.array(points), options)
+        yield from _records(folder, good, images, sizes, np.array(poses), np.array(points), options)
 
 
 def _records(
-    folder: str, stems: list[str], sizes: Any, poses: Any, points: Any, options: Options
+    folder: str, stems: list[str], images: list[str], sizes: Any, poses: Any, points: Any, options: Options
 ) -> Iterator[Record | Drop]:
     with np.errstate(all="ignore"):
         finite = ((np.abs(poses).max(axis=1) < _MAX_RAD) & ~np.isinf(points).any(axis=(1, 2))).tolist()
@@ -128,7 +130,7 @@ def _records(
     flat, triplets, sequence = rotations.reshape(-1, 9), angles.tolist(), f"300wlp/{folder}"
     twin = f"300wlp/{folder.removesuffix('_Flip')}" if folder.endswith("_Flip") else None
     for i, stem in enumerate(stems):
-        sample_id, path = f"{sequence}/{stem}", f"{folder}/{stem}.jpg"
+        sample_id, path = f"{sequence}/{stem}", images[i]
         if not finite[i]:
             detail = f"{folder}/{stem}.mat: holds a number that is not finite, or an impossible angle"
             yield Drop(sample_id, "bad_label", detail, path, sequence)

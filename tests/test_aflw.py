@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -352,6 +353,80 @@ def test_damaged_pages_end_in_one_error_or_in_heads(tree: Path) -> None:
         for record in said.records.values():
             assert np.isfinite(angles_of(record)).all() and (tree / record.image_path).is_file()
     assert 10 < errors < 150
+
+
+@pytest.mark.parametrize("table", ["Faces", "FacePose", "FaceRect", "FeatureCoords", "FaceImages"])
+def test_a_zeroed_page_of_any_table_raises_one_error(tree: Path, table: str) -> None:
+    path = tree / "data" / "aflw.sqlite"
+    connection = sqlite3.connect(path)
+    (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    content[(page - 1) * size : page * size] = bytes(size)
+    replace_file(path, bytes(content))
+    with pytest.raises(UbhpdError, match=r"aflw\.sqlite cannot be read \(.+\): get aflw-db\.tar\.gz again"):
+        read_all("aflw", tree)
+
+
+def test_pages_of_two_tables_exchanged_raise_one_error(tree: Path) -> None:
+    """The landmarks would vanish: no query fails, only the check of the index against its table does."""
+    path = tree / "data" / "aflw.sqlite"
+    connection = sqlite3.connect(path)
+    pages = dict(connection.execute("SELECT name, rootpage FROM sqlite_master"))
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    first, second = ((pages[n] - 1) * size for n in ("FeatureCoords", "NearDuplicates"))
+    content[first : first + size], content[second : second + size] = (
+        content[second : second + size],
+        content[first : first + size],
+    )
+    replace_file(path, bytes(content))
+    with pytest.raises(UbhpdError, match="it is damaged"):
+        read_all("aflw", tree)
+
+
+ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+
+
+@pytest.mark.parametrize(
+    ("table", "view"),
+    [
+        ("FacePose", f"{ENDLESS} SELECT i AS face_id, 0.0 AS roll, 0.0 AS pitch, 0.0 AS yaw FROM n"),
+        ("FeatureCoords", f"{ENDLESS} SELECT i AS face_id, 1 AS feature_id, 0.0 AS x, 0.0 AS y FROM n"),
+    ],
+)
+def test_a_view_in_place_of_a_table_is_refused_at_once(tree: Path, table: str, view: str) -> None:
+    changed(tree, f"DROP TABLE {table}", f"CREATE VIEW {table} AS {view}")
+    with pytest.raises(UbhpdError, match=rf"\({table} is not a table but a view\): get aflw-db"):
+        read_all("aflw", tree)
+
+
+def test_queries_beyond_the_limit_of_steps_end_in_one_error(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(builder, "_MAX_STEPS", 10)
+    monkeypatch.setattr(builder, "_STEPS_A_CALL", 10)
+    with pytest.raises(UbhpdError, match=r"cannot be read \(its queries do not end\): get aflw-db\.tar\.gz again"):
+        read_all("aflw", tree)
+
+
+def test_every_face_of_the_database_is_accounted_for(tree: Path) -> None:
+    said = read_all("aflw", tree)
+    total = len(said.records) + len(said.drops)
+    assert [n.text for n in said.notes] == [
+        f"{total} faces in the database: {total} with a pose, 0 left out without one"
+    ]
+    changed(tree, "DELETE FROM FacePose WHERE face_id = 39342", "DELETE FROM Faces WHERE face_id = 39343")
+    said = read_all("aflw", tree)
+    assert len(said.records) + len(said.drops) == total - 1
+    texts = [n.text for n in said.notes]
+    assert texts[0] == f"{total - 1} faces in the database: {total - 2} with a pose, 1 left out without one"
+    assert texts[1:3] == [
+        "1 rows of FacePose belong to no face in Faces",
+        "1 rows of FaceRect belong to no face in Faces",
+    ]
+    assert re.fullmatch(r"\d+ rows of FeatureCoords belong to no face in Faces", texts[3]) and len(texts) == 4
+    assert said.warnings == texts[1:] and said.drops["aflw/39343"].reason == "bad_label"
 
 
 def test_text_that_is_not_utf8_is_read(tree: Path) -> None:

@@ -19,6 +19,7 @@ from trees_for_tests import (
     angles_of,
     assert_contract,
     copied,
+    plain,
     plain_all,
     read_all,
     read_items,
@@ -196,3 +197,23 @@ def test_stray_files_change_nothing(name: str, tmp_path: Path, tmp_path_factory:
         (folder / "__MACOSX").mkdir()
     assert plain_all(read_items(name, copy)) == expected
     assert sources.builders()[name].recognise(Source(tree_at(copy)), "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_suffixes_in_upper_case_give_the_same_heads(
+    name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As a camera card or a Windows tool leaves them; the manifest names the files as they are called."""
+    written = tree_of(name, tmp_path_factory).root
+    root = copied(written, tmp_path)
+    for path in list(root.rglob("*.*")):
+        if path.is_file() and path.suffix != ".sqlite":
+            path.rename(path.with_suffix(path.suffix.upper()))
+    before, after = read_all(name, written), read_all(name, root)
+    assert sources.builders()[name].recognise(Source(tree_at(root)), "")
+    assert list(after.records) == list(before.records) and list(after.drops) == list(before.drops)
+    for record, old in zip(after.records.values(), before.records.values(), strict=True):
+        assert record.image_path != old.image_path and (root / record.image_path).is_file()
+        assert plain(record._replace(image_path=old.image_path)) == plain(old)
+    units = sources.builders()[name].units(Source(tree_at(root)), sources.options_for(sources.builders()[name], {}))
+    assert all((root / path).is_file() for unit in units for path in unit.paths)

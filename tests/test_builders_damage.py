@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -210,8 +211,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert len(builder.units(source, options)) < len(whole)
-    assert source.faults and "Permission denied" in source.faults[0]
-    assert (victim or "the folder") in source.faults[0]
+    assert source.faults == {victim: "cannot be listed: Permission denied"}
 
 
 # Damaged text
@@ -273,3 +273,43 @@ def damaged_text(content: bytes, rng: random.Random, digits: bool) -> bytes:
     if kind == "cut":
         return content[:at]
     return content[:at] + bytes(rng.randrange(1, 30)) + content[at + 30 :]  # a block of zeros, as from a bad disk
+
+
+# Size of text
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("upna", "*_groundtruth3D.txt"),
+        ("upna", "*_groundtruth2D.txt"),
+        ("synhead", "*.csv"),
+        ("biwi", "*_pose.txt"),
+        ("biwi", "rgb.cal"),
+        ("biwi", "*.obj"),
+        ("aflw2000", "image*.mat"),
+        ("300wlp", "*.mat"),
+    ],
+)
+def test_a_label_file_of_gigabytes_is_refused_unread(
+    name: str, pattern: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = copied(tree_of(name, tmp_path_factory).root, tmp_path)
+    victim = sorted(root.rglob(pattern))[0]
+    victim.unlink()
+    with victim.open("wb") as file:
+        file.truncate(4 << 30)  # with holes: it takes no room
+    before = read_all(name, tree_of(name, tmp_path_factory).root)
+    tracemalloc.start()
+    after = read_all(name, root)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 << 20
+    said = [d.detail for i, d in after.drops.items() if i not in before.drops] + after.warnings
+    assert said and all(victim.name in text for text in said)
+    if pattern != "*.obj":  # its note says only that it is not readable
+        assert all("more than the 8388608 expected at most" in text for text in said)
+    assert len(after.records) + len(after.drops) == len(before.records) + len(before.drops) or name in (
+        "upna",
+        "synhead",
+    )

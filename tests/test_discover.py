@@ -1,5 +1,7 @@
 """Datasets are found as people have them: nested, renamed, zipped, in several archives, or not at all."""
 
+import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -131,6 +133,72 @@ def test_an_archive_that_leads_outside_is_refused(raw, tmp_path):
     with pytest.raises(UbhpdError, match=r"(?s)\.\./\.\./evil\.txt"):
         build(BuildConfig(("biwi",), tmp_path / "out", str(tmp_path / "data")))
     assert not (tmp_path / "evil.txt").exists()
+
+
+OTHER_ARCHIVES = {
+    "x.7z": "unpack it there",
+    "300W-LP.rar": "unpack it there",
+    "labels.gz": "unpack it there",
+    "AFLW2000-3D.zip.001": r"join them \(cat AFLW2000-3D\.zip\.\* > AFLW2000-3D\.zip\)",
+    "a.tar.gz.part": "unfinished download",
+    "b.zip.crdownload": "unfinished download",
+    "c.z01": r"zip -s 0 c\.zip",
+}
+
+
+@pytest.mark.parametrize("name", OTHER_ARCHIVES)
+def test_an_archive_that_cannot_be_read_is_named_with_the_remedy(name, tmp_path):
+    (tmp_path / "data" / "sub").mkdir(parents=True)
+    (tmp_path / "data" / "sub" / name).write_bytes(b"part")
+    with pytest.raises(UbhpdError, match=rf"Not usable: .*sub/.*{OTHER_ARCHIVES[name]}"):
+        build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "data")))
+
+
+def test_all_parts_of_a_split_archive_are_named_once(tmp_path):
+    for i in range(1, 40):
+        (tmp_path / f"a.zip.{i:03d}").write_bytes(b"part")
+    assert list(find(tmp_path).faults) == [str(tmp_path / "a.zip.*")]
+
+
+def test_the_last_part_of_a_zip_in_parts_is_named(raw, tmp_path):
+    zipped(raw / "aflw2000", tmp_path / "a.zip")
+    (tmp_path / "a.z01").write_bytes(b"part")
+    found = find(tmp_path, names=["aflw2000"])
+    assert not found.specs and "last part" in found.faults[str(tmp_path / "a.zip")]
+
+
+def test_archives_that_are_not_read_are_logged_beside_a_dataset_that_is(raw, tmp_path, caplog):
+    shutil.copytree(raw / "aflw2000", tmp_path / "data")
+    (tmp_path / "data" / "more.7z").write_bytes(b"part")
+    build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "data")))
+    assert "more.7z is an archive of a kind that ubhpd does not read" in caplog.text
+
+
+def test_a_folder_without_permission_is_named(raw, tmp_path, monkeypatch):
+    shutil.copytree(raw / "aflw2000", tmp_path / "data" / "closed")
+    original = os.scandir
+
+    def scandir(path):
+        if os.path.basename(os.path.normpath(path)) == "closed":
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UbhpdError, match="Not usable: .*closed cannot be listed: Permission denied"):
+        build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "data")))
+
+
+def test_every_file_of_a_dataset_is_read_or_left_out_for_a_reason(raw, tmp_path):
+    data = shutil.copytree(raw / "aflw2000", tmp_path / "data")
+    root = next(data.rglob("image*.mat")).parent
+    (root / ".DS_Store").write_bytes(b"1")
+    (root / "notes.txt").write_bytes(b"1")
+    total = sum(p.is_file() for p in root.rglob("*"))
+    report = build(BuildConfig(("aflw2000",), tmp_path / "out", str(data)))
+    (note,) = [n["text"] for n in report.datasets["aflw2000"].notes if "listed" in n["text"]]
+    listed, read, left_out, unused, hidden = map(int, re.findall(r"\b(\d+) (?:files|read|left|not|hidden)", note))
+    assert (listed, read) == (total, 2 * report.datasets["aflw2000"].heads)
+    assert left_out == unused + hidden == listed - read and hidden == 1 and "notes.txt" in note
 
 
 @pytest.mark.parametrize("name", WRITERS)

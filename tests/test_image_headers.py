@@ -1,11 +1,13 @@
 import io
 import struct
+import zipfile
 import zlib
 from contextlib import suppress
 
 import cv2
 import numpy as np
 import pytest
+from archives_for_tests import opened, write_tar, write_zip
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,8 +23,10 @@ from ubhpd.raw.image_files import (
     decode_fault,
     has_end,
     quiet_opencv,
+    refuse_false_size,
     size_from_header,
 )
+from ubhpd.raw.source import Refused, Source
 
 JPEG_END = b"\xff\xd9"
 
@@ -101,6 +105,44 @@ def test_a_large_segment_asks_for_more_bytes_and_then_gives_the_size(size):
         size_from_header(data[:HEAD_BYTES])
     assert size_from_header(data) == Size(23, 17)
     assert decode_fault(data) is None
+
+
+@pytest.mark.parametrize("segments", [1, 5, 40, 100])  # of 65 kB each: EXIF with previews, colour profiles
+@pytest.mark.parametrize("kind", ["folder", ".zip", ".tar", ".tgz"])
+def test_a_long_header_is_followed_to_the_size_in_every_kind_of_tree(segments, kind, tmp_path):
+    data = SMALL["baseline"]
+    for _ in range(segments):
+        data = with_segment(data, 65_000)
+    place = tmp_path / ("x" if kind == "folder" else "x" + kind)
+    if kind == "folder":
+        place.mkdir()
+        (place / "a.jpg").write_bytes(data)
+    elif kind == ".zip":
+        write_zip(place, {"a.jpg": data}, zipfile.ZIP_STORED)
+    else:  # noise beside it, so that zeros in the segments do not look like a bomb
+        noise_bytes = np.random.default_rng(0).bytes(100_000)
+        write_tar(place, {"a.jpg": data, "b.bin": noise_bytes}, "w:gz" if kind == ".tgz" else "w")
+    assert Source(opened(place, spool=tmp_path / "s")).image_size("a.jpg") == (23, 17)
+
+
+def test_a_header_without_an_end_is_refused(tmp_path):
+    data = SMALL["baseline"]
+    for _ in range(6):
+        data = with_segment(data, 65_000)
+    (tmp_path / "a.jpg").write_bytes(data[:300_000])
+    with pytest.raises(Refused, match=r"a\.jpg: truncated inside its header"):
+        Source(opened(tmp_path)).image_size("a.jpg")
+
+
+def test_a_size_that_the_file_is_too_small_for_is_refused_without_decoding_by_a_source(tmp_path):
+    (tmp_path / "a.png").write_bytes(png(16_000, 16_000))
+    (tmp_path / "b.png").write_bytes(png(40_000, 40_000))
+    for thorough in (False, True):
+        source = Source(opened(tmp_path), thorough)
+        with pytest.raises(Refused, match=r"a\.png: its header says 16000x16000, but \d+ bytes cannot hold that"):
+            source.image_size("a.png")
+        with pytest.raises(Refused, match=r"b\.png: impossible size 40000x40000"):
+            source.image_size("b.png")
 
 
 def test_many_segments_are_walked_through():
@@ -195,8 +237,46 @@ def test_trailing_bytes_hide_the_end_but_are_not_a_fault():
 
 @pytest.mark.parametrize("size", [(65_000, 65_000), (40_000, 40_000)])
 def test_a_small_file_with_a_gigantic_size_is_a_fault_not_a_crash(size):
-    assert size_from_header(png(*size)) == size
-    assert decode_fault(png(*size))
+    with pytest.raises(ImageError, match="impossible size"):
+        size_from_header(png(*size))
+    assert "impossible size" in decode_fault(png(*size))
+    assert decode(png(*size)) is None
+
+
+def test_a_size_that_the_file_is_too_small_for_is_refused_before_decoding(monkeypatch):
+    monkeypatch.setattr(cv2, "imdecode", None)  # calling it would fail the test
+    data = png(16_000, 16_000)
+    assert len(data) < 100 and size_from_header(data) == (16_000, 16_000)
+    assert "bytes cannot hold that" in decode_fault(data)
+    assert decode(data) is None
+    jpeg = bytearray(SMALL["baseline"])
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = struct.pack(">HH", 16_000, 16_000)
+    assert "bytes cannot hold that" in decode_fault(bytes(jpeg))
+    assert decode(bytes(jpeg)) is None
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB"])
+def test_the_emptiest_image_of_a_size_is_not_refused(kind, mode):
+    """A white image is the smallest file of its size: fewer than 1,032 x 8 pixels a byte."""
+    if (kind, mode) == ("JPEG", "1"):
+        mode, options = "L", {"progressive": True, "optimize": True, "quality": 1}
+    else:
+        options = {"optimize": True} if kind == "PNG" else {"subsampling": 2, "quality": 1, "optimize": True}
+    data = encoded(Image.new(mode, (4000, 3000), "white"), kind, **options)
+    refuse_false_size(size_from_header(data), data, len(data))
+    assert decode(data).shape == (3000, 4000, 3)
+
+
+def test_every_changed_bit_of_a_png_header_is_detected_without_decoding():
+    for at in range(8, 33):
+        for bit in range(8):
+            data = bytearray(SMALL["png"])
+            data[at] ^= 1 << bit
+            size_from_header(SMALL["baseline"])  # so that no header is remembered
+            with pytest.raises(ImageError):
+                size_from_header(bytes(data))
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 5), (5, 0), (65_501, 5), (5, 65_501), (2**31, 2**31)])
@@ -222,6 +302,7 @@ def test_an_impossible_size_is_refused(width, height):
         (b"\xff\xd8\xff\xd9" + bytes(20), "without a frame header"),
         (b"\xff\xd8\xff\xda\x00\x08" + bytes(20), "without a frame header"),
         (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dJHDR" + bytes(20), "IHDR"),
+        (b"\x89PNG\r\n\x1a\n" + b"\x00\x00\x00\x0dIHDR" + bytes(20), "header of the PNG fails its checksum"),
     ],
 )
 def test_a_file_that_is_not_an_image_is_identified(data, reason):

@@ -88,6 +88,23 @@ def test_a_variable_that_is_stored_twice_is_refused(wrap, at):
             reader.read(mat_file(*elements))
 
 
+@pytest.mark.parametrize("name", WANTED)
+@pytest.mark.parametrize("shape", [(1, 7), (2, 68), (3, 3)])
+def test_a_second_variable_of_a_name_in_place_of_another_is_refused(name, shape):
+    """The number of variables is as usual: the answer does not depend on the file that was read before."""
+    variables = variables_like_300wlp()
+    for at, other in enumerate(variables):
+        if other in WANTED:
+            continue
+        elements = [packed(matrix(k, v)) for k, v in variables.items()]
+        elements[at] = packed(matrix(name, np.ones(shape)))
+        warm = MatReader(WANTED)
+        warm.read(LIKE_300WLP)
+        for reader in (MatReader(WANTED), warm):
+            with pytest.raises(MatError, match=f"{name} twice"):
+                reader.read(mat_file(*elements))
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

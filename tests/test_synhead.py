@@ -296,7 +296,8 @@ def test_a_build_of_both_checks_one_against_the_other(tmp_path: Path, options: d
     chosen: dict[str, Any] = {"synhead": options} if options else {}
     report = build(BuildConfig(("biwi", "synhead"), tmp_path / "out", str(data), options=chosen))
     assert report.datasets["biwi"].heads == report.datasets["synhead"].heads == 60
-    (note,) = report.datasets["synhead"].notes
+    listing, note = report.datasets["synhead"].notes
+    assert "1 not used by this reader (background/a01.jpg)" in listing["text"]
     assert word in note["text"] and note["is_warning"] == bool(options)
     alone = build(BuildConfig(("synhead",), tmp_path / "alone", str(data), options=chosen))
-    assert "no BIWI track" in alone.datasets["synhead"].notes[0]["text"]
+    assert "no BIWI track" in alone.datasets["synhead"].notes[1]["text"]

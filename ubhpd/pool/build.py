@@ -7,6 +7,7 @@ the pool does not depend on the number of workers, their speed or the order of f
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import uuid
@@ -36,6 +37,9 @@ from ubhpd.pool.parts import Task, run_task, sweep, without_cycle_search
 from ubhpd.pool.sources import discover, missing_message
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
+
+_LOG = logging.getLogger(__name__)
+_MAX_LISTED = 5  # archives and folders that one line names
 
 MAX_ANGLE_DEG = 99.0  # the literature's limit on each of yaw, pitch and roll, inclusive
 WORK = "work"  # folder in OUT with the parts and what was unpacked from compressed tars
@@ -127,8 +131,12 @@ def _build(config: BuildConfig, engine: Engine, progress: Progress) -> BuildRepo
             source = Source(open_tree(specs[name], on_progress), config.check_images)
         roots = [[place, root] for place, root in specs[name].parts]
         reports[name] = DatasetReport(builder.TITLE, roots, asdict(options[name]))
-        tasks += _tasks(name, builder, source, specs[name], options[name], work)
-        reports[name].notes += _merged_notes([Note(fault, is_warning=True) for fault in source.faults])
+        own, listing = _tasks(name, builder, source, specs[name], options[name], work)
+        tasks += own
+        reports[name].notes += _merged_notes(
+            [Note(f"{path or 'the folder'} {fault}", is_warning=True) for path, fault in source.faults.items()]
+            + [Note(listing)]
+        )
     first, step = (config.shard[0] - 1, config.shard[1]) if config.shard else (0, 1)
     mine = [task for task, is_fresh in tasks[first::step] if not is_fresh]
     with progress.bar("reading heads", sum(t.unit.size for t in mine)) as advance:
@@ -177,6 +185,10 @@ def _find(config: BuildConfig, chosen: Mapping[str, registry.Builder], work: Pat
     found = discover(
         chosen, config.data_root, config.roots, spool_dir=str(work / "spool"), keep_whole=config.check_images
     )
+    if found.faults and found.specs:
+        listed = [f"{place} {fault}" for place, fault in found.faults.items()]
+        more = f"; and {len(listed) - _MAX_LISTED:,} more" if len(listed) > _MAX_LISTED else ""
+        _LOG.warning(f"Not read: {'; '.join(listed[:_MAX_LISTED])}{more}.")
     missing = [n for n in chosen if n not in found.specs]
     if missing:
         messages = [missing_message(chosen[n], config.roots.get(n, config.data_root), found.faults) for n in missing]
@@ -186,11 +198,12 @@ def _find(config: BuildConfig, chosen: Mapping[str, registry.Builder], work: Pat
 
 def _tasks(
     name: str, builder: registry.Builder, source: Source, spec: TreeSpec, options: Any, work: Path
-) -> list[tuple[Task, bool]]:
-    """Return the tasks of a dataset, each with whether its part is there and still good."""
+) -> tuple[list[tuple[Task, bool]], str]:
+    """Return the tasks of a dataset, each with whether its part is there and still good, and a count of its files."""
     tasks = []
     with without_cycle_search():
         units = builder.units(source, options)
+        listing = source.account(path for unit in units for path in unit.paths)
     for i, unit in enumerate(units):
         digest = parts.digest_of(name, source, spec, unit, options)
         path = work / "parts" / name / f"{i:05d}-{digest[:12]}.arrow"
@@ -206,7 +219,7 @@ def _tasks(
         tasks.append((task, parts.is_fresh(path, digest)))
     if not tasks:
         raise UbhpdError(f"{spec.where} looked like {builder.TITLE}, but holds none of its files: check the folder.")
-    return tasks
+    return tasks, listing
 
 
 def _merge(config: BuildConfig, tasks: list[Task], report: BuildReport, progress: Progress) -> None:

@@ -17,7 +17,17 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.core.registry import Card
 from ubhpd.raw.source import Source
-from ubhpd.raw.trees import Tree, TreeSpec, archive_fault, is_archive, open_tree, peek
+from ubhpd.raw.trees import (
+    ARCHIVE_SUFFIXES,
+    Tree,
+    TreeSpec,
+    archive_fault,
+    foreign_archive,
+    is_archive,
+    is_compressed_tar,
+    open_tree,
+    peek,
+)
 
 # What every file in builders/ defines; docs/add-a-dataset.md explains each.
 BUILDER_CARD = Card(
@@ -107,12 +117,13 @@ def options_for(builder: Builder, chosen: Mapping[str, str]) -> Any:
 
 _MAX_DEPTH = 5  # folders below the data root, and again inside an archive
 _MAX_FOLDERS = 5000
+_MAX_LISTED = 20  # archives and folders that a message names
 _CROWD = 400  # a folder with more sub-folders than this holds recordings, not datasets
 
 
 @dataclass
 class Findings:
-    """Where each dataset was found, and the archives that cannot be used with the reason."""
+    """Where each dataset was found, and the archives and folders that cannot be read with the reason."""
 
     specs: dict[str, TreeSpec] = field(default_factory=dict)
     faults: dict[str, str] = field(default_factory=dict)
@@ -158,7 +169,9 @@ def missing_message(builder: Builder, place: str | None, faults: Mapping[str, st
     lines += [f"  Homepage: {builder.HOMEPAGE}", f"  Licence: {builder.LICENSE}", "  It must look like this, or be the"]
     lines[-1] += " official archive of it:"
     lines += [f"    {line}" for line in builder.LAYOUT.rstrip().splitlines()]
-    lines += [f"  Not usable: {archive} {fault}." for archive, fault in faults.items()]
+    lines += [f"  Not usable: {place} {fault}." for place, fault in list(faults.items())[:_MAX_LISTED]]
+    if len(faults) > _MAX_LISTED:
+        lines.append(f"  Not usable: {len(faults) - _MAX_LISTED:,} more.")
     return "\n".join(lines)
 
 
@@ -210,7 +223,7 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]
         tree = _peek(here, findings)
         if tree is None:
             continue
-        source = Source(tree)  # a folder that cannot be listed is an empty one here
+        source = Source(tree)
         folders: deque[tuple[str, int]] = deque([("", 0)])
         while folders and seen < _MAX_FOLDERS:
             folder, depth = folders.popleft()
@@ -221,13 +234,16 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]
             if depth < _MAX_DEPTH and len(inside) <= _CROWD:
                 folders.extend((f"{folder}/{name}" if folder else name, depth + 1) for name in inside)
             if not is_archive(here):
-                names = (e.name for e in entries if not e.is_dir and is_archive(e.name))
-                places.extend(os.path.join(here, folder, name) for name in names)
+                files = [os.path.join(here, folder, e.name) for e in entries if not e.is_dir]
+                places.extend(file for file in files if is_archive(file))
+                findings.faults |= dict(filter(None, map(foreign_archive, files)))
+        for folder, fault in source.faults.items():
+            findings.faults[os.path.join(here, folder)] = fault
 
 
 def _peek(place: str, findings: Findings) -> Tree | None:
     if not os.path.isdir(place) and not is_archive(place):
-        raise UbhpdError(f"{place} is neither a folder nor an archive (.zip, .tgz, .tar.gz, .tar).")
+        raise UbhpdError(f"{place} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)}).")
     try:
         if is_archive(place) and (fault := archive_fault(place)):
             findings.faults[place] = fault
@@ -272,6 +288,6 @@ def _card(builder: Builder, spec: TreeSpec | None) -> dict[str, Any]:
 
 
 def _listed(builder: Builder, spec: TreeSpec) -> int | None:
-    if any(is_archive(place) and not place.lower().endswith((".zip", ".tar")) for place, _ in spec.parts):
+    if any(is_compressed_tar(place) for place, _ in spec.parts):
         return None
     return sum(unit.size for unit in builder.units(Source(open_tree(spec)), builder.Options()))

@@ -11,23 +11,29 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib
+import io
 import json
 import logging
 import os
 import re
 import shutil
+import stat
 import struct
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, Any, NamedTuple, cast
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import file_identity, read_json, replacing
 from ubhpd.raw.folders import LABEL_LIMIT, TAIL_BYTES, Entry, Probe, Tree, refuse_large
+from ubhpd.raw.image_files import HeaderTooShort, ImageError, size_from_header
 
 # ruff: noqa: D102 - the public methods implement Tree, which documents them
 
@@ -42,21 +48,37 @@ DAMAGED = (
     *(EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError),
 )
 
+_DIRECTORY_ENTRY = b"PK\x01\x02"  # of a zip
+_ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
+_SYMBOLIC_LINK = "symbolic links in the archive"
+_KINDS = {tarfile.SYMTYPE: _SYMBOLIC_LINK, tarfile.LNKTYPE: "hard links in the archive to files that are not in it"}
+_OTHER_KIND = "devices, pipes and other special members of the archive"
+
 _MAX_MEMBER = 64 << 30
 _MAX_TOTAL = 4 << 40
 _MAX_RATIO = 1100  # deflate itself ends at 1032
-_MAX_DENSE_MEMBER = 256 << 20  # above this size a ratio over 100 is a bomb, not an image
+_MAX_DENSE = 256 << 20  # above this size a ratio over 100 is a bomb, not an image
 
 
 class ArchiveTree(Tree):
     """An archive whose listing is built from its member names; paths are relative to a root inside the archive."""
 
-    def __init__(self, archive: str, root: str, names: Iterable[str]) -> None:
+    def __init__(
+        self, archive: str, root: str, names: Iterable[str], left_out: Mapping[str, int] | None = None
+    ) -> None:
+        """Build the listing.
+
+        Args:
+            archive: path of the archive.
+            root: folder inside it that is the root of the tree; "" for the top.
+            names: cleaned member names; those of folders end in a slash.
+            left_out: how many members of which kind the archive has that are not files.
+        """
         self._archive = archive
         self._prefix = f"{root}/" if root else ""
+        self._left_out = dict(left_out or {})
         self._folders: dict[str, dict[str, bool]] = {"": {}}
         for name in names:
-            refuse_escape(archive, name)
             if name.startswith(self._prefix):
                 self._add(name[len(self._prefix) :].rstrip("/"), is_dir=name.endswith("/"))
 
@@ -65,6 +87,9 @@ class ArchiveTree(Tree):
 
     def identity(self, path: str) -> str:
         return file_identity(self._archive)
+
+    def left_out(self) -> dict[str, int]:
+        return self._left_out
 
     def _add(self, path: str, is_dir: bool) -> None:
         while path:
@@ -81,14 +106,27 @@ class ZipTree(ArchiveTree):
 
     def __init__(self, archive: str, root: str) -> None:
         try:
-            self._zip = zipfile.ZipFile(archive)
+            self._zip, self._file = _open_zip(archive)
+            on_disk = os.path.getsize(archive)
         except (*DAMAGED, OSError) as error:
             raise UbhpdError(f"Cannot open {archive}: {error}; download it again.") from None
-        infos = self._zip.infolist()
-        total = sum(i.file_size for i in infos)
-        for info in infos:
-            refuse_absurd(archive, info.filename, info.file_size, max(info.compress_size, 1), total)
-        super().__init__(archive, root, (i.filename for i in infos))
+        self._infos: dict[str, zipfile.ZipInfo] = {}
+        links = total = 0
+        for info in self._zip.infolist():
+            name = _clean_name(info.filename)
+            refuse_escape(archive, name)
+            total += info.file_size
+            refuse_absurd(archive, name, info.file_size, max(info.compress_size, 1), total, on_disk)
+            if stat.S_ISLNK(info.external_attr >> 16):  # its content is the name of another file
+                links += 1
+            elif name:
+                self._infos[name] = info
+        super().__init__(archive, root, self._infos, {_SYMBOLIC_LINK: links} if links else None)
+
+    def __del__(self) -> None:
+        if file := getattr(self, "_file", None):
+            self._zip.close()
+            file.close()
 
     def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
         info = self._info(path)
@@ -108,7 +146,7 @@ class ZipTree(ArchiveTree):
 
     def _info(self, path: str) -> zipfile.ZipInfo:
         try:
-            return self._zip.getinfo(self._prefix + path)
+            return self._infos[self._prefix + path]
         except KeyError:
             raise FileNotFoundError("no such file in the archive") from None
 
@@ -122,17 +160,68 @@ class ZipTree(ArchiveTree):
 
 def refuse_escape(archive: str, name: str) -> None:
     """Raise UbhpdError if a member name points outside of the archive."""
-    if name.startswith("/") or "\\" in name or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
+    if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in name.split("/"):
         raise UbhpdError(f"{archive} is refused: the name {name!r} in it leads outside; get the official archive.")
 
 
-def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int) -> None:
-    """Raise UbhpdError if a member has an impossible size or the compression ratio of a decompression bomb."""
-    dense = size > _MAX_DENSE_MEMBER and size / packed > 100
-    if size < 0 or size > _MAX_MEMBER or total > _MAX_TOTAL or size / packed > _MAX_RATIO or dense:
+def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int, on_disk: int) -> None:
+    """Raise UbhpdError if a member has an impossible size or the compression ratio of a decompression bomb.
+
+    Args:
+        archive: path of the archive.
+        name: of the member.
+        size: of the member, unpacked, in bytes.
+        packed: compressed size of the member, or of the whole archive if it is compressed as a whole.
+        total: unpacked size of all members up to and including this one.
+        on_disk: size of the archive file.
+    """
+    if size < 0 or size > _MAX_MEMBER or total > _MAX_TOTAL or _is_too_dense(size, packed):
         raise UbhpdError(
             f"{archive} is refused: {name!r} claims {size:,} bytes of {packed:,} packed; get the official archive."
         )
+    if _is_too_dense(total, max(on_disk, 1)):
+        raise UbhpdError(
+            f"{archive} is refused: its members up to {name!r} claim {total:,} bytes in an archive of {on_disk:,}; "
+            "get the official archive."
+        )
+
+
+def _is_too_dense(size: int, packed: int) -> bool:
+    return size / packed > (100 if size > _MAX_DENSE else _MAX_RATIO)
+
+
+def _open_zip(archive: str) -> tuple[zipfile.ZipFile, IO[bytes] | None]:
+    """Return a zip, and the file to close with it if there is one.
+
+    A name that is marked as UTF-8 but is not affects only its member: it is read as CP437, like an unmarked name.
+    """
+    try:
+        return zipfile.ZipFile(archive), None
+    except UnicodeDecodeError:
+        file = _WithoutFalseUtf8(io.FileIO(archive))
+        opened = zipfile.ZipFile(file)
+        file.is_directory_read = True
+        return opened, file
+
+
+class _WithoutFalseUtf8(io.BufferedReader):
+    """A zip file whose central directory, when read, does not mark names as UTF-8 that are not."""
+
+    is_directory_read = False
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if self.is_directory_read or not data.startswith(_DIRECTORY_ENTRY):
+            return data
+        directory, position = bytearray(data), 0
+        while directory.startswith(_DIRECTORY_ENTRY, position) and position + 46 <= len(directory):
+            name, extra, comment = struct.unpack_from("<HHH", directory, position + 28)
+            try:
+                directory[position + 46 : position + 46 + name].decode()
+            except UnicodeDecodeError:
+                directory[position + 9] &= ~0x08  # bit 11 of the flags: the name is UTF-8
+            position += 46 + name + extra + comment
+        return bytes(directory)
 
 
 _LOG = logging.getLogger(__name__)
@@ -148,6 +237,13 @@ _MAX_PADDING = 16 << 20  # between the end-of-archive blocks of a compressed tar
 OnProgress = Callable[[int, int], None]  # bytes done, bytes in all
 
 
+class TarIndex(NamedTuple):
+    """The regular files of a tar with the position of their bytes, and how many members of other kinds it has."""
+
+    members: dict[str, list[int]]
+    left_out: dict[str, int]
+
+
 class TarTree(ArchiveTree):
     """A .tar read in place, or a compressed one through its spool.
 
@@ -156,10 +252,10 @@ class TarTree(ArchiveTree):
     Of a member that is stored in part, the spool holds the first bytes followed by the last twelve.
     """
 
-    def __init__(self, archive: str, root: str, data_file: str, index: dict[str, list[int]]) -> None:
-        self._index = index
+    def __init__(self, archive: str, root: str, data_file: str, index: TarIndex) -> None:
+        self._index = index.members
         self._data = open(data_file, "rb")  # noqa: SIM115 - closed with the tree
-        super().__init__(archive, root, index)
+        super().__init__(archive, root, index.members, index.left_out)
 
     def __del__(self) -> None:
         if hasattr(self, "_data"):
@@ -211,8 +307,10 @@ class _PeekTree(ArchiveTree):
 
 def tar_fault(archive: str) -> str | None:
     """Return why the file is not a tar, compressed or not, or None."""
+    if _is_zstd(archive) and _zstd_opener() is None:
+        return "is compressed with Zstandard: pip install zstandard, or decompress it with zstd -d"
     try:
-        with tarfile.open(archive, tarinfo=_Member):
+        with _opened(archive):
             return None
     except tarfile.ReadError:
         return "is not a tar archive"
@@ -224,16 +322,16 @@ def peek_tar(archive: str) -> Tree:
     Raises:
         UbhpdError: the archive is damaged there, or unsafe.
     """
-    names = []
+    names: list[str] = []
     try:
-        with tarfile.open(archive, tarinfo=_Member) as tar:
-            for member in tar:
-                names.append(member.name + "/" * member.isdir())
+        with _opened(archive) as (tar, _):
+            for name, member in _checked_members(archive, tar):
+                names.append(name + "/" * member.isdir())
                 if len(names) == _PEEK_MEMBERS:
                     break
     except (*DAMAGED, OSError) as error:
         raise UbhpdError(f"Cannot read {archive}: {error}; download it again.") from None
-    return _PeekTree(archive, "", map(_clean_name, names))
+    return _PeekTree(archive, "", names)
 
 
 def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_progress: OnProgress | None) -> TarTree:
@@ -260,17 +358,19 @@ def open_tar(place: str, root: str, spool_dir: str | None, keep_whole: bool, on_
     return TarTree(place, root, str(spool) if compressed else place, index)
 
 
-def _stored_index(path: Path, spool: Path | None, thorough: bool) -> dict[str, list[int]] | None:
+def _stored_index(path: Path, spool: Path | None, thorough: bool) -> TarIndex | None:
     """Return the index that an earlier run stored; None if it is absent or if the index or the spool is damaged."""
     if not path.exists() or (spool is not None and not spool.exists()):
         return None
     try:
         content = read_json(path, "it is made again", _MAX_INDEX)
-        members = content["members"]
+        members, left_out = content["members"], content["left_out"]
         end = max((offset + stored for offset, stored, *_ in members.values()), default=0)
-        is_whole = content["sha256"] == _index_hash(members) and (spool is None or spool.stat().st_size == end)
+        is_whole = content["sha256"] == _index_hash([members, left_out]) and (
+            spool is None or spool.stat().st_size == end
+        )
         if is_whole and not (spool is not None and thorough and _has_damaged_member(spool, members)):
-            return cast(dict[str, list[int]], members)
+            return TarIndex(cast(dict[str, list[int]], members), cast(dict[str, int], left_out))
     except (UbhpdError, OSError, KeyError, TypeError, ValueError, AttributeError):
         pass
     _LOG.warning(f"{path} or its spool is damaged: the archive is read again.")
@@ -288,13 +388,13 @@ def _has_damaged_member(spool: Path, members: dict[str, list[int]]) -> bool:
     return False
 
 
-def _write_index(members: dict[str, list[int]], path: Path) -> None:
+def _write_index(index: TarIndex, path: Path) -> None:
     with replacing(path) as part:
-        part.write_text(json.dumps({"members": members, "sha256": _index_hash(members)}), encoding="utf-8")
+        part.write_text(json.dumps({**index._asdict(), "sha256": _index_hash(list(index))}), encoding="utf-8")
 
 
-def _index_hash(members: dict[str, list[int]]) -> str:
-    return hashlib.sha256(json.dumps(members).encode()).hexdigest()
+def _index_hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 class _Member(tarfile.TarInfo):
@@ -317,9 +417,7 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _index_tar(
-    place: str, spool: Path | None, keep_whole: bool, on_progress: OnProgress | None
-) -> dict[str, list[int]]:
+def _index_tar(place: str, spool: Path | None, keep_whole: bool, on_progress: OnProgress | None) -> TarIndex:
     """Return the position of each member's bytes; write the spool in the same pass if one is given."""
     if spool is None:
         return _index_members(place, None, keep_whole, on_progress)
@@ -327,19 +425,19 @@ def _index_tar(
         return _index_members(place, out, keep_whole, on_progress)
 
 
-def _index_members(
-    place: str, out: IO[bytes] | None, keep_whole: bool, on_progress: OnProgress | None
-) -> dict[str, list[int]]:
+def _index_members(place: str, out: IO[bytes] | None, keep_whole: bool, on_progress: OnProgress | None) -> TarIndex:
     index: dict[str, list[int]] = {}
-    packed, total = os.path.getsize(place), 0
-    with open(place, "rb") as raw, tarfile.open(fileobj=raw, tarinfo=_Member) as tar:
-        for member in tar:
-            name = _clean_name(member.name)
-            refuse_escape(place, name)
-            if not member.isreg():  # links and devices are never followed
+    left_out: Counter[str] = Counter()
+    packed = os.path.getsize(place)
+    with _opened(place) as (tar, raw):
+        for name, member in _checked_members(place, tar):
+            if member.islnk() and (target := index.get(_clean_name(member.linkname))):
+                index[name] = target  # another name of a file in the archive
                 continue
-            total += member.size
-            refuse_absurd(place, name, member.size, packed, total)
+            if not member.isreg():  # links that lead elsewhere and devices are never followed
+                if not member.isdir():
+                    left_out[_KINDS.get(member.type, _OTHER_KIND)] += 1
+                continue
             if out is None:
                 if member.issparse():
                     raise UbhpdError(f"{place} is refused: {name!r} in it is stored with holes; pack it without -S.")
@@ -354,7 +452,63 @@ def _index_members(
                 on_progress(raw.tell(), packed)
         if out is not None and tar.fileobj is not None:
             tar.fileobj.read(_MAX_PADDING)  # up to the checksum, which is verified there
-    return index
+    return TarIndex(index, dict(left_out))
+
+
+def _checked_members(place: str, tar: tarfile.TarFile) -> Iterator[tuple[str, tarfile.TarInfo]]:
+    """Yield the members of a tar with their cleaned names; UbhpdError at the first that is unsafe."""
+    packed, total = os.path.getsize(place), 0
+    for member in tar:
+        name = _clean_name(member.name)
+        refuse_escape(place, name)
+        total += member.size
+        refuse_absurd(place, name, member.size, max(packed, 1), total, packed)
+        yield name, member
+
+
+@contextmanager
+def _opened(place: str) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
+    """Open a tar, compressed or not, and the file that it is read from."""
+    with open(place, "rb") as raw:
+        open_zstd = _zstd_opener() if _is_zstd(place) else None
+        if open_zstd is None:
+            with tarfile.open(fileobj=raw, tarinfo=_Member) as tar:
+                yield tar, raw
+        else:
+            with tarfile.open(fileobj=open_zstd(raw), mode="r|", tarinfo=_Member) as tar:
+                yield tar, raw
+
+
+def _is_zstd(place: str) -> bool:
+    with open(place, "rb") as file:
+        return file.read(4) == _ZSTD_FRAME
+
+
+def _zstd_opener() -> Callable[[IO[bytes]], Any] | None:
+    """Return what decompresses Zstandard: Python's own module from 3.14 on, or the package zstandard if installed."""
+    with suppress(ImportError):
+        own = importlib.import_module("compression.zstd")
+        return lambda raw: _ZstdFile(own.ZstdFile(raw), own.ZstdError)
+    with suppress(ImportError):
+        package = importlib.import_module("zstandard")
+        return lambda raw: _ZstdFile(
+            package.ZstdDecompressor().stream_reader(raw, read_across_frames=True), package.ZstdError
+        )
+    return None
+
+
+class _ZstdFile:
+    """A stream that raises tarfile.ReadError where its decompressor raises an error of its own."""
+
+    def __init__(self, stream: Any, error: type[Exception]) -> None:
+        self._stream = stream
+        self._error = error
+
+    def read(self, size: int) -> bytes:
+        try:
+            return cast(bytes, self._stream.read(size))
+        except self._error as error:
+            raise tarfile.ReadError(str(error)) from None
 
 
 def _is_plain_tar(place: str) -> bool:
@@ -376,11 +530,28 @@ def _spool_member(content: IO[bytes], size: int, name: str, keep_whole: bool, ou
             out.write(block)
         return size, checksum
     first = content.read(head)
-    content.seek(size - TAIL_BYTES)
+    if _is_header_longer(first):
+        rest = content.read(size - head)
+        out.write(first + rest)
+        return size, zlib.crc32(rest, zlib.crc32(first))
+    for start in range(head, size - TAIL_BYTES, 1 << 20):  # a stream cannot seek
+        content.read(min(1 << 20, size - TAIL_BYTES - start))
     last = content.read(TAIL_BYTES)
     out.write(first + last)
     return head + TAIL_BYTES, zlib.crc32(first + last)
 
 
+def _is_header_longer(first: bytes) -> bool:
+    """Return True if an image states its size only after these first bytes, as with a large EXIF block."""
+    try:
+        size_from_header(first)
+    except HeaderTooShort:
+        return True
+    except ImageError:
+        pass
+    return False
+
+
 def _clean_name(name: str) -> str:
-    return re.sub(r"^(\./)+", "", name)
+    """Return a member name with slashes, which some Windows tools write as backslashes, and without a leading ./."""
+    return re.sub(r"^(\./)+", "", name.replace("\\", "/"))

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
@@ -59,6 +60,10 @@ class Tree(ABC):
     @abstractmethod
     def identity(self, path: str) -> str:
         """Return a text that changes whenever the content of the file does, see `ubhpd.core.files.file_identity`."""
+
+    def left_out(self) -> dict[str, int]:
+        """Return how many members of which kind an archive has that are no files: kind -> number."""
+        return {}
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:
@@ -165,6 +170,12 @@ class UnionTree(Tree):
 
     def identity(self, path: str) -> str:
         return self._holder(path).identity(path)
+
+    def left_out(self) -> dict[str, int]:
+        total: Counter[str] = Counter()
+        for tree in self._trees:
+            total.update(tree.left_out())
+        return dict(total)
 
     @contextmanager
     def local_path(self, path: str) -> Iterator[str]:

@@ -27,10 +27,16 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a
 _MAX_SIDE = 65_500
 _PNG_CHANNELS = {2: 3, 4: 2, 6: 4}  # by colour type; 1 of the others
 _JPEG_DAMAGE = re.compile(r"Corrupt JPEG data: (?!bad ICC)|Premature end of JPEG|Inconsistent progression")
+_MAX_PIXELS = 1 << 28  # 268 megapixels; to decode them takes a second and 800 MB
+_PNG_HEADER = 33  # bytes of the signature and of a whole IHDR chunk
 
 
 class ImageError(Exception):
     """The bytes are not a complete JPEG or PNG image; the message says why."""
+
+
+class FalseSizeError(ImageError):
+    """The header states a size that no image has, or that the file is too small for."""
 
 
 class HeaderTooShort(Exception):
@@ -63,18 +69,38 @@ def size_from_header(head: bytes) -> Size:
     if head[:3] == b"\xff\xd8\xff":
         return _jpeg_size(head)
     if head[:8] == _PNG_SIGNATURE:
-        if len(head) < 24:
-            raise HeaderTooShort
-        if head[12:16] != b"IHDR":
+        if len(head) >= 16 and head[8:16] != b"\x00\x00\x00\x0dIHDR":
             raise ImageError("PNG without an IHDR chunk")
+        if len(head) < _PNG_HEADER:
+            raise HeaderTooShort
+        if zlib.crc32(head[12:29]) != int.from_bytes(head[29:_PNG_HEADER], "big"):
+            raise ImageError("damaged: the header of the PNG fails its checksum")
         size = _checked(*struct.unpack_from(">II", head, 16))
-        _last = (head[:24], size)
+        _last = (head[:_PNG_HEADER], size)
         return size
     if not head:
         raise ImageError("empty file")
     if head.lstrip()[:1] == b"<":
         raise ImageError("a web page, not an image")
     raise ImageError("neither JPEG nor PNG")
+
+
+def refuse_false_size(size: Size, head: bytes, file_size: int) -> None:
+    """Raise FalseSizeError if the file has too few bytes for the size in its header, however well they are compressed.
+
+    Args:
+        size: what `size_from_header` returned for `head`.
+        head: the first bytes of the JPEG or PNG.
+        file_size: bytes of the whole file.
+    """
+    pixels = size.width * size.height
+    if head[:8] == _PNG_SIGNATURE:
+        # One byte of deflate gives at most 1032; a pixel has at least 1 bit, and interlaced rows may be rounded up.
+        is_too_small = pixels * head[24] * _PNG_CHANNELS.get(head[25], 1) > 8 * 1032 * file_size
+    else:
+        is_too_small = pixels > 1024 * file_size  # a block of 8 x 8 pixels takes one bit at least, most often two
+    if is_too_small:
+        raise FalseSizeError(f"its header says {size.width}x{size.height}, but {file_size:,} bytes cannot hold that")
 
 
 def has_end(head: bytes, tail: bytes) -> bool:
@@ -88,6 +114,7 @@ def decode_fault(data: bytes) -> str | None:
     """Decode the whole image; return the fault as text, or None if it decodes without one."""
     try:
         size = size_from_header(data)
+        refuse_false_size(size, data, len(data))
     except HeaderTooShort:
         return "truncated inside its header"
     except ImageError as error:
@@ -118,7 +145,7 @@ def decode(data: bytes, upright: bool = False) -> Image | None:
     """
     import cv2
 
-    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)) or _states_too_many_pixels(data):
+    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)) or _has_false_size(data):
         return None
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -148,20 +175,6 @@ def jpeg_damage(data: bytes) -> str | None:
     return None
 
 
-def _states_too_many_pixels(data: bytes) -> bool:
-    """Return True if a JPEG or PNG states a size for which it has too few bytes, however well they are compressed."""
-    try:
-        size = size_from_header(data)
-    except (HeaderTooShort, ImageError):
-        return False
-    pixels = size.width * size.height
-    if data[:8] == _PNG_SIGNATURE:
-        # One byte of deflate gives at most 1032; a pixel has at least 1 bit, and interlaced rows may be rounded up.
-        bits = data[24] * _PNG_CHANNELS.get(data[25], 1) if len(data) > 25 else 1
-        return pixels * bits > 8 * 1032 * len(data)
-    return pixels > 1024 * len(data)  # a block of 8 x 8 pixels takes one bit at least, most often two
-
-
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
     """Keep OpenCV from writing log messages to the terminal, for callers that report the problem themselves."""
@@ -174,6 +187,17 @@ def quiet_opencv() -> Iterator[None]:
         yield
     finally:
         log.setLogLevel(level)
+
+
+def _has_false_size(data: bytes) -> bool:
+    """Return True if a JPEG or PNG states more pixels than its bytes can hold, or than any image here has."""
+    try:
+        refuse_false_size(size_from_header(data), data, len(data))
+    except FalseSizeError:
+        return True
+    except (ImageError, HeaderTooShort):
+        pass
+    return False
 
 
 def _jpeg_is_complete(data: bytes) -> bool:
@@ -236,8 +260,8 @@ def _png_chunk_fault(data: bytes) -> str | None:
 
 
 def _checked(width: int, height: int) -> Size:
-    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE):
-        raise ImageError(f"impossible size {width}x{height}")
+    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE and width * height <= _MAX_PIXELS):
+        raise FalseSizeError(f"impossible size {width}x{height}")
     return Size(width, height)
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from ubhpd.core.typing import AnyArray
 
 _MAX_INFLATED = 4 << 20
+_HEAD_BYTES = 128  # of an inflated variable: its header with a name of up to 64 characters
+_HEAD_PACKED = 512  # compressed bytes that are enough for these, tables of a Huffman code included
 _SMALL = _MAX_INFLATED // 1033  # deflate packs at most 1032 to 1
 _unpack_tag = struct.Struct("<II").unpack_from
 _COMPRESSED = 15
@@ -42,8 +44,8 @@ class MatError(Exception):
 class MatReader:
     """Reads the same variables from many files. It remembers where the last file had them.
 
-    Variables that are not wanted are not inflated at those places, so neither damage in one of them nor a
-    second variable of a wanted name in place of one is looked for.
+    Of the variables that are not requested only the beginning is inflated, to see that none of them has a requested
+    name. Damage in one of them is not detected.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -51,6 +53,7 @@ class MatReader:
         self._count = -1  # variables in the last file
         self._places: tuple[int, ...] = ()
         self._layouts: list[_Layout | None] = [None] * len(self._names)  # of the wanted variables in the last file
+        self._name_tags = tuple(map(_name_tag, self._names))
         # Fixed part of an inflated variable: tags, flags, two dimensions, its name, the tag of its numbers.
         self._header_sizes = tuple(48 + (8 if len(n) <= 4 else 8 + (len(n) + 7) // 8 * 8) for n in self._names)
 
@@ -80,14 +83,26 @@ class MatReader:
         if len(offsets) == self._count:
             try:
                 if (values := self._take(data, offsets, self._places)) is not None:
-                    return values
+                    return None if self._has_namesake(data, offsets, self._places) else values
             except MatError:  # this file may have another variable at that position
                 pass
         places = self._locate(data, offsets)
         if places is None or (values := self._take(data, offsets, places)) is None:
             return None
         self._count, self._places = len(offsets), places
-        return values
+        return None if self._has_namesake(data, offsets, places) else values
+
+    def _has_namesake(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> bool:
+        """Return True if another variable seems to have a requested name; the slow path then decides."""
+        for place, (start, stop) in enumerate(offsets):
+            if place not in places:
+                try:
+                    head = zlib.decompressobj().decompress(data[start : min(stop, start + _HEAD_PACKED)], _HEAD_BYTES)
+                except zlib.error:
+                    continue
+                if any(tag in head for tag in self._name_tags):
+                    return True
+        return False
 
     def _take(self, data: bytes, offsets: list[tuple[int, int]], places: tuple[int, ...]) -> list[AnyArray] | None:
         matrices: list[AnyArray] = []
@@ -163,13 +178,7 @@ def _layout(header: bytes, name: str) -> _Layout | None:
     )
     if (kind, flags_kind, flags_size, dims_kind, dims_size) != (_MATRIX, 6, 8, 5, 8):
         return None
-    encoded = name.encode()
-    if len(encoded) <= 4:
-        expected = struct.pack("<HH4s", 1, len(encoded), encoded)
-    else:
-        padded = (len(encoded) + 7) // 8 * 8
-        expected = struct.pack(f"<II{padded}s", 1, len(encoded), encoded)
-    if header[40:-8] != expected:
+    if header[40:-8] != _name_tag(name):
         return None
     stored_kind, size = struct.unpack_from("<II", header, len(header) - 8)
     stored, array_class = _STORED.get(stored_kind), _CLASS.get(flags & 0xFF)
@@ -180,6 +189,14 @@ def _layout(header: bytes, name: str) -> _Layout | None:
     if not np.can_cast(stored, array_class, "safe"):
         return None
     return _Layout(header, np.dtype(stored), (rows, columns), rows * columns, len(header) + (size + 7) // 8 * 8)
+
+
+def _name_tag(name: str) -> bytes:
+    """Return the part of a matrix element that holds its name."""
+    encoded = name.encode()
+    if len(encoded) <= 4:
+        return struct.pack("<HH4s", 1, len(encoded), encoded)
+    return struct.pack(f"<II{(len(encoded) + 7) // 8 * 8}s", 1, len(encoded), encoded)
 
 
 def _inflate(data: bytes) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from ubhpd.raw.image_files import (
@@ -13,11 +13,15 @@ from ubhpd.raw.image_files import (
     Size,
     decode_fault,
     has_end,
+    refuse_false_size,
     size_from_header,
 )
-from ubhpd.raw.trees import Entry, Tree
+from ubhpd.raw.trees import LABEL_LIMIT, Entry, Tree
 
-_WHOLE_HEADER = 65_536 * 4  # bytes; enough for large EXIF and colour profile blocks
+TEXT_LIMIT = 8 << 20  # bytes of a label file; the largest real one, a template of BIWI, has less than 1 MB
+_MAX_DEPTH = 8  # of folders that are listed; a symbolic link may lead to a folder above it
+_EXAMPLES = 3
+_WHOLE_HEADER = 65_536 * 4  # bytes; enough for most EXIF and colour profile blocks
 
 
 class Refused(Exception):
@@ -34,8 +38,9 @@ class Source:
 
     def __init__(self, tree: Tree, thorough: bool = False) -> None:
         self.thorough = thorough
-        self.faults: list[str] = []  # folders that could not be listed
+        self.faults: dict[str, str] = {}  # folder that could not be listed -> why
         self._tree = tree
+        self._variants: dict[str, dict[str, str]] = {}  # folder -> name with a lower-case suffix -> name as listed
 
     def listdir(self, path: str) -> list[Entry]:
         """Return the entries of a folder sorted by name; "" is the root of the dataset, a missing folder is empty.
@@ -45,8 +50,55 @@ class Source:
         try:
             return self._tree.listdir(path)
         except OSError as error:
-            self.faults.append(f"{path or 'the folder'} cannot be listed: {_reason(error)}")
+            self.faults[path] = f"cannot be listed: {_reason(error)}"
             return []
+
+    def actual(self, path: str) -> str:
+        """Return the path as the listing spells it, which may have a suffix in upper case (image00002.JPG)."""
+        folder, _, name = path.rpartition("/")
+        if folder not in self._variants:
+            names = [e.name for e in self.listdir(folder) if not e.is_dir]
+            odd = {name: _with_lower_suffix(name) for name in names if _with_lower_suffix(name) != name}
+            present = set(names) if odd else set()
+            self._variants[folder] = {lower: name for name, lower in odd.items() if lower not in present}
+        variant = self._variants[folder].get(name)
+        return path if variant is None else f"{folder}/{variant}" if folder else variant
+
+    def account(self, used: Iterable[str]) -> str:
+        """Return a sentence in which every file below the root counts as read or as left out for a reason.
+
+        Args:
+            used: the paths that the reader of the dataset opens; those that do not exist do not count.
+        """
+        read_paths = set(used)
+        read = hidden = 0
+        others: list[str] = []
+        other_count = too_deep = 0
+        folders = [("", 0)]
+        while folders:
+            folder, depth = folders.pop()
+            for name, is_dir in self.listdir(folder):
+                path = f"{folder}/{name}" if folder else name
+                if is_dir:
+                    if depth < _MAX_DEPTH:
+                        folders.append((path, depth + 1))
+                    else:
+                        too_deep += 1
+                elif path in read_paths:
+                    read += 1
+                elif name.startswith(".") or "__MACOSX" in path:
+                    hidden += 1
+                else:
+                    other_count += 1
+                    others = sorted([*others, path])[:_EXAMPLES]
+        reasons = {f"not used by this reader ({', '.join(others)}{', ...' * (other_count > _EXAMPLES)})": other_count}
+        reasons |= {"hidden": hidden, **self._tree.left_out()}
+        counts = {reason: count for reason, count in reasons.items() if count}
+        total = read + sum(counts.values())
+        text = f"{total:,} files listed: {read:,} read, {total - read:,} left out"
+        text += f" [{'; '.join(f'{count:,} {reason}' for reason, count in counts.items())}]" if counts else ""
+        unlisted = len(self.faults) + too_deep
+        return text + (f"; {unlisted:,} folders not listed" if unlisted else "")
 
     def has_folder_with(self, path: str, folder: re.Pattern[str], entry: re.Pattern[str]) -> bool:
         """Return True if a folder in `path` whose whole name matches `folder` has an entry that matches `entry`."""
@@ -62,14 +114,16 @@ class Source:
         return self._tree.identity(path)
 
     def read(self, path: str, missing: str = "missing_label") -> bytes:
-        """Return the bytes of a label file.
+        """Return the bytes of a label file; its suffix may be in upper case.
 
         Raises:
             Refused: with reason `missing` if the file does not exist, otherwise `unreadable_file`.
         """
         try:
-            return self._tree.read(path)
+            return self._tree.read(path, TEXT_LIMIT)
         except FileNotFoundError:
+            if (actual := self.actual(path)) != path:
+                return self.read(actual, missing)
             raise Refused(missing, f"{path}: no such file") from None
         except OSError as error:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
@@ -83,6 +137,8 @@ class Source:
         try:
             return self._tree.head(path, size)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and (actual := self.actual(path)) != path:
+                return self.head(actual, size)
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
 
     def image_size(self, path: str) -> Size:
@@ -98,7 +154,8 @@ class Source:
             try:
                 size = size_from_header(probe.head)
             except HeaderTooShort:
-                size = size_from_header(self._tree.probe(path, _WHOLE_HEADER).head)
+                size = self._size_after_long_header(path)
+            refuse_false_size(size, probe.head, probe.size)
             # Some tools append bytes to a complete JPEG. Only decoding distinguishes such a file from a truncated one.
             if has_end(probe.head, probe.tail):
                 return size
@@ -111,6 +168,19 @@ class Source:
             raise Refused("bad_image", f"{path}: truncated inside its header") from None
         except ImageError as error:
             raise Refused("bad_image", f"{path}: {error}") from None
+
+    def find_image(self, path: str) -> tuple[str, Size]:
+        """Return the path of an image as the listing spells it, and its size.
+
+        Raises:
+            Refused: as `image_size`.
+        """
+        try:
+            return path, self.image_size(path)
+        except Refused as refused:
+            if refused.reason != "missing_image" or (actual := self.actual(path)) == path:
+                raise
+        return actual, self.image_size(actual)
 
     @contextmanager
     def local_path(self, path: str, missing: str = "missing_image") -> Iterator[str]:
@@ -127,11 +197,28 @@ class Source:
         except OSError as error:
             raise Refused("unreadable_file", f"{path}: {_reason(error)}") from None
 
+    def _size_after_long_header(self, path: str) -> Size:
+        """Return the size of an image whose header is long, as with a large EXIF block; HeaderTooShort at its end."""
+        size = _WHOLE_HEADER
+        while True:
+            probe = self._tree.probe(path, size)
+            try:
+                return size_from_header(probe.head)
+            except HeaderTooShort:
+                if size >= min(probe.size, LABEL_LIMIT):
+                    raise
+                size *= 16
+
     def _decoded_size(self, path: str) -> Size:
         data = self._tree.read(path)
         if fault := decode_fault(data):
             raise ImageError(fault)
         return size_from_header(data)
+
+
+def _with_lower_suffix(name: str) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    return f"{stem}{dot}{suffix.lower()}"
 
 
 def _reason(error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Opens raw downloads: a folder, a .zip, a .tar, a .tgz, or several of them merged into one tree.
+"""Opens raw downloads: a folder, a .zip, a .tar, compressed or not, or several of them merged into one tree.
 
 A `Tree` lists and reads files below a root by relative paths with slashes. Nothing is unpacked into the user's
 folders. `ubhpd.raw.folders` holds the interface and `ubhpd.raw.archives` the archives.
@@ -7,6 +7,7 @@ folders. `ubhpd.raw.folders` holds the interface and `ubhpd.raw.archives` the ar
 from __future__ import annotations
 
 import os
+import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -24,12 +25,19 @@ __all__ = [
     "TreeSpec",
     "UnionTree",
     "archive_fault",
+    "foreign_archive",
     "is_archive",
+    "is_compressed_tar",
     "open_tree",
     "peek",
 ]
 
-ARCHIVE_SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar")
+_COMPRESSED_TAR = (".tgz", ".tar.gz", ".txz", ".tar.xz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst")
+ARCHIVE_SUFFIXES = (".zip", ".tar", *_COMPRESSED_TAR)
+
+_SPLIT = re.compile(r"(.+\.(?:zip|7z|rar|tar|tgz|tar\.\w+))\.(?:\d{2,3}|a[a-z]|part\d+)", re.IGNORECASE)
+_UNFINISHED = (".part", ".crdownload", ".download", ".!ut", ".aria2")
+_OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".z", ".iso", ".dmg", ".cab")
 
 
 class TreeSpec(NamedTuple):
@@ -45,9 +53,34 @@ class TreeSpec(NamedTuple):
         return " + ".join(f"{place}:{root}" if root else place for place, root in self.parts)
 
 
+def is_compressed_tar(path: str) -> bool:
+    """Return True if the name is that of a tar which has to be decompressed to be listed."""
+    return path.lower().endswith(_COMPRESSED_TAR)
+
+
 def is_archive(path: str) -> bool:
     """Return True if the name has the suffix of an archive that this module reads."""
     return path.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def foreign_archive(path: str) -> tuple[str, str] | None:
+    """Return the name and the remedy of an archive that this module cannot read, judged by its name; None for others.
+
+    All parts of a split archive have one name.
+    """
+    lower = path.lower()
+    if match := _SPLIT.fullmatch(path):
+        whole = match[1]
+        return f"{whole}.*", f"is an archive in parts: join them (cat {Path(whole).name}.* > {Path(whole).name})"
+    if re.search(r"\.z\d{2}$", lower):
+        name = Path(path).with_suffix("").name
+        return f"{path[:-4]}.z*", f"is a zip in parts: join them (zip -s 0 {name}.zip --out {name}-whole.zip)"
+    if lower.endswith(_UNFINISHED):
+        inner = lower.rpartition(".")[0]
+        return (path, "is an unfinished download: get it again") if inner.endswith(ARCHIVE_SUFFIXES) else None
+    if lower.endswith(_OTHER_ARCHIVES) and not is_archive(path):
+        return path, "is an archive of a kind that ubhpd does not read: unpack it there"
+    return None
 
 
 def archive_fault(archive: str) -> str | None:
@@ -58,6 +91,9 @@ def archive_fault(archive: str) -> str | None:
         if head.lstrip()[:1] == b"<":
             return "is a web page saved under that name (a login or quota page), not an archive"
         if archive.lower().endswith(".zip"):
+            if os.path.exists(f"{archive[:-4]}.z01"):
+                name = Path(archive).stem
+                return f"is the last part of a zip in parts: join them (zip -s 0 {name}.zip --out {name}-whole.zip)"
             return None if zipfile.is_zipfile(archive) else "is not a zip archive, or is truncated"
         return tar_fault(archive)
     except (*DAMAGED, OSError) as error:
