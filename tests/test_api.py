@@ -110,7 +110,7 @@ def test_a_pool_alone(folder):
 
 
 def test_an_error_of_a_build_is_an_exception(folder):
-    with pytest.raises(UbhpdError, match="Unknown source 'mine'"):
+    with pytest.raises(UbhpdError, match="No source is called 'mine'"):
         ubhpd.build("mine", data_root=folder / "raw", out=folder / "none", progress=False)
 
 
