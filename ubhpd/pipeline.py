@@ -1,4 +1,4 @@
-"""The main job from raw data to UBHPD: pool, sample, split, audit, figures, card; build.json tells of all of it."""
+"""The main job from raw data to UBHPD: pool, sampling, split, audit, figures and card; build.json records it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _AUDITED = (
 
 @dataclass
 class Made:
-    """What came out: the pool, and unless only that was wanted UBHPD and what leaks between its splits."""
+    """What was made: the pool and, unless only the pool was asked for, UBHPD and what leaks between its splits."""
 
     pool: BuildReport
     unbiased: UnbiasedReport | None = None

@@ -1,4 +1,4 @@
-"""`ubhpd build`: the raw datasets into one pool manifest."""
+"""`ubhpd build`: raw datasets to one pool manifest, and UBHPD sampled from it."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ from ubhpd.core.errors import UbhpdError, shortened
     default="gaussian",
     show_default=True,
     metavar="gaussian|uniform|FILE",
-    help="Density that yaw, pitch and roll shall have; a file holds 15 numbers, or 15 for each angle.",
+    help="Density that yaw, pitch and roll follow; a file holds 15 numbers, or 15 for each angle.",
 )
 @click.option("--sigma", default="auto", show_default=True, metavar="DEG|auto", help="Width of the Gaussian.")
-@click.option("--seed", default=0, show_default=True, help="Which of the equally good heads, and which split.")
+@click.option(
+    "--seed", default=0, show_default=True, help="Seed of the choice among equally good heads, and of the split."
+)
 @click.option(
     "--mode",
     default="joint",
@@ -72,7 +74,11 @@ from ubhpd.core.errors import UbhpdError, shortened
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
 @click.option("--backend", default="loky", show_default=True, help="joblib backend: loky, multiprocessing, dask, ray.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786.")
-@click.option("--shard", metavar="I/N", help="Read only the I-th of N shares; a build without it merges them.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Read only the I-th of N shares, on machines that share OUT and the data; a build without it merges them.",
+)
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def command(
@@ -83,8 +89,9 @@ def command(
 ) -> None:  # fmt: skip
     """Read raw datasets into OUT/pool.parquet, and sample OUT/ubhpd.parquet from it.
 
-    The pool has every head found and every head refused with its reason. UBHPD has heads of it whose yaw, pitch
-    and roll share one distribution, divided into train and test.
+    The pool has every head that was found, refused ones with their reason. UBHPD is a selection of its heads whose yaw,
+    pitch and roll each follow the target density, divided into train and test. An interrupted build resumes. Exit code
+    0 good, 2 wrong input, 130 or 143 interrupted.
     """
     from ubhpd.core.options import key_values, owner_key_values
     from ubhpd.core.parallel import Engine
@@ -110,10 +117,10 @@ def command(
         "auto" if size == "auto" else _whole(size, "--size"), target,
         "auto" if sigma == "auto" else _number(sigma, "--sigma"), seed, mode,
     )  # fmt: skip
-    wanted = UnbiasedConfig(
+    unbiased_config = UnbiasedConfig(
         sampling, split, exclude=tuple(_names(exclude)), decisions=decisions, drop_flagged=drop_flagged
     )
-    unbiased = None if pool_only else wanted
+    unbiased = None if pool_only else unbiased_config
     made = run(config, unbiased, Engine(jobs, backend, scheduler), Progress(show=not quiet and not as_json))
     if as_json:
         click.echo(json.dumps(made.as_dict(), indent=2, ensure_ascii=False))

@@ -14,12 +14,12 @@ from ubhpd.commands._completion import complete_dataset
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, data_root: str | None, as_json: bool) -> None:
-    """List the datasets that can be read; with NAME, all that is known of one of them."""
+    """List the datasets that can be read; with NAME, everything that is known about one of them."""
     from ubhpd.pool.sources import survey
     from ubhpd.reports.terminal import source_text, sources_text
 
-    found = survey(data_root, [name] if name else None)
+    cards = survey(data_root, [name] if name else None)
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(cards, indent=2, ensure_ascii=False))
     else:
-        click.echo(source_text(found[name]) if name else sources_text(found, data_root))
+        click.echo(source_text(cards[name]) if name else sources_text(cards, data_root))

@@ -1,4 +1,4 @@
-"""`ubhpd validate`: a built pool, or raw data, against what was published."""
+"""`ubhpd validate`: compares a built pool, or raw data, with what was published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ubhpd.core.errors import UbhpdError
 )
 @click.option("--check-images", is_flag=True, help="Decode every image.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
-@click.option("--quiet", is_flag=True, help="Print nothing; the exit code tells.")
+@click.option("--quiet", is_flag=True, help="Print nothing; see the exit code.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def command(

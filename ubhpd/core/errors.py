@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see, and the faults of a disk as such."""
+"""The one exception that users see, and errors of the disk as one sentence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NO_ENTRY = (
 
 
 class UbhpdError(Exception):
-    """Wrong input, said in one sentence: what was found, where, and what to do about it.
+    """Wrong input, as one sentence: what was found, where, and what to do.
 
     The command line prints the sentence without a traceback and exits with code 2.
     """

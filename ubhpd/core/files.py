@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their place, then renamed."""
+"""Files that are written completely or not at all, locks against a second command, and JSON of bounded size."""
 
 from __future__ import annotations
 

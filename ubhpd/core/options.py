@@ -209,17 +209,17 @@ def _finite(value: T) -> T:
     return value
 
 
-def _check_complete(given: Any, kept: Any, where: str) -> None:
+def _check_complete(given: Any, converted: Any, where: str) -> None:
     """Refuse what the conversion left out in silence: fields of no dataclass, and numbers that are not finite."""
     if isinstance(given, float) and not math.isfinite(given):
         raise UbhpdError(f"{where} is {given}, it has to be a number.")
-    if isinstance(given, dict) and isinstance(kept, dict):
+    if isinstance(given, dict) and isinstance(converted, dict):
         for key, value in given.items():
-            if key not in kept:
+            if key not in converted:
                 raise UbhpdError(f"{where} has a field {shortened(key)} that this ubhpd does not know: update ubhpd.")
-            _check_complete(value, kept[key], f"{where}.{key}")
-    elif isinstance(given, list) and isinstance(kept, list):
-        for i, (value, own) in enumerate(zip(given, kept, strict=True)):
+            _check_complete(value, converted[key], f"{where}.{key}")
+    elif isinstance(given, list) and isinstance(converted, list):
+        for i, (value, own) in enumerate(zip(given, converted, strict=True)):
             _check_complete(value, own, f"{where}[{i}]")
 
 

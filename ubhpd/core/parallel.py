@@ -33,7 +33,7 @@ class Engine:
     scheduler: str | None = None
 
     def check(self) -> None:
-        """Raise UbhpdError if these settings cannot be meant."""
+        """Raise UbhpdError if the settings contradict each other or are out of range."""
         if self.backend not in BACKENDS:
             raise UbhpdError(f"--backend {self.backend!r} is not one of {', '.join(BACKENDS)}.")
         if self.jobs < 1 and self.jobs != -1:
@@ -80,7 +80,9 @@ class Engine:
                     )
                 return cast(AbstractContextManager[Any], client)
             except (OSError, ValueError) as error:
-                raise UbhpdError(f"No Dask scheduler answers at {self.scheduler} ({error}): check it.") from None
+                raise UbhpdError(
+                    f"No Dask scheduler answers at {self.scheduler} ({error}): check the address."
+                ) from None
         if self.backend == "ray":
             try:
                 from ray.util.joblib import register_ray

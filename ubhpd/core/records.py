@@ -1,8 +1,7 @@
-"""What a builder says about the raw data: a head, a head refused, or a remark.
+"""What a builder yields: a head, a refused head, or a remark.
 
-Builders yield these three and nothing else; `manifest` turns them into columns.
-They are named tuples, not dataclasses, because a pool holds a million of them
-and `zip(*records)` is the fastest road from rows to columns.
+Builders yield these three types and nothing else; `manifest` turns them into columns. They are named tuples, not
+dataclasses, because a pool holds a million of them and `zip(*records)` is the fastest way from rows to columns.
 """
 
 from __future__ import annotations

@@ -64,19 +64,19 @@ def entries(
     Raises:
         UbhpdError: from `check`, or two entries share a name.
     """
-    found: list[tuple[str, str, Any]] = []
+    named: list[tuple[str, str, Any]] = []
     for stem in files(package):
         own = module(package, stem)
         check(own)
-        found.append((name_of(own), f"{stem}.py", own))
-    return by_name(found, what)
+        named.append((name_of(own), f"{stem}.py", own))
+    return by_name(named, what)
 
 
-def by_name(found: Iterable[tuple[str, str, T]], what: str) -> dict[str, T]:
+def by_name(named: Iterable[tuple[str, str, T]], what: str) -> dict[str, T]:
     """Return entries by name, sorted, from (name, file, entry); raise UbhpdError if two share a name."""
     entry_of: dict[str, T] = {}
     file_of: dict[str, str] = {}
-    for name, file, entry in found:
+    for name, file, entry in named:
         if name in entry_of:
             raise UbhpdError(f"Two {what} are called {name!r}: rename the one in {file} or that in {file_of[name]}.")
         entry_of[name], file_of[name] = entry, file

@@ -1,7 +1,7 @@
 """The manifest: one row per head, as Parquet or HDF5, with a schema that explains itself and a fingerprint.
 
 Both formats hold the same columns and the same values. Parquet is the working format, written and read in
-row groups, so that a million heads never lie in memory at once.
+row groups, so that a million heads are never in memory at once.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REMEDY = "give a manifest that ubhpd build wrote, for example OUT/pool.parquet"
 
 
 class Header(NamedTuple):
-    """What a manifest says of itself."""
+    """What the metadata of a manifest state."""
 
     schema: pa.Schema
     rows: int
@@ -61,7 +61,7 @@ def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column,
 
     The bytes depend on the rows alone, not on how they are cut into tables. The file appears whole or not at all.
     """
-    mark = Fingerprint(columns)
+    fingerprint = Fingerprint(columns)
     repeating = [c.name for c in columns if pa.types.is_string(c.type) and not c.mostly_unique]
     with (
         replacing(path) as part,
@@ -70,10 +70,10 @@ def write_parquet(tables: Iterable[pa.Table], path: Path, columns: tuple[Column,
         ) as writer,
     ):
         for group in regrouped(tables, ROW_GROUP):
-            mark.update(group)
+            fingerprint.update(group)
             writer.write_table(group, row_group_size=ROW_GROUP)
-        writer.add_key_value_metadata({FINGERPRINT_KEY: mark.hexdigest().encode()})
-    return mark.hexdigest()
+        writer.add_key_value_metadata({FINGERPRINT_KEY: fingerprint.hexdigest().encode()})
+    return fingerprint.hexdigest()
 
 
 def write_hdf5(source: Path, path: Path) -> None:

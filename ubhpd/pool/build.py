@@ -1,7 +1,7 @@
 """Runs builders over their units, in parallel and resumable, and merges the parts into one pool manifest.
 
 A unit is read in a worker and written as a part file. A part is used again as long as its unit, its options
-and the files it was read from are the same. The merge goes through the parts in the builders' own order, so
+and the files it was read from are the same. The parts are merged in the order of the builders, so
 the pool does not depend on the number of workers, their speed or the order of files on disk.
 """
 
@@ -104,7 +104,7 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
     Args:
         config: what to build.
         engine: where the units run; one process by default.
-        progress: what to tell about it; nothing by default.
+        progress: shows how far it is; nothing by default.
 
     Raises:
         UbhpdError: an unknown source or option, a dataset that is not there or broken as a whole.
@@ -182,18 +182,18 @@ def _check(config: BuildConfig) -> None:
 
 
 def _find(config: BuildConfig, chosen: Mapping[str, registry.Builder], work: Path) -> dict[str, TreeSpec]:
-    found = discover(
+    findings = discover(
         chosen, config.data_root, config.roots, spool_dir=str(work / "spool"), keep_whole=config.check_images
     )
-    if found.faults and found.specs:
-        listed = [f"{place} {fault}" for place, fault in found.faults.items()]
+    if findings.faults and findings.specs:
+        listed = [f"{place} {fault}" for place, fault in findings.faults.items()]
         more = f"; and {len(listed) - _MAX_LISTED:,} more" if len(listed) > _MAX_LISTED else ""
         _LOG.warning(f"Not read: {'; '.join(listed[:_MAX_LISTED])}{more}.")
-    missing = [n for n in chosen if n not in found.specs]
+    missing = [n for n in chosen if n not in findings.specs]
     if missing:
-        messages = [missing_message(chosen[n], config.roots.get(n, config.data_root), found.faults) for n in missing]
+        messages = [missing_message(chosen[n], config.roots.get(n, config.data_root), findings.faults) for n in missing]
         raise UbhpdError("\n".join(messages))
-    return found.specs
+    return findings.specs
 
 
 def _tasks(

@@ -153,7 +153,9 @@ def discover(
     if data_root is not None and searched:
         _search(data_root, searched, findings, spool_dir, keep_whole)
     for name, place in roots.items():
-        if os.path.isdir(place) and _asked(builders[name], "recognise", Source(peek(place)), ""):  # the dataset itself
+        if os.path.isdir(place) and _recognised(
+            builders[name], "recognise", Source(peek(place)), ""
+        ):  # the dataset itself
             findings.specs[name] = TreeSpec(((place, ""),), spool_dir, keep_whole)
         else:
             _search(place, {name: builders[name]}, findings, spool_dir, keep_whole)
@@ -184,9 +186,9 @@ def _search(
     parts: dict[str, list[tuple[str, str]]] = {name: [] for name in builders}
     for source, home, folder in _folders(place, findings):
         for name, builder in builders.items():
-            if _asked(builder, "recognise", source, folder):
+            if _recognised(builder, "recognise", source, folder):
                 whole[name].append((home, folder))
-            elif _asked(builder, "recognise_part", source, folder):
+            elif _recognised(builder, "recognise_part", source, folder):
                 parts[name].append((home, folder))
     for name in builders:
         if chosen := _choose(name, whole[name]):
@@ -194,15 +196,15 @@ def _search(
             findings.specs[name] = TreeSpec((_normal(chosen), *map(_normal, rest)), spool_dir, keep_whole)
 
 
-def _asked(builder: Builder, question: str, source: Source, folder: str) -> bool:
-    ask = getattr(builder, question, None)
+def _recognised(builder: Builder, function: str, source: Source, folder: str) -> bool:
+    ask = getattr(builder, function, None)
     return bool(ask is not None and ask(source, folder))
 
 
-def _choose(name: str, found: list[tuple[str, str]]) -> tuple[str, str] | None:
+def _choose(name: str, places: list[tuple[str, str]]) -> tuple[str, str] | None:
     """Return the one place of a dataset: an unpacked folder goes before the archive it came from."""
-    unpacked = [f for f in found if not is_archive(f[0])]
-    candidates = unpacked or found
+    unpacked = [p for p in places if not is_archive(p[0])]
+    candidates = unpacked or places
     if len(candidates) > 1:
         listed = " and ".join(TreeSpec((c,)).where for c in candidates[:3])
         raise UbhpdError(f"{name} was found more than once ({listed}): name one with --root {name}=PLACE.")

@@ -20,12 +20,12 @@ from ubhpd.pool import sources
 from ubhpd.pool.build import MAX_ANGLE_DEG, BuildConfig, DatasetReport, build
 from ubhpd.pool.sources import discover
 
-# A head refused for these reasons is there all the same: the published counts include it.
+# The published counts include heads that are refused for these reasons.
 _PRESENT = ("beyond_max_angle", "undefined_pose")
 
 
 class Finding(NamedTuple):
-    """Something that is not as published, with the number of heads it concerns."""
+    """A difference from what was published, with the number of heads that it concerns."""
 
     dataset: str
     kind: str
@@ -41,11 +41,11 @@ def validate_raw(
     Raises:
         UbhpdError: a named dataset is missing, or none is there.
     """
-    wanted = list(names) if names else sorted(discover(sources.builders(), data_root, {}).specs)
-    if not wanted:
+    chosen = list(names) if names else sorted(discover(sources.builders(), data_root, {}).specs)
+    if not chosen:
         raise UbhpdError(f"None of {', '.join(sources.builders())} was found in {data_root}: see ubhpd sources.")
     with tempfile.TemporaryDirectory() as folder:
-        config = BuildConfig(tuple(wanted), Path(folder), data_root, check_images=check_images)
+        config = BuildConfig(tuple(chosen), Path(folder), data_root, check_images=check_images)
         report = build(config, engine, progress)
         warnings = [f for name, own in report.datasets.items() for f in _warnings(name, own)]
         return warnings + validate_pool(folder)
@@ -93,12 +93,12 @@ def _counts(builder: sources.Builder, heads: pa.Table) -> Iterator[Finding]:
     present = heads.filter(pc.or_(reasons.is_null(), pc.is_in(reasons, pa.array(_PRESENT)))).column("sample_id")
     absent: dict[str, int] = {}
     for prefix, published in builder.PUBLISHED.items():
-        found = pc.sum(pc.starts_with(present, prefix)).as_py() or 0
-        if found == 0:
+        heads_found = pc.sum(pc.starts_with(present, prefix)).as_py() or 0
+        if heads_found == 0:
             absent[prefix] = published
-        elif found != published:
-            yield Finding(builder.NAME, "count", f"{prefix} has {found:,} of {published:,} published heads",
-                          abs(published - found))  # fmt: skip
+        elif heads_found != published:
+            yield Finding(builder.NAME, "count", f"{prefix} has {heads_found:,} of {published:,} published heads",
+                          abs(published - heads_found))  # fmt: skip
     if absent:
         listed = ", ".join(absent)
         yield Finding(builder.NAME, "absent", f"nothing of {listed} is there", sum(absent.values()))
