@@ -53,6 +53,42 @@ def test_every_command_has_help(name, ubhpd):
     assert out.startswith(f"Usage: ubhpd {name}")
 
 
+@pytest.mark.parametrize(("typed", "sentence"), [("pedict", "did you mean predict?"), ("zzz", "choose from audit, ")])
+def test_an_unknown_command_suggests_the_nearest(ubhpd, typed, sentence):
+    code, _, err = ubhpd(typed)
+    assert code == 2 and f"No such command {typed!r}: {sentence}" in err
+
+
+def test_upper_case_does_not_count_in_a_command(ubhpd):
+    assert ubhpd("Models") == ubhpd("models")
+
+
+@pytest.mark.parametrize("flags", [["-OO"], []])
+def test_commands_run_without_docstrings_and_in_the_c_locale(tmp_path, flags):
+    """The names of files and the output are in an encoding that has ASCII alone."""
+    code = "import sys; from ubhpd.cli import main; main(sys.argv[1:])"
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("LC_", "LANG", "PYTHON"))}
+    run = subprocess.run(
+        [sys.executable, *flags, "-c", code, "sources", "--data", os.fsencode(tmp_path) + b"/\xca\xfd"],
+        env={**own, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "Traceback" not in run.stderr and "docstring" not in run.stderr, run.stderr
+    assert run.returncode == 2 or "aflw2000" in run.stdout
+
+
+def test_without_torch_a_command_is_one_sentence(tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import ubhpd.cli, ubhpd.core.registry as registry, click\n"
+        "command = click.Command('needs', callback=lambda: __import__('torch'))\n"
+        "ubhpd.cli._Commands.get_command = lambda self, ctx, name: command\n"
+        "ubhpd.cli.main(['predict'])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    sentence = "Error: This needs torch, which is not installed: pip install 'ubhpd[torch]'.\n"
+    assert (run.returncode, run.stderr) == (2, sentence)
+
+
 def test_version(ubhpd):
     code, out, _ = ubhpd("--version")
     assert code == 0 and out.startswith("ubhpd, version ")

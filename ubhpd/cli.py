@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import click
 
 from ubhpd import __version__, commands
 from ubhpd.core import registry
-from ubhpd.core.errors import UbhpdError, disk_fault
+from ubhpd.core.errors import UbhpdError, disk_fault, shortened
 from ubhpd.core.text import printable
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -33,6 +34,11 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].startswith("_"):  # click 8.1 takes the underscore for the prefix of an option and shows the help
             ctx.fail(f"No such command {args[0]!r}.")
+        names = self.list_commands(ctx)
+        if args[0].lower() in names:
+            args = [args[0].lower(), *args[1:]]
+        elif not args[0].startswith("-"):
+            ctx.fail(f"No such command {shortened(args[0])}: {registry.suggestion(args[0], names)}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -59,6 +65,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 or 143 interrupted."""
     if "_UBHPD_COMPLETE" in os.environ:  # a shell asks for its completion script, or for the words that fit
         importlib.import_module("ubhpd.commands._completion")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to stop
+            stream.reconfigure(errors="backslashreplace")
     asked: list[int] = []  # signals that asked the process to end
     try:
         with _terminable(asked):
@@ -73,6 +82,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = TERMINATED if asked else INTERRUPTED
     except UbhpdError as error:
         click.echo(f"Error: {printable(str(error))}", err=True)
+        code = WRONG_INPUT
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
+            raise
+        click.echo(f"Error: This needs {error.name}, which is not installed: pip install 'ubhpd[torch]'.", err=True)
         code = WRONG_INPUT
     except OSError as error:
         if (fault := disk_fault(error)) is None:

@@ -30,7 +30,7 @@ _LARGE_RUN = ("--epochs", "10", "--batch-size", "64", "--lr", "0.0003", "--preci
 
 def main() -> None:
     """Run the demo; its raw data and its build are made anew."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    arguments = argparse.ArgumentParser(description=(__doc__ or "The demo.").splitlines()[0])
     arguments.add_argument("--out", type=Path, default=Path("demo-out"))
     arguments.add_argument("--heads", type=int, default=1000, help="images of each of the three sources")
     arguments.add_argument("--gpu", action="store_true", help="train one model of every kind, on a GPU")

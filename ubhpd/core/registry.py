@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ def by_name(named: Iterable[tuple[str, str, T]], what: str) -> dict[str, T]:
 def check_card(own: Any, card: Card, may_be_empty: bool = True) -> None:
     """Raise UbhpdError unless a module has the docstring, constants, functions and options of a card."""
     where = f"{card.folder}/{own.__name__.rpartition('.')[2]}.py"
-    if not (own.__doc__ or "").strip():
+    if not (own.__doc__ or "").strip() and sys.flags.optimize < 2:  # python -OO drops all docstrings
         raise UbhpdError(f"{where} has no docstring: {card.docstring}.")
     for name, kind in card.constants.items():
         value = getattr(own, name, None)

@@ -135,7 +135,7 @@ def better() -> dict[str, str]:
 
 def page(metric: Metric) -> str:
     """Return the page of a metric in docs/metrics: its title, docstring, scores, options and source."""
-    first, _, rest = inspect.cleandoc(str(metric.__doc__)).partition("\n")
+    first, _, rest = inspect.cleandoc(str(metric.__doc__ or "")).partition("\n")
     rows = [f"| `{score}` | {metric.UNIT} | {metric.BETTER} | {text} |" for score, text in metric.SCORES.items()]
     lines = [f"# {metric.TITLE}", "", first, *([rest] if rest.strip() else []), "", "## Scores", ""]
     lines += ["| score | unit | better | meaning |", "|---|---|---|---|", *rows]

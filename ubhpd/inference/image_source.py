@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -289,7 +291,9 @@ def _file_of(sample_id: str) -> str:
     A name that is not fit for a path gets the beginning of its SHA-256 behind it.
     """
     parts = sample_id.split("/")
-    if all(_FIT.fullmatch(part) and len(part.encode()) <= _LONGEST_NAME for part in parts):
-        return sample_id
-    plain = re.sub(r"[^\w.#=@+ -]", "_", sample_id).lstrip(".")[:60]
+    with suppress(UnicodeEncodeError):  # a file system of the C locale takes ASCII alone
+        os.fsencode(sample_id)
+        if all(_FIT.fullmatch(part) and len(part.encode()) <= _LONGEST_NAME for part in parts):
+            return sample_id
+    plain = re.sub(r"[^A-Za-z0-9_.#=@+ -]", "_", sample_id).lstrip(".")[:60]
     return f"{plain}-{hashlib.sha256(sample_id.encode('utf-8', 'surrogatepass')).hexdigest()[:12]}"

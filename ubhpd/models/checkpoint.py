@@ -181,5 +181,5 @@ def _safetensors() -> Any:
     try:
         import safetensors.numpy
     except ModuleNotFoundError:
-        raise UbhpdError("Checkpoints need safetensors, which is not installed: pip install safetensors.") from None
+        raise UbhpdError("Checkpoints need safetensors, which is not installed: pip install 'ubhpd[torch]'.") from None
     return safetensors.numpy
