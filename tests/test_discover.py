@@ -135,6 +135,20 @@ def test_an_archive_that_leads_outside_is_refused(raw, tmp_path):
     assert not (tmp_path / "evil.txt").exists()
 
 
+def test_paths_that_are_not_utf8_are_one_error(raw, tmp_path):
+    odd = tmp_path / os.fsdecode(b"d\xff")
+    shutil.copytree(raw / "aflw2000", odd)
+    for config in (
+        BuildConfig(("aflw2000",), tmp_path / "out", str(odd)),
+        BuildConfig(("aflw2000",), tmp_path / "out", None, {"aflw2000": str(odd)}),
+        BuildConfig(("aflw2000",), tmp_path / os.fsdecode(b"o\xff"), str(raw / "aflw2000")),
+    ):
+        with pytest.raises(UbhpdError, match=r"The path .*\\udcff is not UTF-8: rename the folder"):
+            build(config)
+    with pytest.raises(UbhpdError, match=r"Not usable: .*d\\udcff has a name that is not UTF-8: rename it"):
+        build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path)))
+
+
 OTHER_ARCHIVES = {
     "x.7z": "unpack it there",
     "300W-LP.rar": "unpack it there",

@@ -34,7 +34,7 @@ from ubhpd.manifest.schema import SCHEMA_VERSION
 from ubhpd.pool import parts
 from ubhpd.pool import sources as registry
 from ubhpd.pool.parts import Task, run_task, sweep, without_cycle_search
-from ubhpd.pool.sources import discover, missing_message
+from ubhpd.pool.sources import discover, is_utf8, missing_message
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
 
@@ -173,6 +173,10 @@ def _check(config: BuildConfig) -> None:
         raise UbhpdError(f"--max-angle is {config.max_angle_deg}, but must be above 0 degrees.")
     if config.shard and not 1 <= config.shard[0] <= config.shard[1]:
         raise UbhpdError(f"--shard {config.shard[0]}/{config.shard[1]} is impossible: give i/n with 1 <= i <= n.")
+    for place in (str(config.out), config.data_root or "", *config.roots.values()):
+        if not is_utf8(place):
+            shown = place.encode("utf-8", "backslashreplace").decode()
+            raise UbhpdError(f"The path {shown} is not UTF-8: rename the folder, or name another.")
     if config.out.exists() and not config.out.is_dir():
         raise UbhpdError(f"--out {config.out} is a file: name a folder.")
     try:

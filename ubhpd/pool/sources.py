@@ -231,7 +231,13 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]
             folder, depth = folders.popleft()
             seen += 1
             yield source, here, folder
-            entries = source.listdir(folder)
+            entries = []
+            for entry in source.listdir(folder):
+                if is_utf8(entry.name):
+                    entries.append(entry)
+                elif entry.is_dir or is_archive(entry.name):  # build.json could not say where the dataset is
+                    shown = os.path.join(here, folder, entry.name).encode("utf-8", "backslashreplace").decode()
+                    findings.faults[shown] = "has a name that is not UTF-8: rename it"
             inside = [e.name for e in entries if e.is_dir and not e.name.startswith((".", "__MACOSX"))]
             if depth < _MAX_DEPTH and len(inside) <= _CROWD:
                 folders.extend((f"{folder}/{name}" if folder else name, depth + 1) for name in inside)
@@ -241,6 +247,15 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]
                 findings.faults |= dict(filter(None, map(foreign_archive, files)))
         for folder, fault in source.faults.items():
             findings.faults[os.path.join(here, folder)] = fault
+
+
+def is_utf8(text: str) -> bool:
+    """Return True if a path can be written as UTF-8; one that the system gave as other bytes cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _peek(place: str, findings: Findings) -> Tree | None:
