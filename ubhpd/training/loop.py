@@ -243,6 +243,9 @@ class Loop:
                         saved.by(self._save)
                     if stops:
                         raise KeyboardInterrupt
+            if shutdown.requested and work.team.size == 1:  # after the last of the checks above
+                saved.by(self._save)
+                raise KeyboardInterrupt
 
     def _step(self, batch: HeadBatch) -> None:
         """Take one step down the gradient."""
