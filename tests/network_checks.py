@@ -1,4 +1,4 @@
-"""What every network in baselines/ is put through: a batch of heads to learn by heart, gradients, a mirror."""
+"""What every network in baselines/ is put through: a batch of heads to overfit, gradients, a mirror."""
 
 from itertools import islice
 
@@ -58,13 +58,13 @@ def training(network, inputs, target, lr=1e-3):
         optimiser.step()
 
 
-def learn_by_heart(network, inputs, target, steps, lr=1e-3):
+def overfit_one_batch(network, inputs, target, steps, lr=1e-3):
     """Train on one batch; return loss and mean geodesic error in degrees before and after, in training mode."""
     history = list(islice(training(network, inputs, target, lr), steps + 1))
     return history[0], history[-1]
 
 
-def check_learns_by_heart(network, inputs, target, steps, lr=1e-3, *, loss_divided_by, error_deg=5.0):
+def check_overfits_one_batch(network, inputs, target, steps, lr=1e-3, *, loss_divided_by, error_deg=5.0):
     """Assert that a network memorises one batch; return its loss and mean error in degrees before training.
 
     Training ends when the loss is below the first loss divided by `loss_divided_by`, and the error below `error_deg`,

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 
 from ubhpd.baselines import dadl
 from ubhpd.baselines.dadl import Config, Network, soft_labels
@@ -155,22 +155,22 @@ def test_evaluation_is_deterministic_and_looks_at_each_head_alone(small):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_learns_16_heads_by_heart():
+def test_fits_16_heads_it_trains_on():
     torch.manual_seed(0)
     config = Config(**SMALL)
     network = Network(config)
     inputs, truth = batch(network, dadl.input_recipe(config))
-    check_learns_by_heart(network, inputs, truth, steps=75, lr=2e-3, loss_divided_by=50)
+    check_overfits_one_batch(network, inputs, truth, steps=75, lr=2e-3, loss_divided_by=50)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dadl_biwi", "dadl_mse"])
-def test_resnet18_learns_16_heads_by_heart(name):
+def test_resnet18_fits_16_heads_it_trains_on(name):
     torch.manual_seed(0)
     config = Config(**dadl.MODELS[name] | {"backbone": "resnet18", "size": 32})
     network = Network(config)
     inputs, truth = batch(network, dadl.input_recipe(config))
-    check_learns_by_heart(network, inputs, truth, steps=200, loss_divided_by=50)
+    check_overfits_one_batch(network, inputs, truth, steps=200, loss_divided_by=50)
 
 
 @pytest.mark.parametrize("spoiled", [-99.0, 98.999])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart, learn_by_heart, mean_error_deg
+from network_checks import batch, check_gradients, check_overfits_one_batch, mean_error_deg, overfit_one_batch
 
 from ubhpd.baselines import ehpnet, hopenet
 from ubhpd.baselines.ehpnet import BINS, Config, Network
@@ -194,7 +194,7 @@ def test_a_student_comes_to_say_what_its_teachers_say():
     network = Network(config)
     inputs, truth = batch(network, ehpnet.input_recipe(config))
     taught = truth._replace(teacher=distributions(16))
-    (loss, _), (last, _) = learn_by_heart(network, inputs, taught, steps=30)
+    (loss, _), (last, _) = overfit_one_batch(network, inputs, taught, steps=30)
     assert last < loss / 20
     told = network.probabilities(network(inputs)).detach()
     distance = (told - taught.teacher).abs().sum(dim=-1) / 2  # total variation, 1 at most
@@ -219,22 +219,22 @@ def test_labels_teach_the_teacher_and_it_the_student():
     torch.manual_seed(0)
     teacher, student = Network(Config(**SMALL, distill=False)), Network(Config(**SMALL))
     inputs, truth = batch(student, ehpnet.input_recipe(student.config))
-    (loss, _), (last, error_deg) = learn_by_heart(teacher, inputs, truth, steps=25)
+    (loss, _), (last, error_deg) = overfit_one_batch(teacher, inputs, truth, steps=25)
     assert last < loss / 50
     assert error_deg < 5
     told = teacher_probabilities([with_statistics_of(teacher, inputs)], inputs)
     wrong = Target(truth.angles_deg.flip(0), truth.rotation.flip(0), teacher=told)
-    learn_by_heart(student, inputs, wrong, steps=30)
+    overfit_one_batch(student, inputs, wrong, steps=30)
     assert mean_error_deg(student, student(inputs), truth) < 15  # 67 to the wrong labels
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in TEACHERS if n != "ehpnet_nokd"])
-def test_large_teachers_learn_16_heads_by_heart(name):
+def test_large_teachers_fits_16_heads_it_trains_on(name):
     torch.manual_seed(0)
     network = Network(Config(**ehpnet.MODELS[name] | SMALL))
     inputs, truth = batch(network, ehpnet.input_recipe(network.config))
-    check_learns_by_heart(network, inputs, truth, steps=200, loss_divided_by=50)
+    check_overfits_one_batch(network, inputs, truth, steps=200, loss_divided_by=50)
 
 
 @pytest.mark.parametrize("spoiled", [-93.0, 92.999])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 from realdata import REAL, needs
 
 from ubhpd.baselines import fsanet
@@ -145,17 +145,17 @@ def test_forward_and_backward(name):
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
-def test_a_batch_is_learnt_by_heart(aggregation):
+def test_a_batch_is_overfitted(aggregation):
     network = untrained(aggregation=aggregation)
     inputs, target = batch(network, fsanet.input_recipe(network.config))
-    check_learns_by_heart(network, inputs, target, steps=600, lr=1e-2, loss_divided_by=8)
+    check_overfits_one_batch(network, inputs, target, steps=600, lr=1e-2, loss_divided_by=8)
 
 
 def test_the_variant_with_feature_layers_learns():
     network = untrained(feature_dense=True, min_delta=-0.9)
     inputs, target = batch(network, fsanet.input_recipe(network.config))
     check_gradients(network, inputs, target)
-    check_learns_by_heart(network, inputs, target, steps=600, lr=1e-2, loss_divided_by=8)
+    check_overfits_one_batch(network, inputs, target, steps=600, lr=1e-2, loss_divided_by=8)
 
 
 def test_the_variant_with_feature_layers_is_larger_by_them():

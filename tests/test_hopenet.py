@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 
 from ubhpd.baselines import hopenet
 from ubhpd.baselines.hopenet import Config, Network
@@ -130,21 +130,21 @@ def test_alexnet_drops_out_in_training_only():
         assert torch.equal(network(inputs)["logits"], network(inputs)["logits"])
 
 
-def test_learns_heads_by_heart():
+def test_learns_heads_it_trains_on():
     torch.manual_seed(0)
     network = Network(SMALL)
     inputs, truth = batch(network, hopenet.input_recipe(SMALL), n=8)
-    check_learns_by_heart(network, inputs, truth, steps=60, lr=2e-3, loss_divided_by=20)
+    check_overfits_one_batch(network, inputs, truth, steps=60, lr=2e-3, loss_divided_by=20)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["bins", "regression"])
-def test_resnet50_learns_16_heads_by_heart(head):
+def test_resnet50_fits_16_heads_it_trains_on(head):
     torch.manual_seed(0)
     config = Config(size=32, head=head)
     network = Network(config)
     inputs, truth = batch(network, hopenet.input_recipe(config))
-    check_learns_by_heart(network, inputs, truth, steps=160, loss_divided_by=50)
+    check_overfits_one_batch(network, inputs, truth, steps=160, loss_divided_by=50)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart, learn_by_heart, mean_error_deg
+from network_checks import batch, check_gradients, check_overfits_one_batch, mean_error_deg, overfit_one_batch
 
 from ubhpd.baselines import osggnet
 from ubhpd.baselines.osggnet import ABLATIONS, MODELS, PARAMETERS, REPORTED, Config, Network, input_recipe
@@ -242,21 +242,21 @@ def test_options_are_numbers_texts_or_booleans():
     assert all(isinstance(getattr(Config(), f.name), int | float | str | bool) for f in fields(Config))
 
 
-def test_it_learns_sixteen_heads_by_heart():
+def test_it_fits_sixteen_heads_it_trains_on():
     """Under the weights "land + graph + pose"; made-up landmarks take longer than pose, see the slow test."""
     model, recipe = network(decoder_width=64, landmark_weight=1.0, graph_weight=0.01)
     images, target = batch(model, recipe)
-    _, error = check_learns_by_heart(model, images, target, steps=500, lr=5e-3, loss_divided_by=4)
+    _, error = check_overfits_one_batch(model, images, target, steps=500, lr=5e-3, loss_divided_by=4)
     assert error > 40
 
 
 @pytest.mark.slow
-def test_the_small_model_learns_sixteen_heads_by_heart():
+def test_the_small_model_fits_sixteen_heads_it_trains_on():
     torch.manual_seed(0)
     config = Config(**MODELS["osgg_small"])
     model = Network(config)
     images, target = batch(model, input_recipe(config))
-    before, after = learn_by_heart(model, images, target, steps=400)
+    before, after = overfit_one_batch(model, images, target, steps=400)
     assert after[0] < before[0] / 4 and after[1] < 5
     model.eval()
     with torch.no_grad():

@@ -1,9 +1,9 @@
-"""6DRepNet: its matrix and ours, hand angles, both forms of its weights, learning by heart."""
+"""6DRepNet: its matrix and ours, hand angles, both forms of its weights, overfitting one batch."""
 
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 
 from ubhpd.baselines import sixdrepnet
 from ubhpd.baselines.sixdrepnet import Config, Network, published
@@ -106,7 +106,7 @@ def test_learns_a_batch_by_heart():
     config = Config(size=32, backbone="resnet18")
     network = untrained(config)
     inputs, target = batch(network, sixdrepnet.input_recipe(config))
-    check_learns_by_heart(network, inputs, target, steps=60, loss_divided_by=20)
+    check_overfits_one_batch(network, inputs, target, steps=60, loss_divided_by=20)
 
 
 @pytest.mark.parametrize("model", sixdrepnet.MODELS)

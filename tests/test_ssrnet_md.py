@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 from realdata import REAL, needs
 
 from ubhpd.baselines import ssrnet_md
@@ -141,10 +141,10 @@ def test_shapes_gradients_and_loss():
     assert float(loss["mae"]) == pytest.approx((0 + 4 + 2) / 3)
 
 
-def test_a_batch_is_learnt_by_heart():
+def test_a_batch_is_overfitted():
     network = untrained()
     inputs, target = batch(network, ssrnet_md.input_recipe(network.config))
-    check_learns_by_heart(network, inputs, target, steps=200, lr=5e-3, loss_divided_by=8)
+    check_overfits_one_batch(network, inputs, target, steps=200, lr=5e-3, loss_divided_by=8)
 
 
 def test_answers_do_not_depend_on_the_rest_of_the_batch():

@@ -1,9 +1,9 @@
-"""TriNet: its vectors and our rotations, its loss by hand, its weights' names, learning by heart."""
+"""TriNet: its vectors and our rotations, its loss by hand, its weights' names, overfitting one batch."""
 
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 
 from ubhpd.baselines import trinet
 from ubhpd.baselines.trinet import Config, Network, nearest_rotation, published, soft_label, turned_y
@@ -142,7 +142,7 @@ def test_learns_a_batch_by_heart():
     config = Config(size=32, backbone="mobilenet_v2")
     network = untrained(config)
     inputs, target = batch(network, trinet.input_recipe(config))
-    check_learns_by_heart(network, inputs, target, steps=200, lr=3e-3, loss_divided_by=8)
+    check_overfits_one_batch(network, inputs, target, steps=200, lr=3e-3, loss_divided_by=8)
 
 
 def test_rates():

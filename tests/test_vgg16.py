@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart, learn_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch, overfit_one_batch
 
 from ubhpd.baselines import vgg16, vgg16_rnn
 from ubhpd.core.errors import UbhpdError
@@ -97,7 +97,7 @@ def test_earlier_images_and_their_order_matter(config):
 def test_learns_two_inputs_quickly(module, config):
     network = built(module, config)
     inputs, truth = batch(network, module.input_recipe(config), n=2)
-    (loss, _), (last, _) = learn_by_heart(network, inputs, truth, steps=20, lr=1e-4)
+    (loss, _), (last, _) = overfit_one_batch(network, inputs, truth, steps=20, lr=1e-4)
     assert last < loss / 10
 
 
@@ -110,10 +110,10 @@ def test_learns_two_inputs_quickly(module, config):
         (vgg16_rnn, vgg16_rnn.Config(size=32, frames=2, width=128, state=64, cell="lstm")),
     ],
 )
-def test_learns_16_heads_by_heart(module, config):
+def test_fits_16_heads_it_trains_on(module, config):
     network = built(module, config)
     inputs, truth = batch(network, module.input_recipe(config))
-    check_learns_by_heart(network, inputs, truth, steps=160, lr=1e-4, loss_divided_by=100)
+    check_overfits_one_batch(network, inputs, truth, steps=160, lr=1e-4, loss_divided_by=100)
 
 
 @pytest.mark.parametrize(

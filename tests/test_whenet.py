@@ -1,4 +1,4 @@
-"""WHENet: the published weights on a real face, the wrapped loss by hand, the names of Keras, learning by heart."""
+"""WHENet: the published weights on a real face, the wrapped loss by hand, the names of Keras, overfitting one batch."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from network_checks import batch, check_gradients, check_learns_by_heart
+from network_checks import batch, check_gradients, check_overfits_one_batch
 from realdata import REAL, needs
 
 from ubhpd.baselines import whenet
@@ -141,7 +141,7 @@ def test_learns_a_batch_by_heart():
     network = untrained()
     keep_all_blocks(network)
     inputs, target = batch(network, whenet.input_recipe(SMALL))
-    check_learns_by_heart(network, inputs, target, steps=150, lr=3e-3, loss_divided_by=20)
+    check_overfits_one_batch(network, inputs, target, steps=150, lr=3e-3, loss_divided_by=20)
 
 
 def keras_weights(seed=0):

@@ -31,17 +31,23 @@ PATH = click.Path(path_type=Path)
     help="Train on its training split. Default: the split train of UBHPD.",
 )
 @click.option("--frames", "frame_list", type=PATH, metavar="FILE", help="Frame list, for protocols that need one.")
-@click.option("--protocol-seed", default=0, help="Of a protocol that divides one set of heads.")
+@click.option("--protocol-seed", default=0, help="Seed of a protocol that divides one set of heads.")
 @click.option("-O", "chosen", multiple=True, metavar="KEY=VALUE", help="Option of the model, as size=64.")
 @click.option("--epochs", type=int, help="How long to train. Default: as the paper.")
-@click.option("--steps", type=int, help="The same in steps of the optimiser.")
+@click.option("--steps", type=int, help="How long to train, in steps of the optimiser.")
 @click.option("--batch-size", type=int, help="Heads per step, of all processes together. Default: as the paper.")
 @click.option("--lr", type=float, help="Learning rate. Default: as the paper.")
 @click.option("--optimizer", type=click.Choice(OPTIMIZERS), help="Default: as the paper.")
-@click.option("--schedule", type=click.Choice(SCHEDULES), help="Of the learning rate. Default: as the paper.")
-@click.option("--seed", default=0, show_default=True, help="Of weights, order, augmentation and dropout.")
+@click.option("--schedule", type=click.Choice(SCHEDULES), help="Learning-rate schedule. Default: as the paper.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights, order, augmentation and dropout.")
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:1; auto takes a GPU if there is.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="32", show_default=True, help="Bits of floats.")
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="32",
+    show_default=True,
+    help="Bits of floating-point numbers.",
+)
 @click.option("--channels-last/--channels-first", default=True, show_default=True, help="Memory order of images.")
 @click.option("--compile", "compiled", is_flag=True, help="Compile the network first.")
 @click.option("--workers", default=0, help="Threads that prepare images. Default: up to 4.")
@@ -53,7 +59,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of the backbone to begin with.")
 @click.option("--teacher", "teachers", type=PATH, multiple=True, metavar="FILE", help="Checkpoint to learn from.")
 @click.option("--cache", type=PATH, metavar="DIR", help="Where crops are kept. Default: OUT/work/crops.")
-@click.option("--save-seconds", default=300.0, show_default=True, help="Between two saved states of the run.")
+@click.option("--save-seconds", default=300.0, show_default=True, help="Seconds between two saved states of the run.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(
     model: str, data: Path, out: Path, protocol: str | None, frame_list: Path | None, protocol_seed: int,

@@ -1,4 +1,4 @@
-"""What a person who waits sees: progress bars with rate and time left on stderr, and the lines of the log."""
+"""Progress bars with rate and remaining time on stderr, and log lines."""
 
 from __future__ import annotations
 

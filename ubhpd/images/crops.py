@@ -150,7 +150,7 @@ def _landmark_boxes(columns: Mapping[str, Any], source: str) -> FloatArray:
         x, y = flat[rows, 0::2].copy(), flat[rows, 1::2].copy()
         if source == "pt2d_hidden":
             hidden = np.isnan(x)
-            x[hidden] = -1.0  # (-1, -1) in AFLW; the authors of AFLW2000-3D turned y round, y -> height + 1 - y
+            x[hidden] = -1.0  # (-1, -1) in AFLW; the authors of AFLW2000-3D flipped y, y -> height + 1 - y
             y[hidden] = np.broadcast_to(np.asarray(columns["image_height"], float)[rows, None] + 2, y.shape)[hidden]
         if source == "pt2d_positive":
             keep_x, keep_y = x > 0, y > 0

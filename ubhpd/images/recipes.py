@@ -119,7 +119,7 @@ _HOPENET_AFLW2000 = Recipe(
 )
 _LEGACY_NOTE = (
     "AFLW2000 as the published tables have it: the box of 1,718 of 2,000 images spans hidden points too, which lie "
-    "at x = -1 (and y = height + 2, since the authors turned y round)."
+    "at x = -1 (and y = height + 2, since the authors flipped y)."
 )
 _HOPENET_BIWI = Recipe(
     name="hopenet-biwi",

@@ -1,7 +1,8 @@
 """What every backbone family has in common: a feature map, its mean, and optionally a classifier.
 
-A user's ImageNet checkpoint loads as it is (`pretrained.load_backbone`), because each family keeps the names of the
-published weights. So modules are called `layer1` or `rbr_dense` here and not what they would be called otherwise.
+A user's ImageNet checkpoint loads as it is (`ubhpd.nn.weight_files.load_backbone`), because each family keeps the names
+of the published weights. So modules are called `layer1` or `rbr_dense` here and not what they would be called
+otherwise.
 """
 
 from __future__ import annotations

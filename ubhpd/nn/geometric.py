@@ -1,5 +1,4 @@
-"""What a geometric method sees: a baseline without a network, that gets a head's pose from its landmarks or from
-nothing.
+"""The interface of geometric methods: baselines without a network, which use landmarks or nothing at all.
 
 A file in baselines/ with KIND = "geometric" has no Network but
 

@@ -1,8 +1,8 @@
 """Which of the 68 landmarks a network uses, which mirrors which, and which lie near each other on a mean face.
 
 The mean face was written down for this project from general proportions of adult faces (outer eye corners 90 mm apart,
-inner ones 32, mouth 52 wide, eyes to chin 108, jaw 144). It is fitted to no dataset and good for telling near from far.
-Half of it is written, so the other half is its exact mirror image, and so is all that is derived from it.
+inner ones 32, mouth 52 wide, eyes to chin 108, jaw 144). It is fitted to no dataset and accurate enough for neighbour
+relations. Half of it is written, so the other half is its exact mirror image, and so is all that is derived from it.
 """
 
 from __future__ import annotations

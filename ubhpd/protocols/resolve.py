@@ -1,4 +1,4 @@
-"""What a named protocol gives on a manifest: the heads of both splits, their hashes, and deviations from the papers.
+"""Selects the heads of a protocol from a manifest: both splits, their hashes, and deviations from the papers.
 
 The protocols themselves are data, in `definitions`; this module is all that others need to import. The
 hash of a resolution is the SHA-256 of its list as `list_text` writes it, so that `sha256sum` of the written file
@@ -48,7 +48,8 @@ _REMEDY = {
 
 
 class SplitCount(NamedTuple):
-    """Heads chosen; published, if known; and left out: without a usable pose, beyond the angle, apart from the rest."""
+    """Heads chosen; published, if known; and left out: without a usable pose, beyond the angle, or shared with the
+    other split."""
 
     heads: int
     published: int | None

@@ -1,10 +1,9 @@
-"""Lists of BIWI frames as they circulate: the frames that a text file names; other content is ignored.
+"""The rules that a protocol is made of: conditions on columns, frame lists, and divisions.
 
-A frame is a recording and a frame number, as `01/frame_00003` or `hpdb/01/frame_00003_rgb.png`; what stands
-before and after it on the line (a folder, a label, the name of the pose file) does not matter, nor do Windows'
-separators and line ends. Empty lines, lines that begin with #, and a header without any digit are passed over.
-
-The rules that the definition of a protocol is made of: conditions on columns, frame lists, and divisions.
+Frame lists of BIWI are read as they circulate: a line names a frame, and other content is ignored. A frame is a
+recording and a frame number, as `01/frame_00003` or `hpdb/01/frame_00003_rgb.png`; what stands before and after it on
+the line (a folder, a label, the name of the pose file) does not matter, nor do Windows' separators and line ends. Empty
+lines, lines that begin with #, and a header without any digit are passed over.
 """
 
 from __future__ import annotations

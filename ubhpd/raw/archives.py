@@ -116,7 +116,7 @@ class ZipTree(ArchiveTree):
             name = _clean_name(info.filename)
             refuse_escape(archive, name)
             total += info.file_size
-            refuse_absurd(archive, name, info.file_size, max(info.compress_size, 1), total, on_disk)
+            refuse_implausible(archive, name, info.file_size, max(info.compress_size, 1), total, on_disk)
             if stat.S_ISLNK(info.external_attr >> 16):  # its content is the name of another file
                 links += 1
             elif name:
@@ -164,7 +164,7 @@ def refuse_escape(archive: str, name: str) -> None:
         raise UbhpdError(f"{archive} is refused: the name {name!r} in it leads outside; get the official archive.")
 
 
-def refuse_absurd(archive: str, name: str, size: int, packed: int, total: int, on_disk: int) -> None:
+def refuse_implausible(archive: str, name: str, size: int, packed: int, total: int, on_disk: int) -> None:
     """Raise UbhpdError if a member has an impossible size or the compression ratio of a decompression bomb.
 
     Args:
@@ -462,7 +462,7 @@ def _checked_members(place: str, tar: tarfile.TarFile) -> Iterator[tuple[str, ta
         name = _clean_name(member.name)
         refuse_escape(place, name)
         total += member.size
-        refuse_absurd(place, name, member.size, max(packed, 1), total, packed)
+        refuse_implausible(place, name, member.size, max(packed, 1), total, packed)
         yield name, member
 
 

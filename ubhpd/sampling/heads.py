@@ -1,9 +1,8 @@
 """The heads of a pool as arrays: pose, and who, where and when each was taken, as 64-bit keys.
 
-Sampling and splitting ask of a name only whether it is the same as another and, to break ties, for a number
-that looks random but depends on nothing but the name. So every name becomes a key, a hash of its bytes: it does
-not depend on the order of the heads, on the other heads or on how the pool is cut into batches. Two of a
-million names share a key by accident with a probability of 3e-8.
+Sampling and splitting only compare names for equality and, to break ties, need a pseudo-random number per name.
+Therefore every name becomes a key, a hash of its bytes: it does not depend on the order of the heads, on the other
+heads or on how the pool is cut into batches. Two of a million names share a key by accident with a probability of 3e-8.
 """
 
 from __future__ import annotations
@@ -134,8 +133,8 @@ def from_arrays(
     n = len(angles)
     frames = np.full(n, NO_FRAME) if frame_index is None else _frames(frame_index)
     names = {"dataset": dataset, "subject": subject, "sequence": sequence, "photo": photo}
-    # A person and an image may bear the same name, or code, and are not the same; only flip_of names samples.
-    keys = {k: _told_apart(_keys(v, n), tag) for tag, (k, v) in enumerate(names.items())}
+    # A person and an image may have the same name; only flip_of refers to other samples.
+    keys = {k: _with_tag(_keys(v, n), tag) for tag, (k, v) in enumerate(names.items())}
     keys |= {"sample_id": _keys(sample_id, n), "flip_of": _keys(flip_of, n)}
     for name, array in {**keys, "frame_index": frames}.items():
         if array.shape != (n,):
@@ -178,7 +177,7 @@ def concatenated(parts: list[Heads]) -> Heads:
 
 
 def mixed(*keys: AnyArray | np.uint64 | int) -> UInt64Array:
-    """Return one key of several: equal where all are equal, and else as good as random (splitmix64, Steele 2014)."""
+    """Return one key of several: equal where all are equal, otherwise pseudo-random (splitmix64, Steele 2014)."""
     result: Any = np.uint64(0x9E3779B97F4A7C15)
     with np.errstate(over="ignore"):
         for key in keys:
@@ -227,14 +226,14 @@ def _keys(names: Any, n: int) -> UInt64Array:
     return keys
 
 
-def _told_apart(keys: UInt64Array, tag: int) -> UInt64Array:
-    """Return other keys, as unique as before; those of missing names stay."""
+def _with_tag(keys: UInt64Array, tag: int) -> UInt64Array:
+    """Return keys mixed with a tag, so that equal names in different columns differ; keys of missing names stay."""
     result: UInt64Array = np.where(keys == UNKNOWN, UNKNOWN, np.maximum(mixed(keys, tag), np.uint64(1)))
     return result
 
 
 def _repeats(array: pa.Array) -> bool:
-    """Return True if, by the first rows, a dictionary of the names is worth its while."""
+    """Return True if, by the first rows, a dictionary of the names would be faster."""
     head = array.slice(0, 4096)
     return len(array) > 2 * len(head) and len(head.unique()) < len(head) // 2
 

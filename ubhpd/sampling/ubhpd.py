@@ -1,9 +1,7 @@
-"""UBHPD out of a pool: choose the heads, divide them into train and test, weigh the bins, write OUT/ubhpd.parquet.
+"""Makes UBHPD from a pool: selects the heads, splits them, computes the bin weights, writes OUT/ubhpd.parquet.
 
-Everything is settled on a few columns held as arrays; the rows themselves, landmarks and all, only pass by in
-batches, so memory does not grow with the pool's landmarks.
-
-What a build says of UBHPD: how near the densities came to the target, what each split holds, what leaks.
+The selection uses a few columns as arrays; complete rows are only copied in batches, so memory does not grow with the
+landmarks of the pool. The text of a build reports how near the densities are to the target, the splits and the leaks.
 """
 
 from __future__ import annotations

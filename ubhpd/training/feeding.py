@@ -1,7 +1,7 @@
 """Training heads as batches: shuffled, augmented, and prepared by threads while the network computes.
 
 What a batch holds is a function of (seed, epoch, place in the epoch) alone. Resuming after an
-interruption therefore needs no saved state, and the batches do not depend on the number of threads or processes.
+interruption therefore needs no saved random state, and the batches do not depend on the number of threads or processes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from ubhpd.inference.prediction_file import cores, in_order
 from ubhpd.nn.contract import InputRecipe, Target
 from ubhpd.training.augmentations import Augmentation, Sample, augmentation
 
-# More threads are slower, on 16 cores too: Python runs one at a time, and each call of OpenCV is a change of turns.
-_THREADS, _THREADS_SMALL, _SMALL = 4, 2, 64  # _SMALL: side of crops in pixels up to which the second number holds
+# More threads are slower, on 16 cores too: Python runs one at a time, and each call of OpenCV has to wait for the GIL
+# again.
+_THREADS, _THREADS_SMALL, _SMALL = 4, 2, 64  # _SMALL: side of crops in pixels up to which _THREADS_SMALL is used
 
-_ORDER, _CHANGES = 0, 1  # what is drawn: the first number that a generator is seeded with
+_ORDER, _CHANGES = 0, 1  # first element of a seed: the order of heads, or the augmentation
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Order:
     def __init__(
         self, rows: IntArray, batch_size: int, seed: int, share: FloatArray | None = None, parts: int = 1
     ) -> None:
-        """Prepare.
+        """Fix the heads and the batch size; no batch is drawn yet.
 
         Args:
             rows: to train on.
@@ -104,17 +105,17 @@ class Order:
 
 
 class Feed:
-    """Batches of heads, changed at random."""
+    """Batches of augmented heads."""
 
     def __init__(self, heads: TrainingHeads, recipe: InputRecipe, names: tuple[str, ...], seed: int, threads: int = 0,
                  pinned: bool = False) -> None:  # fmt: skip
-        """Prepare.
+        """Start the threads that prepare batches.
 
         Args:
             heads: to take from.
             recipe: of the model.
             names: of augmentations.
-            seed: of the changes.
+            seed: of the augmentation.
             threads: that prepare batches, 0 for as many as serve a GPU best, and one per core at most.
             pinned: put batches where a GPU can fetch them by itself.
 

@@ -21,7 +21,7 @@ REPORT = "train.json"
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What to train on what, and how; None leaves it to the model's own recipe.
+    """What to train, on which heads, and how; None takes the value of the model's own recipe.
 
     model: a name of the catalogue. data: folder of a build. out: folder of the run; an interrupted run resumes there.
     protocol: its training split; None takes the split train of ubhpd.parquet. options: of the model, as typed.
@@ -85,12 +85,12 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What a training came to: the content of train.json.
+    """The result of a training run: the content of train.json.
 
     weights: the checkpoint, its tensors' hash weights_sha256. steps, epochs: trained. best_epoch: from 1, the one whose
     weights were kept, None without validation. validation_error_deg: their mean geodesic error. selection_rule: in
-    words. heads, validation_heads: trained on, and held out. recipe: what was trained with. origin: what the
-    checkpoint says of itself. warnings: sentences.
+    words. heads, validation_heads: trained on, and held out. recipe: what was trained with. origin: the
+    origin stored in the checkpoint. warnings: sentences.
     """
 
     model: str

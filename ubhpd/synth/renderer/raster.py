@@ -1,6 +1,6 @@
-"""Surfaces as grids of points: what every part of a synthetic person is made of.
+"""The rasteriser: grids of points become triangles, and triangles the pixels they cover.
 
-The renderer: triangles to the pixels they cover, by a z-buffer in NumPy, without a display or a graphics card.
+It is a z-buffer in NumPy and needs neither a display nor a graphics card.
 
 Every triangle is cut into rows and every row into pixels by `np.repeat`, so that the work is one pass over the
 covered pixels however large the triangles are. The nearest wins: nearness and the triangle's number are packed
@@ -181,7 +181,7 @@ def rasterise(
 
 @lru_cache(maxsize=1)
 def _keep_memory() -> None:
-    """Make the C library of Linux keep what is freed for the next array, which halves the time of an image.
+    """Tell the malloc of glibc not to return freed memory for the next array, which halves the time of an image.
 
     It gives free memory back to the system above twice the size of the largest block that was freed so far.
     """
