@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from ubhpd import cli
-from ubhpd.core.progress import log_shown
+from ubhpd.core import progress
+from ubhpd.core.progress import Progress, log_shown
 from ubhpd.core.text import printable, table
 from ubhpd.reports.terminal import dropped_text, info_text
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer
@@ -87,6 +88,24 @@ def test_without_torch_a_command_is_one_sentence(tmp_path):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     sentence = "Error: This needs torch, which is not installed: pip install 'ubhpd[torch]'.\n"
     assert (run.returncode, run.stderr) == (2, sentence)
+
+
+def test_long_work_without_a_terminal_writes_a_line_a_minute(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress().bar("Predicting", 400) as advance:
+        for _ in range(130):
+            now[0] += 1.0
+            advance(2)
+    lines = ["Predicting: 120 of 400 (30%), 2.0/s", "Predicting: 240 of 400 (60%), 2.0/s"]
+    assert capsys.readouterr().err.splitlines() == lines
+    with Progress().step("Reading") as update:
+        now[0] += 61.0
+        update(1, 3)
+    with Progress(show=False).bar("Quiet", 400) as advance:
+        now[0] += 100.0
+        advance(1)
+    assert capsys.readouterr().err == "Reading: 1 of 3 (33%), 0.0/s\n"
 
 
 def test_version(ubhpd):

@@ -12,6 +12,8 @@ _NOTEBOOK_SECONDS = (
     0.2  # between two updates of a line in a notebook, which keeps every one of them until it is redrawn
 )
 
+_LOG_SECONDS = 60.0  # between two lines of progress where there is neither a terminal nor a notebook
+
 
 def in_notebook() -> bool:
     """Return whether this process is the kernel of a Jupyter notebook."""
@@ -21,17 +23,31 @@ def in_notebook() -> bool:
 
 
 class Progress:
-    """Shows bars if `show`, in a terminal (stderr) or in a Jupyter notebook, where a bar is a line of text."""
+    """Shows bars if `show`, in a terminal (stderr) or in a Jupyter notebook, where a bar is a line of text.
+
+    Without either, as in a log file, long work writes a line a minute to stderr.
+    """
 
     def __init__(self, show: bool = True) -> None:
         self._notebook = show and in_notebook()
         self._show = show and (self._notebook or sys.stderr.isatty())
+        self._log = show and not self._show
 
     @contextmanager
     def bar(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
         """Give a function that moves the bar on by a number of items."""
-        if not self._show or total == 0:
+        if total == 0 or not (self._show or self._log):
             yield lambda done: None
+            return
+        if self._log:
+            count, update = 0, _lines_of_a_log(name)
+
+            def advance_log(done: int) -> None:
+                nonlocal count
+                count += done
+                update(count, total)
+
+            yield advance_log
             return
         if self._notebook:
             with _line(name) as update:
@@ -68,7 +84,7 @@ class Progress:
     def step(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Give a function (done, total) for a piece of work whose total shows up on the way."""
         if not self._show:
-            yield lambda done, total: None
+            yield _lines_of_a_log(name) if self._log else lambda done, total: None
             return
         if self._notebook:
             with _line(name) as update:
@@ -80,6 +96,23 @@ class Progress:
         with Progress(console=Console(stderr=True), transient=True) as shown:
             task = shown.add_task(name, total=None)
             yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def _lines_of_a_log(name: str) -> Callable[[int, int], None]:
+    """Return a function (done, total) that writes a line to stderr at most once a minute."""
+    began = written = time.monotonic()
+
+    def update(done: int, total: int) -> None:
+        nonlocal written
+        now = time.monotonic()
+        if now - written < _LOG_SECONDS:
+            return
+        written = now
+        rate = done / (now - began)
+        sys.stderr.write(f"{name}: {done:,} of {total:,} ({done / max(total, 1):.0%}), {rate:,.1f}/s\n")
+        sys.stderr.flush()
+
+    return update
 
 
 @contextmanager
