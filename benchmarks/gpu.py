@@ -60,9 +60,9 @@ from usual_loader import UsualHeads, plain_step, usual_batches
 from ubhpd import manifest
 from ubhpd.core.files import replacing, write_json
 from ubhpd.core.progress import Progress
-from ubhpd.inference.network_predictor import NetworkPredictor, Speed, device_title
+from ubhpd.inference.network_predictor import NetworkPredictor, device_title
 from ubhpd.inference.onnx_export import random_inputs
-from ubhpd.inference.prediction_file import cores
+from ubhpd.inference.prediction_file import Speed, cores
 from ubhpd.models.catalogue import NETWORKS, catalogue
 from ubhpd.models.model import Model
 from ubhpd.nn import tracing

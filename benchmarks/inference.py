@@ -37,9 +37,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from ubhpd import manifest
 from ubhpd.core.files import replacing, write_json
 from ubhpd.core.progress import Progress
-from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
+from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor
 from ubhpd.inference.onnx_export import export_onnx, random_inputs
 from ubhpd.inference.predicting import Request, predict_request
+from ubhpd.inference.prediction_file import Speed
 from ubhpd.models.catalogue import NETWORKS, catalogue
 from ubhpd.models.model import Model
 from ubhpd.pool.build import BuildConfig, build

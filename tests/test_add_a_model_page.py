@@ -5,6 +5,8 @@ from contextlib import suppress
 import pytest
 from model_room import blocks, room_with
 
+pytest.importorskip("torch")
+
 
 def test_the_example_and_its_test_run(tmp_path):
     model, test = blocks()

@@ -307,6 +307,7 @@ def test_a_dataset_with_a_transform_of_a_protocol_and_of_what_is_not_there(build
 
 
 def test_train_predict_bench_and_leaderboard(build, folder):
+    pytest.importorskip("torch")
     trained = ubhpd.train("mean_pose", build, folder / "mean", progress=False)
     table = ubhpd.predict(trained, build, progress=False)
     assert set(table.sample_id) == set(predictions(build).sample_id) and table.attrs["problems"] == []

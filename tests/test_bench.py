@@ -1,6 +1,7 @@
 """`ubhpd bench`: from a build to results, end to end for geometric methods, with a stand-in for the training of
 networks."""
 
+import importlib.util
 import json
 import logging
 import shutil
@@ -26,6 +27,9 @@ from ubhpd.synth.writers import aflw2000_writer, biwi_writer, w300lp_writer
 
 QUIET = Progress(show=False)
 NETWORK = "fsanet_metric_wo"
+needs_safetensors = pytest.mark.skipif(
+    importlib.util.find_spec("safetensors") is None, reason="checkpoints need safetensors: pip install safetensors"
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,7 @@ def truth(data, ids):
 # Geometric methods, end to end
 
 
+@needs_safetensors
 def test_a_geometric_method_is_fitted_to_the_training_side_and_scored_on_the_test_side(data, tmp_path):
     report, _ = done(data, tmp_path)
     (path,) = report.written
@@ -82,6 +87,7 @@ def test_a_geometric_method_is_fitted_to_the_training_side_and_scored_on_the_tes
     assert (found.seed, found.parameters, found.torch, found.coverage) == (None, None, None, 1.0)
 
 
+@needs_safetensors
 def test_a_second_run_keeps_what_is_done_and_a_changed_one_is_done_again(data, tmp_path):
     first, _ = done(data, tmp_path)
     before = first.written[0].read_bytes()
@@ -94,6 +100,7 @@ def test_a_second_run_keeps_what_is_done_and_a_changed_one_is_done_again(data, t
     assert first.written[0].read_bytes() == before
 
 
+@needs_safetensors
 def test_another_seed_of_the_protocol_is_another_input(data, tmp_path):
     first = done(data, tmp_path, protocols=("biwi_16_8_drawn",))[0]
     old = read(first.written[0])
@@ -102,12 +109,14 @@ def test_another_seed_of_the_protocol_is_another_input(data, tmp_path):
     assert first.written == second.written and old.group != new.group and old.inputs != new.inputs
 
 
+@needs_safetensors
 def test_options_make_other_files(data, tmp_path):
     one = done(data, tmp_path)[0].written
     two = done(data, tmp_path, options={"mean_pose": {"of": "median"}})[0].written
     assert one != two and read(two[0]).options == {"of": "median"} and read(two[0]).chosen == {"of": "median"}
 
 
+@needs_safetensors
 def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
     """BIWI has 20 people in 24 recordings: the test split of the 16-8 division has 8 recordings, too few."""
     both = protocol_data.splits_of("300wlp_biwi_15678", data)
@@ -139,6 +148,7 @@ def test_short_names_are_protocols_of_their_series():
         protocol_ids(["x"])
 
 
+@needs_safetensors
 def test_a_short_name_passes_over_what_the_data_does_not_have(data, tmp_path):
     report, said = done(data, tmp_path, protocols=("2",))
     assert report.failed == () and len(report.written) == 1
@@ -149,6 +159,7 @@ def test_a_short_name_passes_over_what_the_data_does_not_have(data, tmp_path):
 
 
 def test_a_geometric_method_has_one_run_and_a_network_one_per_seed(data, tmp_path):
+    pytest.importorskip("torch")
     request = BenchRequest(("mean_pose", NETWORK), ("1",), data, tmp_path, seeds=(3, 1))
     found = [(r.model, r.protocol_id[-5:], r.seed) for r in runs_of(request)]
     assert found == [
@@ -174,6 +185,8 @@ def test_a_geometric_method_has_one_run_and_a_network_one_per_seed(data, tmp_pat
     ],
 )
 def test_a_wrong_request_is_refused_before_anything_runs(data, tmp_path, change, said):
+    if NETWORK in change.get("models", ()):
+        pytest.importorskip("torch")
     request = replace(BenchRequest(("mean_pose",), ("1",), data, tmp_path / "o"), **change)
     with pytest.raises(UbhpdError, match=said):
         bench(request, QUIET)
@@ -288,6 +301,7 @@ def test_heads_that_cannot_be_judged_are_told(data, tmp_path, trainer):
 # The commands
 
 
+@needs_safetensors
 def test_the_commands_go_from_a_build_to_a_page(data, tmp_path, ubhpd):
     typed = ("bench", "--models", "mean_pose,median_pose", "--protocols", "1,biwi_70_30_subjects", "--data", data,
              "--out", tmp_path / "r", "-O", "mean_pose.of=rotation")  # fmt: skip

@@ -79,6 +79,7 @@ def test_two_models_of_one_name_are_refused(tmp_path):
 
 
 def test_options_are_those_of_the_model_then_those_chosen(room):
+    pytest.importorskip("torch")
     module, config = configured("tinynet_wide", {"size": "64"})
     assert (config.size, config.channels) == (64, 16)
     assert configured("tinynet", {"channels": "4"})[1] == module.Config(channels=4)
@@ -93,6 +94,7 @@ def test_options_are_those_of_the_model_then_those_chosen(room):
     ({"size": "4"}, "TinyNet has size 4"),
 ])  # fmt: skip
 def test_a_wrong_option_is_one_sentence(room, chosen, match):
+    pytest.importorskip("torch")
     with pytest.raises(UbhpdError, match=match):
         configured("tinynet", chosen)
 
@@ -173,6 +175,8 @@ def test_pairs_are_taken_apart():
     (TINY.replace("@dataclass(frozen=True)", "@dataclass", 1), "has no frozen dataclass Config"),
 ])  # fmt: skip
 def test_code_that_is_broken_is_one_sentence(tmp_path, text, match):
+    if "import torch\n" in text:
+        pytest.importorskip("torch")
     with room_with(tmp_path, tinynet=text), pytest.raises(UbhpdError, match=match):
         module_of(card("tinynet"))
 
@@ -195,19 +199,28 @@ def test_the_list_and_the_card_as_a_user_sees_them(room, ubhpd):
     assert code == 0 and all(name in out for name in catalogue())
     row = next(line for line in out.splitlines() if line.startswith("tinynet_wide"))
     assert row.split() == ["tinynet_wide", "TinyNet", "image", "14,435", "0.1", "0", "MIT"]
-    code, out, _ = ubhpd("models", "tinynet_wide")
-    for text in ("channels     16  a whole number", "14,435 parameters", "crop square", "batch_size 32", "no paper"):
-        assert text in out
     code, out, _ = ubhpd("models", "lost")
     assert code == 0 and "QuatNet" not in out and "OsGG-Net 2021, table 1" in out
     code, _, err = ubhpd("models", "tinynett")
     assert code == 2 and "did you mean tinynet" in err
 
 
-def test_json_of_list_and_card(room, ubhpd):
+def test_the_card_of_a_network_shows_its_options_and_recipes(room, ubhpd):
+    pytest.importorskip("torch")
+    code, out, _ = ubhpd("models", "tinynet_wide")
+    assert code == 0
+    for text in ("channels     16  a whole number", "14,435 parameters", "crop square", "batch_size 32", "no paper"):
+        assert text in out
+
+
+def test_json_of_the_list(room, ubhpd):
     found = {m["name"]: m for m in json.loads(ubhpd("models", "--json")[1])}
     assert found["middle"] == {"name": "middle", "title": "Mean", "kind": "geometric", "parameters": None,
                                "megabytes": None, "license": "MIT", "printed_results": 4}  # fmt: skip
+
+
+def test_json_of_the_card_of_a_network(room, ubhpd):
+    pytest.importorskip("torch")
     one = json.loads(ubhpd("models", "tinynet", "--json")[1])
     assert one["config"]["channels"] == {"value": 8, "type": "a whole number"}
     assert one["input"]["size"] == 32 and one["training"]["optimizer"] == "adam"

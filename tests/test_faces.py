@@ -11,7 +11,7 @@ from realdata import REAL, needs
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images import detectors, landmarks, mtcnn
+from ubhpd.images import detectors, landmarks
 from ubhpd.images import faces as inputs
 from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Face, keep_apart, largest_first, overlap
@@ -25,7 +25,7 @@ def weights_or_skip():
         import torch  # noqa: F401
     except ImportError:
         pytest.skip("torch is not installed")
-    place = mtcnn.find_weights()
+    place = detectors.find_weights()
     if place is None:
         pytest.skip("MTCNN's weights are not here: set UBHPD_MTCNN")
     return place
@@ -90,7 +90,7 @@ def test_a_blank_image_has_no_face():
 
 def test_what_is_not_here_is_named_with_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delenv("UBHPD_MTCNN", raising=False)
-    monkeypatch.setattr(mtcnn, "find_spec", lambda name: None)
+    monkeypatch.setattr(detectors, "find_spec", lambda name: None)
     with pytest.raises(UbhpdError, match="pip install --no-deps facenet-pytorch==2.6.0, or name its wheel in UBHPD_MT"):
         detector("mtcnn")
     assert detector("auto").name == "cascade"
@@ -164,7 +164,7 @@ def test_mtcnn_takes_images_of_any_size(size):
 
 
 def test_weights_are_read_from_a_folder_a_package_and_a_wheel(tmp_path, monkeypatch):
-    files = {name: name.encode() for name in mtcnn.NETWORKS}
+    files = {name: name.encode() for name in detectors.MTCNN_NETWORKS}
     data = tmp_path / "facenet_pytorch" / "data"
     data.mkdir(parents=True)
     with zipfile.ZipFile(tmp_path / "facenet.whl", "w") as wheel:
@@ -172,14 +172,14 @@ def test_weights_are_read_from_a_folder_a_package_and_a_wheel(tmp_path, monkeypa
             (data / f"{name}.pt").write_bytes(content)
             wheel.writestr(f"facenet_pytorch/data/{name}.pt", content)
     for place in (tmp_path, tmp_path / "facenet_pytorch", data, tmp_path / "facenet.whl"):
-        assert mtcnn.read_weights(place) == files
+        assert detectors.read_weights(place) == files
     monkeypatch.delenv("UBHPD_MTCNN", raising=False)
     (tmp_path / "facenet_pytorch" / "__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
-    assert mtcnn.find_weights() == data
+    assert detectors.find_weights() == data
     monkeypatch.setenv("UBHPD_MTCNN", str(tmp_path / "facenet.whl"))
-    assert mtcnn.find_weights() == tmp_path / "facenet.whl"
-    assert mtcnn.find_weights(data) == data
+    assert detectors.find_weights() == tmp_path / "facenet.whl"
+    assert detectors.find_weights(data) == data
 
 
 def test_wrong_weights_are_one_sentence(tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_wrong_weights_are_one_sentence(tmp_path, monkeypatch):
         (tmp_path / "other.whl", "does not hold one pnet.pt"),
     ):
         with pytest.raises(UbhpdError, match=match):
-            mtcnn.read_weights(place)
+            detectors.read_weights(place)
     monkeypatch.setenv("UBHPD_MTCNN", str(tmp_path / "gone.whl"))
     for name in ("mtcnn", "auto"):
         with pytest.raises(UbhpdError, match="no weights of MTCNN at .*gone.whl"):

@@ -221,6 +221,7 @@ def test_options_that_cannot_be_are_refused(options, message):
 
 
 def test_the_models_are_fitted_and_solved_from_a_checkpoint(tmp_path):
+    pytest.importorskip("safetensors")
     from ubhpd.models.geometric_model import GeometricMethod
 
     heads = seen_heads(poses(40), 1120)

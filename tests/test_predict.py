@@ -19,8 +19,8 @@ from ubhpd.images.reading import Images
 from ubhpd.inference import prediction_file
 from ubhpd.inference.image_source import drawer
 from ubhpd.inference.manifest_source import ManifestSource, read_plan
-from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor, Speed
-from ubhpd.inference.prediction_file import Drawable
+from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor
+from ubhpd.inference.prediction_file import Drawable, Speed
 from ubhpd.manifest.schema import COLUMNS
 from ubhpd.models.geometric_model import GeometricMethod, heads_of
 from ubhpd.models.model import Model

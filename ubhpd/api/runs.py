@@ -105,8 +105,8 @@ def predict(
 
     import pandas as pd
 
-    from ubhpd.inference.network_predictor import Speed
     from ubhpd.inference.predicting import Request, predict_request
+    from ubhpd.inference.prediction_file import Speed
 
     manifest = None
     if isinstance(data, Build):

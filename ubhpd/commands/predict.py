@@ -58,8 +58,8 @@ def command(
     resumes after the last finished batch. Exit code 0 good, 1 if heads were left out, 2 wrong input.
     """
     from ubhpd.core.progress import Progress
-    from ubhpd.inference.network_predictor import Speed
     from ubhpd.inference.predicting import Request, predict_request
+    from ubhpd.inference.prediction_file import Speed
 
     request = Request(
         weights=weights,

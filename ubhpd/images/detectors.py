@@ -1,8 +1,14 @@
-"""The face detectors by name: mtcnn, cascade, none, and auto, which takes the best that is there."""
+"""The face detectors by name: mtcnn, cascade, none, and auto, which takes the best that is there.
+
+The weights of MTCNN are three small files in the wheel of facenet-pytorch. That package pins a torch of its own, so it
+is neither a dependency nor ever imported: its files are only read, from the installed package, a wheel or a folder.
+That code is here and not in mtcnn.py, because the other detectors have to work without torch.
+"""
 
 from __future__ import annotations
 
 import os
+import zipfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,13 +17,17 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import Image
-from ubhpd.images.faces import Detector, Face, keep_apart, largest_first
-from ubhpd.images.mtcnn import INSTALL, VARIABLE, find_weights, read_weights
+from ubhpd.images.faces import MTCNN_INSTALL, Detector, Face, keep_apart, largest_first
 
 DETECTORS = ("auto", "mtcnn", "cascade", "none")
 
 FRONTAL, PROFILE = "haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml"
 DEBIAN_FOLDERS = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/share/opencv/haarcascades"))
+
+MTCNN_NETWORKS = ("pnet", "rnet", "onet")
+MTCNN_VARIABLE = "UBHPD_MTCNN"
+
+_MAX_BYTES = 64 << 20  # of a weight file: the largest has 1.6 MB
 
 _STEP = 1.1  # between the sizes at which a cascade looks
 _NEIGHBOURS = 3  # raw boxes that must agree on a face
@@ -50,9 +60,65 @@ def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = 
         return Cascade()
     except UbhpdError:
         raise UbhpdError(
-            f"No face detector is installed: {INSTALL} (and torch) for mtcnn, or pip install "
+            f"No face detector is installed: {MTCNN_INSTALL} (and torch) for mtcnn, or pip install "
             "'opencv-python-headless<5' for cascade."
         ) from None
+
+
+def find_weights(place: str | os.PathLike[str] | None = None) -> Path | None:
+    """Return the folder, wheel or zip with the weights of MTCNN; None if none is named and none is installed.
+
+    Args:
+        place: where they are; by default what the variable UBHPD_MTCNN names, else the installed facenet-pytorch.
+
+    Raises:
+        UbhpdError: the place that was named does not exist.
+    """
+    named = place or os.environ.get(MTCNN_VARIABLE)
+    if named:
+        path = Path(named)
+        if not path.exists():
+            raise UbhpdError(f"There are no weights of MTCNN at {path}: name the wheel of facenet-pytorch or a folder.")
+        return path
+    spec = find_spec("facenet_pytorch")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / "data" / "pnet.pt").is_file():
+            return Path(folder) / "data"
+    return None
+
+
+def read_weights(place: Path) -> dict[str, bytes]:
+    """Return the content of pnet.pt, rnet.pt and onet.pt by the network's name.
+
+    Args:
+        place: a folder that holds them, or holds them in `data` or `facenet_pytorch/data`; or a wheel or zip in which
+            they lie anywhere.
+
+    Raises:
+        UbhpdError: they are not there, or cannot be read.
+    """
+    try:
+        return _from_folder(place) if place.is_dir() else _from_zip(place)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UbhpdError(f"{place} is no folder or wheel with MTCNN's weights ({error}): {MTCNN_INSTALL}.") from None
+
+
+def _from_folder(place: Path) -> dict[str, bytes]:
+    for folder in (place, place / "data", place / "facenet_pytorch" / "data"):
+        if all((folder / f"{name}.pt").is_file() for name in MTCNN_NETWORKS):
+            return {name: (folder / f"{name}.pt").read_bytes() for name in MTCNN_NETWORKS}
+    raise UbhpdError(f"{place} does not hold pnet.pt, rnet.pt and onet.pt, the weights of MTCNN: {MTCNN_INSTALL}.")
+
+
+def _from_zip(place: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(place) as wheel:
+        found = {}
+        for name in MTCNN_NETWORKS:
+            inside = [i for i in wheel.infolist() if f"/{i.filename}".endswith(f"/{name}.pt")]
+            if len(inside) != 1 or inside[0].file_size > _MAX_BYTES:
+                raise UbhpdError(f"{place} does not hold one {name}.pt, a weight file of MTCNN: {MTCNN_INSTALL}.")
+            found[name] = wheel.read(inside[0])
+    return found
 
 
 class WholeImage:
@@ -111,7 +177,9 @@ class Cascade:
 
 def _mtcnn(weights: Path | None) -> Detector:
     if weights is None:
-        raise UbhpdError(f"The weights of MTCNN are not installed: {INSTALL}, or name its wheel in {VARIABLE}.")
+        raise UbhpdError(
+            f"The weights of MTCNN are not installed: {MTCNN_INSTALL}, or name its wheel in {MTCNN_VARIABLE}."
+        )
     try:
         from ubhpd.images.mtcnn import Mtcnn
     except ModuleNotFoundError as error:

@@ -28,6 +28,8 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.raw.image_files import decode, jpeg_damage, quiet_opencv
 
+MTCNN_INSTALL = "pip install --no-deps facenet-pytorch==2.6.0"  # brings the weights
+
 
 class Face(NamedTuple):
     """One face in an image, in pixels, x right and y down.

@@ -1,9 +1,4 @@
-"""Finds the weights of MTCNN, three small files that the wheel facenet-pytorch carries, without importing it.
-
-That package pins a torch of its own, so it is neither a dependency nor ever imported: its files are only read, out of
-the installed package, out of a wheel that was downloaded, or out of a folder.
-
-The face detector MTCNN: three small networks, each of which refines the boxes that the one before proposes.
+"""The face detector MTCNN: three small networks, each of which refines the boxes that the one before proposes.
 
 Zhang et al., Joint Face Detection and Alignment Using Multitask Cascaded Convolutional Networks, IEEE Signal Processing
 Letters 2016. The weights are those in facenet-pytorch 2.6.0 (MIT), which come from the authors' Caffe models over
@@ -14,12 +9,8 @@ MATLAB, and the flat layers take width, height, channel in that order; both are 
 from __future__ import annotations
 
 import io
-import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -29,70 +20,7 @@ from torch.nn.functional import interpolate
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray, Image
-from ubhpd.images.faces import Face, keep_apart, largest_first
-
-NETWORKS = ("pnet", "rnet", "onet")
-VARIABLE = "UBHPD_MTCNN"
-INSTALL = "pip install --no-deps facenet-pytorch==2.6.0"
-
-_MAX_BYTES = 64 << 20  # the largest has 1.6 MB
-
-
-def find_weights(place: str | os.PathLike[str] | None = None) -> Path | None:
-    """Return the folder, wheel or zip with the weights of MTCNN; None if none is named and none is installed.
-
-    Args:
-        place: where they are; by default what the variable UBHPD_MTCNN names, else the installed facenet-pytorch.
-
-    Raises:
-        UbhpdError: the place that was named does not exist.
-    """
-    named = place or os.environ.get(VARIABLE)
-    if named:
-        path = Path(named)
-        if not path.exists():
-            raise UbhpdError(f"There are no weights of MTCNN at {path}: name the wheel of facenet-pytorch or a folder.")
-        return path
-    spec = find_spec("facenet_pytorch")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if (Path(folder) / "data" / "pnet.pt").is_file():
-            return Path(folder) / "data"
-    return None
-
-
-def read_weights(place: Path) -> dict[str, bytes]:
-    """Return the content of pnet.pt, rnet.pt and onet.pt by the network's name.
-
-    Args:
-        place: a folder that holds them, or holds them in `data` or `facenet_pytorch/data`; or a wheel or zip in which
-            they lie anywhere.
-
-    Raises:
-        UbhpdError: they are not there, or cannot be read.
-    """
-    try:
-        return _from_folder(place) if place.is_dir() else _from_zip(place)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UbhpdError(f"{place} is no folder or wheel with MTCNN's weights ({error}): {INSTALL}.") from None
-
-
-def _from_folder(place: Path) -> dict[str, bytes]:
-    for folder in (place, place / "data", place / "facenet_pytorch" / "data"):
-        if all((folder / f"{name}.pt").is_file() for name in NETWORKS):
-            return {name: (folder / f"{name}.pt").read_bytes() for name in NETWORKS}
-    raise UbhpdError(f"{place} does not hold pnet.pt, rnet.pt and onet.pt, the weights of MTCNN: {INSTALL}.")
-
-
-def _from_zip(place: Path) -> dict[str, bytes]:
-    with zipfile.ZipFile(place) as wheel:
-        found = {}
-        for name in NETWORKS:
-            inside = [i for i in wheel.infolist() if f"/{i.filename}".endswith(f"/{name}.pt")]
-            if len(inside) != 1 or inside[0].file_size > _MAX_BYTES:
-                raise UbhpdError(f"{place} does not hold one {name}.pt, a weight file of MTCNN: {INSTALL}.")
-            found[name] = wheel.read(inside[0])
-    return found
-
+from ubhpd.images.faces import MTCNN_INSTALL, Face, keep_apart, largest_first
 
 _CELL, _STRIDE = 12, 2  # of P-Net: what one output sees, and how far two of them are apart
 _BATCH = 512  # patches at once
@@ -196,7 +124,7 @@ class Mtcnn:
             try:
                 network.load_state_dict(torch.load(io.BytesIO(weights[name]), map_location="cpu", weights_only=True))
             except Exception:  # torch raises many kinds of errors for a damaged file
-                raise UbhpdError(f"{name}.pt does not hold the weights of MTCNN's {name}: {INSTALL}.") from None
+                raise UbhpdError(f"{name}.pt does not hold the weights of MTCNN's {name}: {MTCNN_INSTALL}.") from None
             network.eval()
 
     @torch.inference_mode()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import platform
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,32 +20,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, FloatArray
+from ubhpd.inference.prediction_file import Speed, angles_and_rotations
 from ubhpd.models.model import Model, device_named
 from ubhpd.nn.contract import InputRecipe, PoseNetwork
 from ubhpd.nn.tracing import RecordedByShape, fused, traced
-
-
-def angles_and_rotations(pose: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of either of them."""
-    if pose.ndim == 3:
-        return rotation.euler_from_matrix(pose), pose
-    return pose, rotation.matrix_from_euler(pose)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What makes a network faster; the angles stay the same but for rounding.
-
-    half: 16-bit floats, bfloat16 on a CPU. channels_last: memory order of the images. compiled: torch.compile.
-    """
-
-    half: bool = False
-    channels_last: bool = False
-    compiled: bool = False
-
 
 _CPU_HEADS = 16  # per forward pass: feature maps of more heads do not fit the caches and cost page faults
 

@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.inference.manifest_source import ManifestSource, Sees, read_plan
-from ubhpd.inference.network_predictor import Speed, angles_and_rotations
-from ubhpd.inference.prediction_file import HeadSource, PredictionReport, Predictor, predict
+from ubhpd.inference.prediction_file import (
+    HeadSource,
+    PredictionReport,
+    Predictor,
+    Speed,
+    angles_and_rotations,
+    predict,
+)
 from ubhpd.manifest import BuildFolder
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card

@@ -22,6 +22,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import locked, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
 from ubhpd.core.text import csv_text
 from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.nn.geometric import Heads
@@ -30,6 +31,25 @@ BATCH_HEADS = 64
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def angles_and_rotations(pose: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return canonical angles (n, 3) in degrees and rotations (n, 3, 3) of either of them."""
+    if pose.ndim == 3:
+        return euler_from_matrix(pose), pose
+    return pose, matrix_from_euler(pose)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What makes a network faster; the angles stay the same but for rounding.
+
+    half: 16-bit floats, bfloat16 on a CPU. channels_last: memory order of the images. compiled: torch.compile.
+    """
+
+    half: bool = False
+    channels_last: bool = False
+    compiled: bool = False
 
 
 class Drawable(NamedTuple):

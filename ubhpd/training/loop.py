@@ -24,8 +24,7 @@ from ubhpd.core.files import write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.core.typing import FloatArray, IntArray
-from ubhpd.inference.network_predictor import angles_and_rotations
-from ubhpd.inference.prediction_file import cores
+from ubhpd.inference.prediction_file import angles_and_rotations, cores
 from ubhpd.models.model import Model
 from ubhpd.nn.contract import Output, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.distillation import teacher_probabilities
