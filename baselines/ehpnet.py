@@ -44,8 +44,7 @@ from torch.nn import functional
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
 from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.nn.distillation import divergence
-from ubhpd.nn.outputs import AngleHeads, Bins, cross_entropy
+from ubhpd.nn.outputs import AngleHeads, Bins, cross_entropy, divergence
 from ubhpd.nn.weight_files import fit
 
 TITLE = "EHPNet"

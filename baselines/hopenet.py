@@ -43,7 +43,7 @@ from ubhpd.nn.backbone import Backbone
 from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
 from ubhpd.nn.outputs import HOPENET_BINS, AngleHeads, cross_entropy
 from ubhpd.nn.resnets import LAYOUTS, resnet
-from ubhpd.nn.vggs import AlexNet
+from ubhpd.nn.small_backbones import AlexNet
 from ubhpd.nn.weight_files import fit
 
 TITLE = "Hopenet"

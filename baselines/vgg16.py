@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.contract import IMAGENET_MEAN, IMAGENET_STD, InputRecipe, Output, PoseNetwork, Target, TrainingRecipe
-from ubhpd.nn.vggs import VGG16
+from ubhpd.nn.small_backbones import VGG16
 
 TITLE = "VGG16 regression (ours)"
 PAPER = (

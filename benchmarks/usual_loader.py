@@ -15,7 +15,7 @@ from ubhpd.models.model import Model
 from ubhpd.nn.contract import InputRecipe, Target, TrainingRecipe
 from ubhpd.nn.outputs import matrix_from_euler
 from ubhpd.training.feeding import HeadBatch
-from ubhpd.training.optimisation import optimizer_of, set_learning_rate
+from ubhpd.training.loop import optimizer_of, set_learning_rate
 
 WORKERS = 2  # processes, as Hopenet's script has
 ENDLESS = 10**9  # heads

@@ -8,7 +8,7 @@
 * `mae_wrapped` measures the same difference on the circle, min(|e|, 360 - |e|) with |e| taken modulo 360 (Zhou and
   Gregson, WHENet, BMVC 2020): 179 and -179 are 2 degrees apart. The two are equal as long as no prediction is more
   than 180 degrees off.
-* Nothing is folded by 180 degrees: a head turned round costs 180. `ubhpd.evaluation.emulators` reproduces, by name,
+* Nothing is folded by 180 degrees: a head turned round costs 180. `ubhpd.evaluation.torchmetric` reproduces, by name,
   published code that folds.
 
 Heads turned beyond 90 degrees of yaw have two triplets for one rotation, so an error of Euler angles says little

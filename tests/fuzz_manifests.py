@@ -12,12 +12,11 @@ import numpy as np
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.evaluation.pairing import truth_table
-from ubhpd.exports._columns import read_heads
+from ubhpd.exports._crops import read_heads
 from ubhpd.images.crops import recipe_named
 from ubhpd.inference.manifest_source import read_plan
 from ubhpd.manifest.schema import fingerprint
-from ubhpd.pool.summary import dropped_heads, summarise
-from ubhpd.pool.validate import validate_pool
+from ubhpd.pool.summary import dropped_heads, summarise, validate_pool
 from ubhpd.protocols.resolve import resolve
 from ubhpd.quality.audit import audit_places
 from ubhpd.quality.checks import check_manifest

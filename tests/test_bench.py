@@ -17,7 +17,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress, log_level
 from ubhpd.evaluation.scoring import score_arrays
-from ubhpd.experiments import benchmark, protocol_data
+from ubhpd.experiments import benchmark, plan
 from ubhpd.experiments.benchmark import bench
 from ubhpd.experiments.plan import SHORT_NAMES, BenchRequest, HowToTrain, protocol_ids, runs_of
 from ubhpd.leaderboards.result import read
@@ -119,9 +119,9 @@ def test_options_make_other_files(data, tmp_path):
 @needs_safetensors
 def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
     """BIWI has 20 people in 24 recordings: the test split of the 16-8 division has 8 recordings, too few."""
-    both = protocol_data.splits_of("300wlp_biwi_15678", data)
-    assert protocol_data.resampled(both.test_rows) == "subjects"
-    assert protocol_data.resampled(protocol_data.splits_of("biwi_16_8_drawn", data).test_rows) == "samples"
+    both = plan.splits_of("300wlp_biwi_15678", data)
+    assert plan.resampled(both.test_rows) == "subjects"
+    assert plan.resampled(plan.splits_of("biwi_16_8_drawn", data).test_rows) == "samples"
     path = done(data, tmp_path, protocols=("300wlp_biwi_15678",))[0].written[0]
     own = read(path).resampling
     assert (own.over, own.groups) == ("subjects", 20)
@@ -129,8 +129,8 @@ def test_intervals_resample_people_where_enough_are_known(data, tmp_path):
 
 def test_a_head_refused_for_its_angle_is_tested_where_the_protocol_wants_it(data, tmp_path):
     """The test manifest holds every head of the test split as usable, and its fingerprint is the result's."""
-    both = protocol_data.splits_of("300wlp_biwi_15678", data)
-    path = protocol_data.write_test_manifest(both, data, tmp_path / "test")
+    both = plan.splits_of("300wlp_biwi_15678", data)
+    path = plan.write_test_manifest(both, data, tmp_path / "test")
     table = manifest.read(path)
     assert set(table.column("sample_id").to_pylist()) == set(both.resolution.test)
     assert table.column("drop_reason").null_count == table.num_rows

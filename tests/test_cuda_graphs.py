@@ -16,8 +16,7 @@ from ubhpd.nn import tracing
 from ubhpd.nn.contract import Target
 from ubhpd.training.distributed import Team
 from ubhpd.training.feeding import Feed, HeadBatch, Order, TrainingHeads, normalised
-from ubhpd.training.loop import Loop, Work
-from ubhpd.training.optimisation import clip, loss_terms, optimizer_of, set_learning_rate
+from ubhpd.training.loop import Loop, Work, clip, loss_terms, optimizer_of, set_learning_rate
 from ubhpd.training.request import TrainRequest
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -14,9 +14,9 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler, wrap_deg
 from ubhpd.evaluation import predictions
 from ubhpd.evaluation.doctor import Diagnosis, Finding, diagnose, examine
-from ubhpd.evaluation.emulators import sixdrepnet_folded_mae
 from ubhpd.evaluation.evaluate import evaluate
 from ubhpd.evaluation.report import score_text
+from ubhpd.evaluation.torchmetric import sixdrepnet_folded_mae
 
 NOISE = 4.0
 

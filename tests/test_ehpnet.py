@@ -12,8 +12,7 @@ from ubhpd.baselines.ehpnet import BINS, Config, Network
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images.crops import RECIPES, crop_box
 from ubhpd.nn.contract import Target
-from ubhpd.nn.distillation import divergence, teacher_probabilities
-from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.nn.outputs import divergence, matrix_from_euler, teacher_probabilities
 from ubhpd.training.augmentations import AUGMENTATIONS
 
 SMALL = {"size": 32}

@@ -6,8 +6,8 @@ from score_data import heads
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import matrix_from_euler
-from ubhpd.evaluation.emulators import opal_wrapped_mae, osggnet_short_batch_mae, sixdrepnet_folded_mae
 from ubhpd.evaluation.metric_cards import all_scores
+from ubhpd.evaluation.torchmetric import opal_wrapped_mae, osggnet_short_batch_mae, sixdrepnet_folded_mae
 from ubhpd.metrics.mae import mae
 
 EMULATORS = (sixdrepnet_folded_mae, osggnet_short_batch_mae, opal_wrapped_mae)

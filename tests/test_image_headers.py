@@ -1,5 +1,6 @@
 import io
 import struct
+import sys
 import zipfile
 import zlib
 from contextlib import suppress
@@ -369,3 +370,13 @@ def test_real_png_sizes_are_those_of_opencv():
         assert size_from_header(data[:HEAD_BYTES]) == cv2.imread(str(file)).shape[1::-1] == (640, 480)
         assert has_end(data[:HEAD_BYTES], data[-TAIL_BYTES:])
         assert decode_fault(data) is None
+
+
+def test_without_simplejpeg_damage_is_not_found_and_the_log_says_so_once(monkeypatch, caplog):
+    image_files._warn_once.cache_clear()
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert [image_files.jpeg_damage(b"\xff\xd8\xff cut") for _ in range(2)] == [None, None]
+    assert caplog.messages == [
+        "Damage inside JPEG files is not detected without simplejpeg: pip install 'ubhpd[fast]'."
+    ]
+    image_files._warn_once.cache_clear()

@@ -13,14 +13,6 @@ from torch.nn import functional  # noqa: E402
 
 from ubhpd.core.errors import UbhpdError  # noqa: E402
 from ubhpd.nn.backbones import BACKBONES, backbone  # noqa: E402
-from ubhpd.nn.mobilenets import (  # noqa: E402
-    EfficientNetB0,
-    InvertedResidual,
-    MBConv,
-    SameConv2d,
-    Stage,
-    StochasticDepth,
-)
 from ubhpd.nn.resnets import (  # noqa: E402  # noqa: E402
     Attention,
     AttentionBlock,
@@ -29,7 +21,16 @@ from ubhpd.nn.resnets import (  # noqa: E402  # noqa: E402
     Bottleneck,
     resnet,
 )
-from ubhpd.nn.vggs import RepVGGB1g2, RepVGGBlock  # noqa: E402
+from ubhpd.nn.small_backbones import (  # noqa: E402
+    EfficientNetB0,
+    InvertedResidual,
+    MBConv,
+    RepVGGB1g2,
+    RepVGGBlock,
+    SameConv2d,
+    Stage,
+    StochasticDepth,
+)
 
 # With 1000 classes: torchvision's num_params; for Res2Net and RepVGG what the authors and MMPretrain print, in
 # millions. The second number is the count of entries of the published state dict.

@@ -15,7 +15,8 @@ from scipy.optimize import linprog
 
 from ubhpd.core import bins
 from ubhpd.core.errors import UbhpdError
-from ubhpd.sampling import allocation, heads, picking, sampler, targets
+from ubhpd.sampling import allocation, heads, sampler, targets
+from ubhpd.sampling import sampler as picking
 from ubhpd.sampling import targets as auto
 from ubhpd.sampling.sampler import SamplingConfig, sample, sample_stream
 

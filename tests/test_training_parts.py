@@ -20,7 +20,7 @@ from ubhpd.nn.contract import InputRecipe, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.outputs import matrix_from_euler
 from ubhpd.training import crop_cache, state
 from ubhpd.training.feeding import Feed, Order, TrainingHeads, normalised
-from ubhpd.training.optimisation import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
+from ubhpd.training.loop import clip, learning_rate, loss_terms, optimizer_of, set_learning_rate
 from ubhpd.training.request import TrainRequest
 from ubhpd.training.state import Log, Waits
 from ubhpd.training.training_heads import loss_weights, sampling_weights, smoothed_density, training_split

@@ -14,7 +14,7 @@ from ubhpd.core.progress import Progress
 from ubhpd.core.records import Drop, Record
 from ubhpd.pool import parts, sources
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.pool.validate import validate_pool, validate_raw
+from ubhpd.pool.summary import validate_pool, validate_raw
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer
 
 

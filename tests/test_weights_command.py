@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ubhpd.nn.vggs import AlexNet
+from ubhpd.nn.small_backbones import AlexNet
 from ubhpd.nn.contract import InputRecipe, PoseNetwork, TrainingRecipe
 
 TITLE = "Points"
@@ -329,7 +329,7 @@ def test_without_published_names_the_networks_own_are_taken_and_tried(room, tmp_
 
 
 def test_a_backbone_gets_its_published_weights(room, tmp_path, ubhpd):
-    from ubhpd.nn.vggs import AlexNet
+    from ubhpd.nn.small_backbones import AlexNet
 
     backbone = AlexNet(num_classes=5).state_dict()
     torch.save(backbone, tmp_path / "imagenet.pth")

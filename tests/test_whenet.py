@@ -14,8 +14,8 @@ from ubhpd.baselines.whenet import Config, Network, published, wrapped_deg
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images.recipes import RECIPES
 from ubhpd.nn.contract import Target
-from ubhpd.nn.mobilenets import StochasticDepth
 from ubhpd.nn.outputs import matrix_from_euler
+from ubhpd.nn.small_backbones import StochasticDepth
 
 SMALL = Config(size=32)
 WEIGHTS = Path(os.environ.get("UBHPD_WHENET", "no WHENet.h5"))

@@ -16,7 +16,7 @@ from ubhpd.commands._completion import complete_model
 def command(name: str | None, as_json: bool) -> None:
     """List the models; with NAME, show the card of one: options, input, training, reported results."""
     from ubhpd.models.catalogue import NETWORKS, card, catalogue
-    from ubhpd.reports import model_cards as text
+    from ubhpd.reports import terminal as text
 
     if name is None:
         cards = catalogue().values()

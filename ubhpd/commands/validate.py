@@ -35,7 +35,7 @@ def command(
     """
     from ubhpd.core.parallel import Engine
     from ubhpd.core.progress import Progress
-    from ubhpd.pool.validate import validate_pool, validate_raw
+    from ubhpd.pool.summary import validate_pool, validate_raw
     from ubhpd.reports.terminal import findings_text
 
     if out is not None:

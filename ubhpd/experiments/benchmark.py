@@ -23,8 +23,16 @@ from ubhpd.evaluation.intervals import BootstrapOptions
 from ubhpd.evaluation.pairing import angles
 from ubhpd.evaluation.scoring import Pairs, bin_table, score
 from ubhpd.experiments import entries
-from ubhpd.experiments.plan import BenchRequest, Run, protocol_ids, runs_of
-from ubhpd.experiments.protocol_data import Splits, resampled, splits_of, write_test_manifest
+from ubhpd.experiments.plan import (
+    BenchRequest,
+    Run,
+    Splits,
+    protocol_ids,
+    resampled,
+    runs_of,
+    splits_of,
+    write_test_manifest,
+)
 from ubhpd.inference.predicting import Request, predict_request
 from ubhpd.leaderboards import result
 from ubhpd.leaderboards.reported import printed_pair

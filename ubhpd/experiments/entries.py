@@ -11,8 +11,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import read_json, sha256_of, write_json
 from ubhpd.core.options import from_json
 from ubhpd.core.progress import Progress
-from ubhpd.experiments.plan import BenchRequest, Run
-from ubhpd.experiments.protocol_data import Splits
+from ubhpd.experiments.plan import BenchRequest, Run, Splits
 from ubhpd.leaderboards.result import FITTED, IMPORTED, TRAINED, Training, canonical_hash
 from ubhpd.models import checkpoint
 from ubhpd.training.request import WEIGHTS

@@ -33,8 +33,20 @@ from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.text import table
 from ubhpd.core.typing import Image
-from ubhpd.exports._columns import Heads, read_heads
-from ubhpd.exports._crops import Canvas, Card, ExportConfig, ExportReport, Format, Job, Row, Unit, forget, run
+from ubhpd.exports._crops import (
+    Canvas,
+    Card,
+    ExportConfig,
+    ExportReport,
+    Format,
+    Heads,
+    Job,
+    Row,
+    Unit,
+    forget,
+    read_heads,
+    run,
+)
 from ubhpd.images.crops import recipe_named
 from ubhpd.images.reading import Images
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe

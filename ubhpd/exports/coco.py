@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 
 from ubhpd.core.files import replacing
-from ubhpd.exports._columns import ANGLES
-from ubhpd.exports._crops import Card, Job
+from ubhpd.exports._crops import ANGLES, Card, Job
 from ubhpd.images.crops import placed
 
 CARD = Card("coco", "COCO JSON per split with boxes and pose attributes, and the images", "none", "files", faces=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ubhpd.exports._columns import label_names, labels_of, write_table
-from ubhpd.exports._crops import Card, Job
+from ubhpd.exports._crops import Card, Job, label_names, labels_of, write_table
 
 CARD = Card("csv", "a table of images, face boxes, crops and labels, without images", "square", "none")
 

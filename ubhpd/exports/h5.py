@@ -21,8 +21,7 @@ import numpy as np
 
 from ubhpd import __version__
 from ubhpd.core.files import replacing
-from ubhpd.exports._columns import ANGLES
-from ubhpd.exports._crops import Canvas, Card, Job
+from ubhpd.exports._crops import ANGLES, Canvas, Card, Job
 
 CARD = Card("h5", "one HDF5 file of crops and labels, read row by row in training", "square", "array", in_place=True)
 

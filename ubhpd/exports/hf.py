@@ -10,8 +10,7 @@ Heads without a split all go to train. Reference: https://huggingface.co/docs/da
 
 from __future__ import annotations
 
-from ubhpd.exports._columns import label_names, labels_of, write_table
-from ubhpd.exports._crops import Card, Job
+from ubhpd.exports._crops import Card, Job, label_names, labels_of, write_table
 
 CARD = Card(
     "hf",

@@ -8,9 +8,8 @@ from typing import Any
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbone import Backbone
-from ubhpd.nn.mobilenets import EfficientNetB0, MobileNetV2
 from ubhpd.nn.resnets import LAYOUTS, BoTNet101, Res2Net101, resnet
-from ubhpd.nn.vggs import VGG16, AlexNet, RepVGGB1g2
+from ubhpd.nn.small_backbones import VGG16, AlexNet, EfficientNetB0, MobileNetV2, RepVGGB1g2
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
     **{f"resnet{depth}": partial(resnet, depth) for depth in LAYOUTS},

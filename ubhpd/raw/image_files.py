@@ -6,16 +6,20 @@ marker and a PNG with its IEND chunk; a file that does not is decoded once to fi
 
 from __future__ import annotations
 
+import logging
 import re
 import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ubhpd.core.typing import Image
+
+_LOG = logging.getLogger(__name__)
 
 HEAD_BYTES = 512  # holds the frame header of nearly every image without a large EXIF block
 TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
@@ -155,15 +159,25 @@ def decode(data: bytes, upright: bool = False) -> Image | None:
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
 
 
+@lru_cache
+def _warn_once(text: str) -> None:
+    _LOG.warning(text)
+
+
 def jpeg_damage(data: bytes) -> str | None:
     """Return libjpeg's warning on the pixels of a JPEG, as "Corrupt JPEG data: bad Huffman code".
 
     libjpeg fills a damaged stretch with what it guesses and decodes on; OpenCV returns such an image as a good one.
-    None for a JPEG without damage, and for every other file.
+    None for a JPEG without damage, and for every other file. Without the package simplejpeg no damage is found, and the
+    log says so once.
     """
     if data[:3] != b"\xff\xd8\xff":
         return None
-    import simplejpeg
+    try:
+        import simplejpeg
+    except ImportError:
+        _warn_once("Damage inside JPEG files is not detected without simplejpeg: pip install 'ubhpd[fast]'.")
+        return None
 
     try:
         colours = simplejpeg.decode_jpeg_header(data)[2]

@@ -37,8 +37,7 @@ from ubhpd.training import state
 from ubhpd.training.crop_cache import crops_of
 from ubhpd.training.distributed import Team, team
 from ubhpd.training.feeding import Feed, Order, TrainingHeads
-from ubhpd.training.loop import Loop, Work
-from ubhpd.training.optimisation import recipe_asked_for
+from ubhpd.training.loop import Loop, Work, recipe_asked_for
 from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
 from ubhpd.training.training_heads import (
     Held,

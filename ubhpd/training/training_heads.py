@@ -12,7 +12,7 @@ distribution smoothing (LDS; Yang et al., Delving into Deep Imbalanced Regressio
 5 bins and sigma 2 as there). Z_j makes the mean 1. An angle outside the bins counts as 1. All weights have mean
 1: as probabilities, w_i / n, every occupied cell is drawn equally often.
 
-The heads to train on: those of a protocol's training split or of UBHPD's split train, and none else.
+The heads to train on are those of a protocol's training split or of UBHPD's split train, and no others.
 """
 
 from __future__ import annotations
