@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from realdata import REAL, needs
 
+from ubhpd.raw import image_files
 from ubhpd.raw.image_files import (
     HEAD_BYTES,
     TAIL_BYTES,
