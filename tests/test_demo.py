@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from ubhpd import demo
 
 
 def test_the_whole_journey(tmp_path, capfd):
+    pytest.importorskip("torch")  # the demo trains a network
     training = ("--steps", "2", "--batch-size", "8", "--device", "cpu")
     demo.run(tmp_path / "out", 40, ("mean_pose", "ssrnet_md"), training)
     written = capfd.readouterr().out
