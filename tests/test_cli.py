@@ -90,6 +90,15 @@ def test_without_torch_a_command_is_one_sentence(tmp_path):
     assert (run.returncode, run.stderr) == (2, sentence)
 
 
+@pytest.mark.parametrize(
+    "module", ["images.detectors", "images.landmarks", "inference.predicting", "experiments.benchmark"]
+)
+def test_what_geometric_methods_and_cascades_use_imports_no_torch(module):
+    code = f"import sys; sys.modules['torch'] = None; import ubhpd.{module}"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
 def test_long_work_without_a_terminal_writes_a_line_a_minute(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
