@@ -232,3 +232,17 @@ def test_no_id_of_a_prediction_file_begins_like_a_formula(name):
     cell = _cell(name)
     assert cell[0] not in "=@+-" and _of_cell(cell) == name
     assert places(pa.array([cell]), pa.array([name])).to_pylist() == [0]
+
+
+def test_of_a_folder_the_pool_is_the_truth_where_ubhpd_lacks_heads(tmp_path):
+    predicted, true = heads(60)
+    names = [f"set/{i:05d}" for i in range(60)]
+    write_manifest(tmp_path / "ubhpd.parquet", true[:40], ids=names[:40])
+    write_manifest(tmp_path / "pool.parquet", true, ids=names)
+    some = write_csv(tmp_path / "some.csv", predicted[:40], ids=names[:40])
+    assert result_of(some, "--manifest", tmp_path)["truth"].endswith("ubhpd.parquet")
+    every = write_csv(tmp_path / "every.csv", predicted, ids=names)
+    assert result_of(every, "--manifest", tmp_path)["truth"].endswith("pool.parquet")
+    other = write_csv(tmp_path / "other.csv", predicted, ids=[f"unknown/{i}" for i in range(60)])
+    run = CliRunner().invoke(root, ["score", str(other), "--manifest", str(tmp_path)])
+    assert "is not in" in str(run.exception) and "ubhpd.parquet" in str(run.exception)

@@ -216,10 +216,17 @@ def _own_truth(predictions: Predictions) -> Paired:
 
 
 def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | None) -> Paired:
-    path = BuildFolder.at(path).manifest(manifest.UBHPD if only is None else manifest.POOL)
+    folder = BuildFolder.at(path)
+    path = folder.manifest(manifest.UBHPD if only is None else manifest.POOL)
     table, fingerprint = truth_table(path)
     ids = table.column("sample_id").combine_chunks()
     place = places(predictions.sample_id, ids)
+    if place.null_count and only is None and (pool := folder.manifest(manifest.POOL)) != path:
+        # Predictions of a whole dataset are not all in UBHPD: then the pool is the truth, if it has them all.
+        of_pool, mark = truth_table(pool)
+        names = of_pool.column("sample_id").combine_chunks()
+        if not (in_pool := places(predictions.sample_id, names)).null_count:
+            path, table, fingerprint, ids, place = pool, of_pool, mark, names, in_pool
     if place.null_count:
         row = pc.index(pc.is_null(place), True).as_py()
         what = "None" if place.null_count == len(place) else f"{place.null_count:,} of {len(place):,}"
