@@ -140,7 +140,7 @@ def test_teachers_are_averaged_in_evaluation_mode_without_gradient():
 
 def test_who_can_be_a_teacher(student):
     images = torch.zeros(1, 3, 32, 32)
-    with pytest.raises(UbhpdError, match="without a teacher"):
+    with pytest.raises(UbhpdError, match="needs a teacher"):
         teacher_probabilities([], images)
     with pytest.raises(UbhpdError, match=r"ubhpd\.baselines\.hopenet gives no probabilities"):
         teacher_probabilities([hopenet.Network(hopenet.Config(backbone="resnet18", size=32))], images)

@@ -202,7 +202,7 @@ def test_wrong_input_is_a_sentence(case, data, tmp_path, capsys):
 
 def test_a_larger_size_than_the_pool_is_reduced_and_said(data, tmp_path, capsys):
     assert command(data, tmp_path / "o", "--size", "5000") == 0
-    assert "5,000 heads were asked for" in capsys.readouterr().out
+    assert "5,000 heads were requested" in capsys.readouterr().out
 
 
 def test_a_pool_of_one_side_only_of_the_angles(tmp_path):
@@ -236,7 +236,8 @@ def test_predictions_are_scored_against_the_last_build(data, tmp_path, capsys):
     frame.drop(columns="split").to_csv(tmp_path / "predictions.csv", index=False)
     for name in ("score", "doctor"):
         with pytest.raises(SystemExit) as stop:
-            cli.main([name, str(tmp_path / "predictions.csv"), *(["--json", "-"] if name == "score" else [])])
+            more = ["--json", "-"] if name == "score" else []
+            cli.main([name, str(tmp_path / "predictions.csv"), "--last-build", *more])
         assert stop.value.code in (0, 1)
         printed = capsys.readouterr().out
         if name == "score":
@@ -249,7 +250,7 @@ def test_predictions_are_scored_against_the_last_build(data, tmp_path, capsys):
     for left_out in (0, 1):
         of_test[left_out:].to_csv(tmp_path / "test.csv", index=False)
         with pytest.raises(SystemExit):
-            cli.main(["doctor", str(tmp_path / "test.csv"), "--json"])
+            cli.main(["doctor", str(tmp_path / "test.csv"), "--last-build", "--json"])
         found = {f["kind"]: f["text"] for f in json.loads(capsys.readouterr().out)["findings"]}
         assert ("missing" in found) is bool(left_out)
     assert found["missing"].startswith(f"1 of {len(of_test)} heads")
@@ -258,5 +259,5 @@ def test_predictions_are_scored_against_the_last_build(data, tmp_path, capsys):
         cli.main(["score", predictions, "--manifest", out, "--source", "ubhpd", "--json", "-"])
     assert stop.value.code == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["source"] == "the training side of ubhpd"
+    assert result["source"] == "the training split of ubhpd"
     assert result["scores"]["ubmae"]["value"] > 0
