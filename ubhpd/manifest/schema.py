@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from ubhpd.core.records import Record
 from ubhpd.core.typing import BoolArray, FloatArray
 
-SCHEMA_VERSION = 2  # 2: angles from a matrix are the triplet with the smaller |pitch| + |roll|
+SCHEMA_VERSION = 1
+CONVENTION_VERSION = 2  # of the angles; 2: angles of a matrix are the triplet with the smaller |pitch| + |roll|
 FINGERPRINT_KEY = b"ubhpd.fingerprint"
 VERSION_KEY = b"ubhpd.schema_version"
 

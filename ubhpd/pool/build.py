@@ -30,7 +30,7 @@ from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import Note
 from ubhpd.core.typing import AnyArray
-from ubhpd.manifest.schema import SCHEMA_VERSION
+from ubhpd.manifest.schema import CONVENTION_VERSION, SCHEMA_VERSION
 from ubhpd.pool import parts
 from ubhpd.pool import sources as registry
 from ubhpd.pool.parts import Task, run_task, sweep, without_cycle_search
@@ -85,6 +85,7 @@ class BuildReport:
 
     ubhpd: str
     schema_version: int
+    convention_version: int
     fingerprint: str | None
     max_angle_deg: float
     check_images: bool
@@ -145,6 +146,7 @@ def _build(config: BuildConfig, engine: Engine, progress: Progress) -> BuildRepo
     report = BuildReport(
         ubhpd=__version__,
         schema_version=SCHEMA_VERSION,
+        convention_version=CONVENTION_VERSION,
         fingerprint=None,
         max_angle_deg=config.max_angle_deg,
         check_images=config.check_images,

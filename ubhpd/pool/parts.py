@@ -22,7 +22,7 @@ from ubhpd import __version__
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.records import Drop, Note, Record, Unit
-from ubhpd.manifest.schema import SCHEMA_VERSION, schema, table_from_records
+from ubhpd.manifest.schema import CONVENTION_VERSION, SCHEMA_VERSION, schema, table_from_records
 from ubhpd.pool import sources
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import TreeSpec, open_tree
@@ -58,7 +58,7 @@ class PartHead(NamedTuple):
 def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options: Any) -> str:
     """Return a digest of everything a part depends on: the unit, how it is read, and which files it is read from."""
     files = [source.identity(path) for path in unit.paths]
-    content = (__version__, SCHEMA_VERSION, dataset, spec.parts, unit, files, options, source.thorough)
+    content = (__version__, SCHEMA_VERSION, CONVENTION_VERSION, dataset, spec.parts, unit, files, options, source.thorough)
     return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()
 
 
