@@ -196,3 +196,9 @@ def test_flags_are_kept_with_the_manifest_and_made_anew_for_another(out, tmp_pat
     check(manifest.read(path), advance=told.append)
     assert sum(told) == manifest.header(path).rows
     assert fingerprint([manifest.read(path)]) == manifest.header(path).fingerprint
+
+
+def test_the_rough_face_is_the_mean_face_of_the_renderer():
+    """The checks read it from a file, so that they need no renderer."""
+    np.testing.assert_allclose(checks.rough_face(68), landmarks68(), atol=1e-9)
+    np.testing.assert_allclose(checks.rough_face(21), landmarks21(), atol=1e-9)

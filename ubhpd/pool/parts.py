@@ -58,7 +58,17 @@ class PartHead(NamedTuple):
 def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options: Any) -> str:
     """Return a digest of everything a part depends on: the unit, how it is read, and which files it is read from."""
     files = [source.identity(path) for path in unit.paths]
-    content = (__version__, SCHEMA_VERSION, CONVENTION_VERSION, dataset, spec.parts, unit, files, options, source.thorough)
+    content = (
+        __version__,
+        SCHEMA_VERSION,
+        CONVENTION_VERSION,
+        dataset,
+        spec.parts,
+        unit,
+        files,
+        options,
+        source.thorough,
+    )
     return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()
 
 

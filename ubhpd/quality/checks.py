@@ -1,21 +1,22 @@
-"""The pose of a head from its landmarks alone: solvePnP with a rough 3-D face, to be held against the label.
+"""Finds suspicious heads from the manifest alone: labels, boxes and landmarks that contradict each other.
 
-The rough face is that of `ubhpd.synth.renderer.shape`. Its axes are not quite those of a dataset's own face model, so
-the constant rotation between the two is estimated from the heads themselves and taken out (`without_offset`).
+A flag is a hint for a person, not a verdict: it has a code of FLAGS, a number and a sentence. Each check takes a batch
+of heads and returns the flags of those it suspects. Refused heads are not checked, except those that an earlier review
+or these flags have taken out.
 
-The single checks of `quality`: each looks at a batch of heads and returns the flags of those it suspects.
-
-Suspicious heads, found by looking at the manifest alone: labels, boxes and landmarks that cannot be quite right.
-
-A flag is a hint for a person, not a verdict: it has a code of FLAGS, a number and a sentence. Heads that are
-refused already are not looked at, except those that an earlier review or these flags have taken out.
+One check compares the label with the pose that solvePnP finds from the landmarks and a rough 3-D face
+(data/face_landmarks.csv, in millimetres). The axes of that face are not quite those of a dataset's own face model, so
+the constant rotation between the two is estimated from the heads themselves and removed (`without_offset`).
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,7 +36,6 @@ from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, matrix
-from ubhpd.synth.renderer.shape import landmarks21, landmarks68
 
 MIN_POINTS = 6
 FOCAL = 1.5  # of AFLW's own tool: focal length over the image's width, the image's centre on the camera's axis
@@ -55,6 +55,16 @@ class Fit(NamedTuple):
     residual: FloatArray
 
 
+@lru_cache(maxsize=2)
+def rough_face(points: int) -> FloatArray:
+    """Return the 68 or 21 landmarks (n, 3) of a mean face in millimetres: x image-right, y up, z toward the viewer."""
+    text = (files("ubhpd") / "data" / "face_landmarks.csv").read_text(encoding="utf-8")
+    rows = [row for row in csv.DictReader(text.splitlines()) if int(row["points"]) == points]
+    face = np.array([[float(row[f"{axis}_mm"]) for axis in "xyz"] for row in rows])
+    face.setflags(write=False)
+    return face
+
+
 def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_points: int = MIN_POINTS) -> Fit:
     """Return the poses that explain landmarks best.
 
@@ -67,7 +77,7 @@ def fit(points_px: npt.ArrayLike, size_px: npt.ArrayLike | None = None, min_poin
     import cv2
 
     points = np.asarray(points_px, dtype=np.float64)
-    face = landmarks68() if points.shape[1] == 68 else landmarks21()
+    face = rough_face(68 if points.shape[1] == 68 else 21)
     visible: BoolArray = np.asarray(np.isfinite(points).all(axis=2))
     rotation = np.full((len(points), 3, 3), np.nan)
     residual = np.full(len(points), np.nan)
