@@ -280,7 +280,13 @@ cli.main(["build", "--sources", "biwi", "--data-root", sys.argv[1], "--out", sys
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_build_that_is_asked_to_end_says_so(data, tmp_path, number, code):
     command = [sys.executable, "-c", LONG_BUILD, str(data), str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background inherits it ignored
+    ) as process:
         assert process.stdout.readline() == "reading\n"
         process.send_signal(number)
         error = process.communicate()[1]
