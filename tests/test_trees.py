@@ -104,7 +104,7 @@ def test_a_root_is_a_folder_not_a_name_prefix(tmp_path):
 
 def test_empty_folders_are_listed_as_folders(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.mkdir("empty")
+        archive.writestr("empty/", b"")
         archive.writestr("full/a.txt", b"1")
     (tmp_path / "folder/empty").mkdir(parents=True)
     (tmp_path / "folder/full").mkdir()

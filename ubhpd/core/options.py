@@ -123,7 +123,7 @@ def from_values(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         _check_known(key, hints, where)
         try:
             checked[key] = _finite(msgspec.convert(value, hints[key]))
-        except ValueError:  # of which msgspec's own error is one
+        except (ValueError, msgspec.ValidationError):
             raise UbhpdError(f"{where}.{key} cannot be {shortened(value)}: it is {in_words(hints[key])}.") from None
         if choices[key] and checked[key] not in choices[key]:
             raise UbhpdError(
