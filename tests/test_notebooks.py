@@ -45,7 +45,7 @@ def test_a_notebook_runs_and_shows_what_is_stored(path, tmp_path):
     assert [cell for cell, _ in done] == execute.cells(path)
     shown = [s for _, own in done for s in own]
     images = [s.content for s in shown if s.kind == "png"]
-    assert len(images) >= 2 and all(p.startswith(b"\x89PNG") and len(p) > 3_000 for p in images)
+    assert len(images) >= 2 and all(p.startswith(b"\x89PNG") and len(p) > 5_000 for p in images)
     assert any(s.kind == "html" for s in shown) and Path.cwd() != tmp_path
     stored = [[s.kind for s in own] for _, own in execute.stored(path)]
     assert stored == [[s.kind for s in own] for _, own in done]

@@ -222,7 +222,7 @@ def test_files_of_torch_that_hold_something_else_are_one_sentence(tmp_path, cont
 
 def test_a_torchscript_archive_is_not_opened(tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "x.pt")
-    with pytest.raises(UbhpdError, match="holds (more than|no) tensors"):
+    with pytest.raises(UbhpdError, match="holds more than tensors"):
         importing.read(tmp_path / "x.pt")
 
 

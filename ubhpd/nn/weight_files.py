@@ -120,19 +120,29 @@ def _without_prefixes(found: Tensors, path: Path) -> Tensors:
     return without
 
 
+def _is_torchscript(path: Path) -> bool:
+    """Return True for an archive of TorchScript, which holds code besides tensors."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
 def _torch(path: Path) -> Tensors:
+    more = f"{path} holds more than tensors, so it is not opened: save the state_dict of the network alone."
+    if _is_torchscript(path):  # torch 2.4 runs torch.jit.load on it, with weights_only too
+        raise UbhpdError(more)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the pickle protocol; and of TorchScript, refused in the next breath
+            warnings.simplefilter("ignore")  # of the pickle protocol
             # Files of torch before 1.6 are no zip archives, and cannot be mapped.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged or hostile pickle can raise any of them
         text = str(error).lower()
         is_truncated = "unexpected eof" in text  # torch 2.4 adds to this, too, that the file may be loaded as a pickle
         if not is_truncated and ("weights only" in text or "weights_only" in text):
-            raise UbhpdError(
-                f"{path} holds more than tensors, so it is not opened: save the state_dict of the network alone."
-            ) from None
+            raise UbhpdError(more) from None
         raise UbhpdError(f"{path} is damaged or no file of torch ({type(error).__name__}): {AGAIN}.") from None
     content = _unwrapped(content)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
