@@ -1,6 +1,6 @@
 """How near a UBHPD of real labels comes to its target: the lower bound, what is reached, and what plain sampling gives.
 
-    python benchmarks/floors.py --labels DIR [--out docs/benchmarks/floors.md]
+    python benchmarks/lower_bounds.py --labels DIR [--out docs/benchmarks/lower-bounds.md]
 
 Reads the published label lists of BIWI (sequence, frame, subject, yaw, pitch, roll) and AFLW2000 (name, yaw, pitch,
 roll) and the histogram of 300W-LP's labels (low_deg, high_deg, yaw, pitch, roll), takes the heads with all angles
@@ -109,11 +109,11 @@ def main() -> None:
         f"AFLW2000 and all of BIWI: {len(pool):,} heads within 99 degrees, {inside:,} inside the bins. Total variation "
         "distance to the target, mean of yaw, pitch and roll.",
         "",
-        "| heads | target | settled by | lower bound | reached | plain sampling |",
+        "| heads | target | chosen automatically | lower bound | reached | plain sampling |",
         "|---:|---|---|---:|---:|---:|",
         *(row(pool, case) for case in CASES),
         "",
-        "Splits of the 2,000 heads at sigma 20: share of train, and total variation distance between the sides.",
+        "Splits of the 2,000 heads at sigma 20: share of train, and total variation distance between train and test.",
         "",
         "| split | train | yaw | pitch | roll |",
         "|---|---:|---:|---:|---:|",
@@ -126,7 +126,7 @@ def main() -> None:
         f"The same heads and {len(large) - len(pool):,} drawn from the three histograms of 300W-LP's labels, each "
         "angle by itself (a stand-in of the right size, not 300W-LP):",
         "",
-        "| heads | target | settled by | lower bound | reached | plain sampling |",
+        "| heads | target | chosen automatically | lower bound | reached | plain sampling |",
         "|---:|---|---|---:|---:|---:|",
         *(row(large, case) for case in LARGE_CASES),
     ]
