@@ -17,19 +17,22 @@ No code was found, and the paper contradicts itself; what stands here is a readi
 - Batch 32 and 128 are both given: 32 here. The number of epochs is not: 25 as in Hopenet is ours. Mini-batch
   gradient descent at 1e-5 with momentum 0.9 and weight decay 1e-4 is the paper's.
 - "ResNet-50 pretrained on 300W-LP" probably means ImageNet. ImageNet weights are not part of this project.
-- A random 224 of 256 pixels in training; the box is not stated. Here they are Hopenet's boxes and its random 224
-  of 240, and for AFLW2000 the middle 224 of 256.
+- A random 224 of 256 pixels in training; the box is not stated, nor what is cut in testing. Here they are Hopenet's
+  boxes with the shorter side at 256 pixels, and in testing the middle 224.
 
-The ablation (table 5): squared error alone; with the cross entropy of the true bin; with soft labels of one common
-sigma, whose value is not given: that of yaw here, and equation 13 otherwise.
+The ablation (table 5): `dadl_mse`, "w/o", regresses the three angles from the features by their squared error, without
+bins; `dadl_hard` is Hopenet's loss; in `dadl_common`, "GSoft-label", soft labels of one common sigma take the place of
+the hard ones, so that there is no cross entropy; the value of that sigma is not given, here it is that of yaw.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
@@ -45,7 +48,7 @@ KIND = "image"
 MODELS = {
     "dadl": {},
     "dadl_biwi": {"sigma_yaw": 0.35, "sigma_pitch": 0.6, "sigma_roll": 0.3, "alpha": 1.0, "beta": 2.0},
-    "dadl_mse": {"labels": "none"},
+    "dadl_mse": {"head": "regression", "labels": "none", "alpha": 1.0},
     "dadl_hard": {"labels": "hard"},
     "dadl_common": {"labels": "gaussian-one"},
     "dadl_resnet18": {"backbone": "resnet18"},
@@ -55,7 +58,7 @@ MODELS = {
 PARAMETERS = {
     "dadl": 23_913_734,
     "dadl_biwi": 23_913_734,
-    "dadl_mse": 23_913_734,
+    "dadl_mse": 23_514_179,
     "dadl_hard": 23_913_734,
     "dadl_common": 23_913_734,
     "dadl_resnet18": 11_278_086,
@@ -75,6 +78,7 @@ REPORTED = {
 
 _CHOICES = {
     "backbone": ("resnet18", "resnet50", "resnet152", "mobilenet_v2"),
+    "head": ("bins", "regression"),
     "labels": ("none", "hard", "gaussian-one", "gaussian"),
     "centre": ("class", "real"),
 }
@@ -85,14 +89,16 @@ _SMALLEST = 32  # pixels, for a last feature map of one place
 class Config:
     """Options of DADL.
 
-    backbone: "resnet50", or "resnet18", "resnet152", "mobilenet_v2" of table 4. size: side of the input. labels:
-    "none", "hard", "gaussian-one" (sigma_yaw for all angles) or "gaussian". sigma_yaw, sigma_pitch, sigma_roll:
+    backbone: "resnet50", or "resnet18", "resnet152", "mobilenet_v2" of table 4. size: side of the input. head:
+    "bins", or "regression" of three angles. labels: "none", "hard", "gaussian-one" (soft instead of hard ones, with
+    sigma_yaw for all angles) or "gaussian" (beside the hard ones). sigma_yaw, sigma_pitch, sigma_roll:
     deviations in bins. centre: of a soft label, "class" or "real". alpha: weight of the squared error. beta: weight
     of the divergence, for soft labels.
     """
 
     backbone: str = "resnet50"
     size: int = 224
+    head: str = "bins"
     labels: str = "gaussian"
     sigma_yaw: float = 1.0
     sigma_pitch: float = 2.0
@@ -117,6 +123,8 @@ class Config:
             value = getattr(self, option)
             if not (isfinite(value) and value >= 0):
                 raise UbhpdError(f"DADL's {option} is {value}: give a number from 0 on.")
+        if self.head == "regression" and self.labels != "none":
+            raise UbhpdError("DADL's regression has no bins that labels could be of: give labels none.")
         if self.labels == "none" and self.alpha == 0:
             raise UbhpdError("DADL has neither labels nor alpha, so nothing to learn from: give an alpha above 0.")
 
@@ -129,8 +137,8 @@ class Config:
 
 
 def input_recipe(config: Config) -> InputRecipe:
-    """Return RGB with ImageNet's mean and deviation, of Hopenet's boxes."""
-    return hopenet_images(config.size, aflw2000="6drepnet-aflw2000")
+    """Return RGB with ImageNet's mean and deviation, the middle 224 of 256 pixels of Hopenet's boxes."""
+    return replace(hopenet_images(config.size, aflw2000="6drepnet-aflw2000", biwi="dadl-biwi"), crop="dadl")
 
 
 def training_recipe(config: Config) -> TrainingRecipe:
@@ -142,8 +150,21 @@ def training_recipe(config: Config) -> TrainingRecipe:
         optimizer="sgd",
         momentum=0.9,
         weight_decay=1e-4,
-        augmentations=("hopenet_crop",),
+        cut_from=(224, 256),
         max_angle_deg=99.0,
+    )
+
+
+_SLOW = 1e-4  # learning rate of gradient descent up to which a network from random weights hardly moves
+
+
+def training_remarks(config: Config, recipe: TrainingRecipe, has_backbone: bool) -> tuple[str, ...]:
+    """Return what to warn of where no pretrained weights were loaded."""
+    if has_backbone or recipe.optimizer != "sgd" or recipe.lr > _SLOW:
+        return ()
+    return (
+        f"DADL begins with random weights, which SGD at {recipe.lr:g} hardly moves: the paper begins with pretrained "
+        "ones, --backbone imagenet; or give a larger --lr, or --optimizer adam.",
     )
 
 
@@ -168,22 +189,30 @@ class Network(PoseNetwork):
         super().__init__()
         self.config = config
         self.backbone = backbone(config.backbone)
-        self.heads = AngleHeads(self.backbone.channels, HOPENET_BINS.count)
+        self.heads: nn.Module
+        if config.head == "regression":
+            self.heads = nn.Sequential(OrderedDict(fc_angles=nn.Linear(self.backbone.channels, 3)))
+        else:
+            self.heads = AngleHeads(self.backbone.channels, HOPENET_BINS.count)
         self.register_buffer("sigmas", torch.tensor(config.sigmas), persistent=False)
 
     def forward(self, images: torch.Tensor) -> Output:
-        """Return "logits" (n, 3, 66) of images (n, 3, size, size)."""
-        return {"logits": self.heads(self.backbone.pooled(self.backbone(images)))}
+        """Return "logits" (n, 3, 66), or "angles" (n, 3) of the regression, of images (n, 3, size, size)."""
+        name = "angles" if self.config.head == "regression" else "logits"
+        return {name: self.heads(self.backbone.pooled(self.backbone(images)))}
 
     def pose(self, output: Output) -> torch.Tensor:
         """Return yaw, pitch, roll (n, 3) in degrees: the expectation over the bins, as in Hopenet (equation 9)."""
-        return HOPENET_BINS.expectation_deg(output["logits"])
+        return output["angles"] if "angles" in output else HOPENET_BINS.expectation_deg(output["logits"])
 
     def loss(self, output: Output, target: Target) -> Output:
         """Return the terms of equation 13 that the labels ask for: means over heads, sums over angles."""
-        logits, truth = output["logits"], target.angles_deg
+        truth = target.angles_deg
         terms = {"squared_error": self.config.alpha * 3 * functional.mse_loss(self.pose(output), truth)}
-        if self.config.labels != "none":
+        if self.config.labels == "none":
+            return terms
+        logits = output["logits"]
+        if self.config.labels in ("hard", "gaussian"):
             terms["cross_entropy"] = cross_entropy(logits, truth, HOPENET_BINS)
         if self.config.labels.startswith("gaussian"):
             labels = soft_labels(self._position(truth), self.sigmas, HOPENET_BINS.count)

@@ -3,8 +3,8 @@
 A fixed graph joins the landmarks (40 edges and each node with itself), divided by the degree of the node that takes,
 into three partitions as in Yan et al., Spatial Temporal Graph Convolutional Networks, AAAI 2018: a node itself; nodes
 as far from the centre of the face, the nose base, or farther; nodes nearer. Distances end at one edge in their code,
-and so here: nodes that do not touch the centre are all equally far. Five graph blocks (`networks.graph_blocks`), each
-with a learned weight for every edge: that is the edge attention of the paper.
+and so here: nodes that do not touch the centre are all equally far. Five graph blocks (`GraphPose` of
+`ubhpd.nn.graphs`), each with a learned weight for every edge: that is the edge attention of the paper.
 
 Of the rest of the paper's attention nothing can be built. Adaptive channel attention and the densely connected
 architecture are not in the released code. Its vertex attention wants a third channel, the confidence of each landmark,
@@ -18,7 +18,7 @@ roll and the training reads pitch, yaw, roll, and what comes between was not rel
 
 Landmarks were FAN's, found in crops with a margin of 0.6, and images without were left out, of the test sets too.
 Here they are those of the manifest, a dataset's own or filled in by `ubhpd landmarks`; those of warped 300W-LP images
-have to be built with -O 300wlp.landmarks=projected, as pt2d is of another image. Places count in the crop of
+have to be filled in (`ubhpd landmarks --from projected`), as pt2d is of another image. Places count in the crop of
 `osggnet`, which is the same; the first normalisation makes their unit irrelevant. A landmark that is not known is put
 amid its neighbours in the graph that are known, ring by ring; a head without any of the 19 has no pose (NaN) and does
 not count in the loss. No weights were published, so there is nothing to import.

@@ -144,7 +144,7 @@ def input_recipe(config: Config) -> InputRecipe:
 
 def training_recipe(config: Config) -> TrainingRecipe:
     """Return FSA-Net's training with batches of 16."""
-    return stagewise.training_recipe(batch_size=16)
+    return stagewise.training_recipe(batch_size=16, batch_size_of=(("2", 8),))
 
 
 class Network(PoseNetwork):

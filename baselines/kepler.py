@@ -1,6 +1,17 @@
-"""KEPLER: key points and pose by iterative regression of heat maps and visibility; printed numbers only.
+"""KEPLER: key points and pose by iterative regression of heat maps and visibility; its predictions are submitted.
 
-Not trained here: no code was released, and the schedule of its iterations cannot be rebuilt from the paper alone.
+Not trained here: no code was released, and the schedule of its iterations cannot be rebuilt from the paper alone. Who
+has an implementation submits its predictions, kepler.csv with the columns sample_id, yaw, pitch and roll in degrees:
+
+    ubhpd submit kepler.csv --check --protocol 300wlp_aflw2000_1969 --data OUT
+    ubhpd submit kepler.csv --name KEPLER --protocol 300wlp_aflw2000_1969 --data OUT --out RESULTS \\
+        --trained-on AFLW --year 2017
+
+or runs it as an ONNX file; kepler.io.toml says how it takes crops and what its outputs mean, and the second command
+proposes one from labelled heads:
+
+    ubhpd predict --onnx kepler.onnx --io kepler.io.toml --manifest OUT --out kepler.csv
+    ubhpd onnx inspect kepler.onnx --manifest OUT --out kepler.io.toml
 """
 
 TITLE = "KEPLER"

@@ -22,14 +22,20 @@ behind the camera, turned by 180 degrees, and stays there: with OpenCV 4.14 a th
 points, half of them by twelve. Here SQPNP (Terzakis and Lourakis, ECCV 2020), which looks for the best of all poses,
 gives the start and ITERATIVE refines it. Where its own start is in front of the camera, both end in the same pose.
 
-The manifest decides which landmarks the geometric method uses: a dataset's own are the row "Landmarks" ("Ground
-truth landmarks" in the Hopenet paper); `ubhpd landmarks --from dlib --all` makes those of the row "Dlib (68 points)",
-and `--from FILE` any other's. The geometric method is one and the same, so there is no second name for it.
-`landmarks_pnp_12` uses twelve points: brow ends, eye corners, nose wings, mouth corners. The papers do not say which
-twelve are those of their row "FAN (12 points)", so this is a choice of ours.
+The manifest decides which landmarks `landmarks_pnp` uses: a dataset's own are the row "Landmarks" ("Ground truth
+landmarks" in the Hopenet paper); `ubhpd landmarks --from dlib --all` makes those of the row "Dlib (68 points)", and
+`--from FILE` any other's.
+
+FAN (Bulat and Tzimiropoulos, ICCV 2017). `fan` and `fan_68` are the same method on FAN's landmarks, which
+`ubhpd landmarks --from fan --all` finds (pip install 'ubhpd[fan]'), or on those of a file. A head with other landmarks
+gets no pose, and where all heads have others it is an error, so that no other result gets this name. The face may be
+fitted to any landmarks. FAN's weights come from a download of its author; they were not at hand, so no result of these
+two was measured here.
+`landmarks_pnp_12` and `fan` use twelve points: brow ends, eye corners, nose wings, mouth corners. The papers do not say
+which twelve are those of their row "FAN (12 points)", so this is a choice of ours.
 
 Two traps of the data. pt2d of 300W-LP is that of the photograph before it was warped: fit with the points of
-`ubhpd build -O 300wlp.landmarks=projected`, or with other heads. And landmarks that follow the visible outline of a
+`ubhpd landmarks --from projected`, or with other heads. And landmarks that follow the visible outline of a
 turned face (iBUG's, dlib's) are not the points of the head that a fitted 3-D face has there (AFLW2000's).
 """
 
@@ -44,7 +50,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import camera_to_canonical
 from ubhpd.core.typing import BoolArray, FloatArray
-from ubhpd.nn.geometric import Heads, Parameters
+from ubhpd.nn.inputs import Heads, Parameters
 from ubhpd.nn.landmark_sets import mirror_of
 
 TITLE = "Landmarks + solvePnP"
@@ -54,12 +60,18 @@ PAPER = (
 CODE = ""
 LICENSE = "MIT; a fitted face is under the terms of the heads it was fitted to"
 KIND = "geometric"
-MODELS = {"landmarks_pnp": {}, "landmarks_pnp_12": {"points": "12"}}
+MODELS = {
+    "landmarks_pnp": {},
+    "landmarks_pnp_12": {"points": "12"},
+    "fan": {"points": "12", "landmarks": "fan"},
+    "fan_68": {"landmarks": "fan"},
+}
 PARAMETERS: dict[str, int] = {}
-REPORTED = {"landmarks_pnp": "Landmarks"}
+REPORTED = {"landmarks_pnp": "Landmarks", "fan": "FAN (12 points)"}
 
 Points = Literal["68", "49", "12"]
 FocalUnit = Literal["sum", "width", "pixel"]
+Landmarks = Literal["any", "fan"]
 
 # Of the 68 of iBUG. 49: without the outline of the jaw and the inner corners of the mouth.
 _POINTS: dict[str, tuple[int, ...]] = {
@@ -81,15 +93,18 @@ class Config:
     """Options.
 
     points: which of the landmarks are used: all "68", the "49" inner ones, or "12" corners. focal: focal length in
-    `focal_unit`: "sum", width and height of the image together; its "width"; or "pixel", for a known camera.
+    `focal_unit`: "sum", width and height of the image together; its "width"; or "pixel", for a known camera. landmarks:
+    "any", or "fan" for those of FAN or of a file alone.
     """
 
     points: Points = "68"
     focal: float = 1.0
     focal_unit: FocalUnit = "sum"
+    landmarks: Landmarks = "any"
 
     def __post_init__(self) -> None:
-        for name, choices in (("points", get_args(Points)), ("focal_unit", get_args(FocalUnit))):
+        allowed = {"points": Points, "focal_unit": FocalUnit, "landmarks": Landmarks}
+        for name, choices in ((n, get_args(kind)) for n, kind in allowed.items()):
             if (found := getattr(self, name)) not in choices:
                 raise UbhpdError(f"The {name} of landmarks_pnp cannot be {found!r}: choose from {', '.join(choices)}.")
         if not (isfinite(self.focal) and self.focal > 0):
@@ -129,9 +144,14 @@ def solve(config: Config, parameters: Parameters, heads: Heads) -> FloatArray:
     """Return rotations in frame C (n, 3, 3), by the landmarks that are known.
 
     NaN where they are fewer than six or do not determine a pose, or where the size of the image is not known.
+
+    Raises:
+        UbhpdError: landmarks have to be FAN's, and those of no head are.
     """
     face = parameters["face"] * _FLIP
     landmarks = heads.landmarks68[:, _POINTS[config.points]]
+    if config.landmarks == "fan":
+        landmarks = np.where(_are_of_fan(heads)[:, None, None], landmarks, np.nan)
     rotation = np.full((len(landmarks), 3, 3), np.nan)
     for i, (points, (width, height)) in enumerate(zip(landmarks, heads.image_size.tolist(), strict=True)):
         known = np.isfinite(points).all(axis=1)
@@ -141,6 +161,20 @@ def solve(config: Config, parameters: Parameters, heads: Heads) -> FloatArray:
         camera = np.array([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])
         rotation[i] = _pose(face[known], points[known], camera)
     return camera_to_canonical(rotation)
+
+
+def _are_of_fan(heads: Heads) -> BoolArray:
+    """Return which heads (n,) have landmarks of FAN, or of a file."""
+    kinds = heads.landmarks_kind or [None] * len(heads.sample_id)
+    of_fan: BoolArray = np.array([(kind or "").startswith(("fan", "file:")) for kind in kinds], dtype=bool)
+    others = np.flatnonzero(np.isfinite(heads.landmarks68).any(axis=(1, 2)) & ~of_fan)
+    if len(others) and not of_fan.any():
+        first = int(others[0])
+        raise UbhpdError(
+            f"The landmarks of {heads.sample_id[first]} are not FAN's but {kinds[first] or 'of unknown kind'}: fill "
+            "them by ubhpd landmarks --from fan --all, or take landmarks_pnp."
+        )
+    return of_fan
 
 
 def _pose(face: FloatArray, points: FloatArray, camera: FloatArray) -> FloatArray:

@@ -17,13 +17,14 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import euler_from_matrix
 from ubhpd.core.typing import FloatArray
-from ubhpd.nn.geometric import Heads, Parameters
+from ubhpd.nn.inputs import Heads, Parameters
 
 TITLE = "Mean pose"
 PAPER = "none: the constant prediction"
 CODE = ""
 LICENSE = "MIT"
 KIND = "geometric"
+SEES = "nothing"
 MODELS = {"mean_pose": {}, "median_pose": {"of": "median"}}
 PARAMETERS: dict[str, int] = {}
 REPORTED: dict[str, str] = {}

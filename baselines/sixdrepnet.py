@@ -11,7 +11,8 @@ outputs P, so that published weights keep their meaning; `pose` transposes. The 
 
 Two forms. Training has three branches per layer; the released file for 300W-LP has them summed up to one convolution
 (`rbr_reparam`), which is the model `sixdrepnet_deploy`. Checkpoints of the authors' training script load into
-`sixdrepnet`; both give the same outputs. The ResNets are those of `SixDRepNet2` in the released code.
+`sixdrepnet`; both give the same outputs. The ResNets are those of `SixDRepNet2` in the released code; 6DRepNet360 has
+the ResNet50, and the ports of yakhyo/head-pose-estimation have the ResNets and a MobileNetV2.
 
 Differs from the paper: it starts from ImageNet weights, which are a user's to give.
 Readings: training is that of the released script since May 2022, when its authors changed it "for more robust results":
@@ -49,10 +50,11 @@ LICENSE = "MIT"
 KIND = "image"
 MODELS = {"sixdrepnet": {}, "sixdrepnet_deploy": {"deploy": True}}
 PARAMETERS = {"sixdrepnet": 43_745_670, "sixdrepnet_deploy": 39_323_398}
-REPORTED: dict[str, str] = {}
+REPORTED = {"sixdrepnet": "6DRepNet", "sixdrepnet_deploy": "6DRepNet"}
 
 _REPVGG = "repvgg_b1g2"
 _RESNETS = ("resnet18", "resnet34", "resnet50")
+_MOBILENET = "mobilenet_v2"
 _VESTIGIAL = ("fc_finetune.weight", "fc_finetune.bias")  # of SixDRepNet2, never used
 
 
@@ -60,8 +62,8 @@ _VESTIGIAL = ("fc_finetune.weight", "fc_finetune.bias")  # of SixDRepNet2, never
 class Config:
     """Options of 6DRepNet.
 
-    size: side of the input in pixels. backbone: repvgg_b1g2, resnet18, resnet34 or resnet50. deploy: build RepVGG
-    in its form for use, one convolution per layer.
+    size: side of the input in pixels. backbone: repvgg_b1g2, resnet18, resnet34, resnet50 or mobilenet_v2. deploy:
+    build RepVGG in its form for use, one convolution per layer.
     """
 
     size: int = 224
@@ -71,10 +73,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.size < 32:
             raise UbhpdError(f"6DRepNet divides its input by 32, and size is {self.size}: give 32 or more.")
-        if self.backbone not in (_REPVGG, *_RESNETS):
-            raise UbhpdError(
-                f'6DRepNet has no backbone "{self.backbone}": choose one of {", ".join((_REPVGG, *_RESNETS))}.'
-            )
+        choices = (_REPVGG, *_RESNETS, _MOBILENET)
+        if self.backbone not in choices:
+            raise UbhpdError(f'6DRepNet has no backbone "{self.backbone}": choose one of {", ".join(choices)}.')
         if self.deploy and self.backbone != _REPVGG:
             raise UbhpdError(f"Only RepVGG has a form for use, not {self.backbone}: leave deploy false.")
 
@@ -90,6 +91,7 @@ def training_recipe(config: Config) -> TrainingRecipe:
         epochs=80,
         batch_size=80,
         lr=1e-4,
+        crops=(("hopenet", "hopenet-random"),),
         augmentations=("hopenet_crop", "flip", "blur", "random_resized_crop"),
     )
 
@@ -102,6 +104,8 @@ class Network(PoseNetwork):
         self.config: Config = config
         form = {"deploy": True} if config.deploy else {}
         self.backbone = backbone(config.backbone, **form)
+        if config.backbone == _MOBILENET:
+            _normalise_like_the_port(self.backbone)
         self.linear_reg = nn.Linear(self.backbone.channels, 6)
 
     def forward(self, images: torch.Tensor) -> Output:
@@ -116,6 +120,15 @@ class Network(PoseNetwork):
     def loss(self, output: Output, target: Target) -> Output:
         """Return the mean geodesic distance in radians (equation 5)."""
         return {"geodesic": geodesic_rad(self.pose(output), target.rotation).mean()}
+
+
+def _normalise_like_the_port(mobilenet: nn.Module) -> None:
+    """Give batch normalisation before an activation the epsilon and momentum of the port's MobileNetV2."""
+    for block in mobilenet.modules():
+        if isinstance(block, nn.Sequential) and len(block) == 3 and isinstance(block[2], nn.ReLU6):
+            normalisation = block[1]
+            assert isinstance(normalisation, nn.BatchNorm2d)
+            normalisation.eps, normalisation.momentum = 1e-3, 0.01
 
 
 def published(config: Config, tensors: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -119,7 +119,7 @@ def main() -> None:
         rows = [row(model, arguments.weights, manifest, work) for model in FILES]
         part = difficulty(arguments.reference, work / "ssrnet_md.csv") if arguments.reference else ""
     lines = "\n".join(line for line, _ in rows)
-    arguments.out.write_text(PAGE.format(heads=rows[0][1], part=part, lines=lines), encoding="utf-8")
+    arguments.out.write_text(PAGE.format(heads=f"{rows[0][1]:,}", part=part, lines=lines), encoding="utf-8")
     print(arguments.out.read_text(encoding="utf-8"))
 
 

@@ -32,6 +32,7 @@ import numpy as np
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.core.rotation import canonical_from_angles
+from ubhpd.core.text import one_line
 from ubhpd.raw.source import Refused, Source
 
 NAME = "aflw"
@@ -281,4 +282,7 @@ def _database(source: Source) -> Iterator[sqlite3.Connection]:
 
 
 def _plain(error: Exception) -> str:
-    return "its queries do not end" if str(error) == "interrupted" else str(error)
+    text = one_line(str(error))  # of a damaged schema, SQLite quotes the whole statement
+    if text == "interrupted":
+        return "its queries do not end"
+    return text if len(text) <= 100 else f"{text[:97]}..."

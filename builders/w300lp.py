@@ -7,7 +7,8 @@ Handled: a stem with a space (IBUG_image_092 _01); the 35 mirrored heads beyond 
 pt2d holds the points of the photograph for every k, so for k > 0 they are not on the warped face. They are kept
 because the literature crops by them, and landmarks_kind and bbox_kind then end in _of_source_photo. Option
 landmarks=projected uses the points of landmarks/<set>/<stem>_<k>_pts.mat instead. These files do not exist for the
-mirrored images, which then have neither points nor box. Coordinates are those of the file and count from 1.
+mirrored images, which get those of their twins, mirrored as pt2d is. Coordinates are those of the file and count from
+1.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 
 from ubhpd.core.records import OF_SOURCE_PHOTO, Drop, Note, Record, Unit
 from ubhpd.core.rotation import canonical_from_angles
-from ubhpd.raw.label_files import MatError, MatReader
+from ubhpd.raw.label_files import MatError, MatReader, projected_paths, projected_points68
 from ubhpd.raw.source import Refused, Source
 
 NAME = "300wlp"
@@ -84,7 +85,7 @@ def units(source: Source, options: Options) -> list[Unit]:
             chunk = tuple(stems[start : start + _UNIT_SIZE])
             paths = [source.actual(f"{folder.name}/{s}.{x}") for s in chunk for x in ("jpg", "mat")]
             if options.landmarks == "projected":
-                paths += [_projected_path(folder.name, s) for s in chunk]
+                paths += [path for s in chunk for path in projected_paths(folder.name, s)]
             slices.append(Unit(f"{folder.name}/{chunk[0]}", (folder.name, chunk), len(chunk), tuple(paths)))
     return slices
 
@@ -93,7 +94,6 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
     """Yield the samples of a unit."""
     folder, stems = unit.items
     reader = MatReader(["Pose_Para", "pt2d"])
-    projected_reader = MatReader(["pts_2d"])
     good: list[str] = []
     images: list[str] = []
     sizes, poses, points = [], [], []
@@ -103,7 +103,7 @@ def read(source: Source, unit: Unit, options: Options) -> Iterator[Record | Drop
             image, size = source.find_image(f"{path}.jpg")
             pose, pt2d = _label(source, reader, f"{path}.mat")
             if options.landmarks == "projected":
-                pt2d = _projected(source, projected_reader, folder, stem)
+                pt2d = _projected(source, folder, stem)
         except Refused as refused:
             yield Drop(f"300wlp/{path}", refused.reason, refused.detail, f"{path}.jpg", f"300wlp/{folder}")
             continue
@@ -181,20 +181,17 @@ def _label(source: Source, reader: MatReader, path: str) -> tuple[Any, Any]:
     return pose[0, :3], pt2d
 
 
-def _projected(source: Source, reader: MatReader, folder: str, stem: str) -> Any:
-    path = _projected_path(folder, stem)
+def _projected(source: Source, folder: str, stem: str) -> Any:
+    def read(path: str) -> bytes:
+        try:
+            return source.read(path)
+        except Refused as refused:
+            if refused.reason == "missing_label":
+                raise FileNotFoundError(path) from None
+            raise
+
     try:
-        (points,) = reader.read(source.read(path))
-    except Refused as refused:
-        if refused.reason == "missing_label":
-            return np.full((2, 68), np.nan)
-        raise
+        points = projected_points68(read, folder, stem)
     except MatError as error:
-        raise Refused("bad_label", f"{path}: {error}") from None
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise Refused("bad_label", f"{path}: pts_2d has shape {points.shape} or a number that is not finite")
-    return points.T
-
-
-def _projected_path(folder: str, stem: str) -> str:
-    return f"landmarks/{folder}/{stem}_pts.mat"
+        raise Refused("bad_label", str(error)) from None
+    return np.full((2, 68), np.nan) if points is None else points.T

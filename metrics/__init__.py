@@ -32,9 +32,14 @@ them, each (n,) or (n, 3), and `INPUT`, which says what `per_sample` receives:
 
 What a metric needs of any column, its own or another's, it states: `PER_BIN` and `PER_RING` list columns to be summed
 per bin and per ring, `QUANTILES` maps a column to the shares (0 to 1) whose quantiles are needed. `tables(statistics,
-options)`, if there is one, returns further per-bin tables (3, 15) for the report.
+options)`, if there is one, returns further per-bin tables (3, 15) for the report. `NO_INTERVAL` names scores for which
+a percentile interval means nothing.
 
 `ubhpd.evaluation.metric_cards` finds the files and checks all this; a file whose name begins with an underscore is no
 metric. The package imports `rotation`, `bins`, `errors` and `typing` of `ubhpd.core`, and itself: no files, printing
 or torch.
 """
+
+from ubhpd.core.registry import plugin_folders
+
+__path__ = [*__path__, *plugin_folders("metrics")]

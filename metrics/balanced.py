@@ -14,7 +14,8 @@ Most heads of a test set are nearly frontal, and a plain mean is mostly about th
 * `mae_many`, `mae_median`, `mae_few`: MAE over the angles in bins that the training set fills with more than 100, with
   20 to 100, and with fewer than 20 heads (Yang et al., Delving into Deep Imbalanced Regression, ICML 2021), yaw, pitch
   and roll pooled. A bin without a training head is few-shot. They need `--source`.
-* `worst_bin`: the largest per-bin MAE among bins of at least `min_count` samples.
+* `worst_bin`: the largest per-bin MAE among bins of at least `min_count` samples. It has no interval: the largest of
+  many noisy values is above that of the population, and resamples do not show by how much.
 
 Units: degrees. Bins are those of `ubhpd.core.bins`; empty ones are left out of every mean; a truth outside [-90, 90]
 is in no bin. An angle without any head inside the bins: no balanced MAE (NaN). Read the scores with the counts per
@@ -46,6 +47,7 @@ PAPER = "Ren et al., CVPR 2022; Schwarz et al. (DriveAHead), CVPRW 2017; Roth an
 BETTER = "lower"
 PER_BIN = ("abs_error",)
 PER_RING = ("geodesic",)
+NO_INTERVAL = ("worst_bin",)
 SCORES = {
     "balanced_mae": "mean of the per-bin MAE over non-empty bins",
     "bmae": "mean geodesic error over rings of 5 degrees from frontal, up to 75",

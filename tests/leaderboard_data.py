@@ -48,6 +48,9 @@ def result(model="hopenet", mae=5.0, seed=0, protocol="300wlp_aflw2000_1969", **
     """Return a result that is whole; `changed` replaces fields."""
     own = PROTOCOLS[protocol]
     train, test = side(122_415, 1), side(1_969, 2)
+    published = own.published.get("test")
+    if published is not None and published.ids_hash and published.heads == test.heads:
+        test = replace(test, names_sha256=published.ids_hash)
     values = {"mae": mae, "mae_yaw": mae + 0.5, "mae_pitch": mae + 0.2, "mae_roll": mae - 0.7, "ubmae": 3 * mae,
               "ubmae_printed": 1.3 * mae, "balanced_mae": 2 * mae, "geodesic": 1.7 * mae,
               "maev": 1.4 * mae}  # fmt: skip

@@ -92,7 +92,7 @@ def test_a_build_gives_its_tables_and_its_places(build, folder):
     table = build.table()
     assert list(table.index) == sorted(SOURCES) and table.ubhpd_train.sum() + table.ubhpd_test.sum() == len(build.ubhpd)
     assert "160 heads" in repr(build) and "<table" in build._repr_html_()
-    with pytest.raises(UbhpdError, match="no dataset 'upna': choose from"):
+    with pytest.raises(UbhpdError, match="is called 'upna': choose from"):
         build.root("upna")
 
 
@@ -131,7 +131,7 @@ def test_densities_of_a_build_of_a_table_and_of_their_own_result(build):
     assert len(ubhpd.plot_density(again).axes) == len(ubhpd.plot_density(heads).axes) == 3
     with pytest.raises(UbhpdError, match="it needs yaw, pitch and roll"):
         ubhpd.density(pd.DataFrame({"yaw": [1.0]}))
-    with pytest.raises(UbhpdError, match="no figure 'pie'"):
+    with pytest.raises(UbhpdError, match="No figure is called 'pie': choose from density"):
         ubhpd.plot_density(heads, "pie")
 
 
@@ -207,7 +207,7 @@ def test_scores_of_a_table_with_a_build(build):
     assert "mae" in str(scores) and "<table" in scores._repr_html_()
     with pytest.raises(KeyError, match="no score 'mea'; the nearest is 'mae'"):
         scores["mea"]
-    with pytest.raises(UbhpdError, match="no figure 'pie'"):
+    with pytest.raises(UbhpdError, match="No figure of scores is called 'pie': choose from angle"):
         scores.plot("pie")
 
 

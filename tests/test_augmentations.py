@@ -380,7 +380,7 @@ def test_in_their_order():
 
 
 def test_an_unknown_name():
-    with pytest.raises(UbhpdError, match="No augmentation is called 'flop': choose from flip, hopenet_crop"):
+    with pytest.raises(UbhpdError, match="No augmentation is called 'flop': did you mean flip"):
         augmentation(("flip", "flop"))
 
 

@@ -253,14 +253,15 @@ def die(task):
         os.kill(os.getpid(), signal.SIGKILL)
     return task
 try:
-    print(sorted(Engine(2).map(die, range(6))))
+    print(sorted(Engine(2, sys.argv[1]).map(die, range(6))))
 except UbhpdError as error:
     print(error)
 """
 
 
-def test_a_killed_worker_is_one_sentence():
-    done = subprocess.run([sys.executable, "-c", KILLED_WORKER], capture_output=True, text=True)
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_a_killed_worker_is_one_sentence(backend):
+    done = subprocess.run([sys.executable, "-c", KILLED_WORKER, backend], capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("A worker process was killed") and "fewer --jobs" in done.stdout
 
 

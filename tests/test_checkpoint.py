@@ -14,7 +14,7 @@ from ubhpd.models import checkpoint
 from ubhpd.models.checkpoint import About, tensor_hash
 from ubhpd.models.geometric_model import GeometricMethod
 from ubhpd.models.model import Model, device_named, fill
-from ubhpd.nn.geometric import Heads
+from ubhpd.nn.inputs import Heads
 
 ABOUT = About("tinynet", {"size": 32, "channels": 8}, {"crop": "square"}, {"how": "untrained", "seed": 0}, "MIT")
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(7), "empty": np.zeros((0, 4), np.float64)}

@@ -60,8 +60,37 @@ def test_an_unknown_command_suggests_the_nearest(ubhpd, typed, sentence):
     assert code == 2 and f"No such command {typed!r}: {sentence}" in err
 
 
-def test_upper_case_does_not_count_in_a_command(ubhpd):
-    assert ubhpd("Models") == ubhpd("models")
+@pytest.mark.parametrize(
+    ("typed", "usual"),
+    [
+        (["Models"], ["models"]),
+        (["models", "HopeNet"], ["models", "hopenet"]),
+        (["sources", "BIWI"], ["sources", "biwi"]),
+        (["protocols", "UBHPD_Cross_BIWI"], ["protocols", "ubhpd_cross_biwi"]),
+        (["protocols", "Cross"], ["protocols", "cross"]),
+        (["plot", "Density", "--help"], ["plot", "density", "--help"]),
+        (["weights", "INIT", "--help"], ["weights", "init", "--help"]),
+        (["onnx", "List"], ["onnx", "list"]),
+    ],
+)
+def test_upper_case_does_not_count_in_a_name(ubhpd, typed, usual):
+    found = ubhpd(*typed)
+    assert found == ubhpd(*usual) and found[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        (["plot", "densty"], "No such command 'densty': did you mean density?"),
+        (["weights", "imprt"], "No such command 'imprt': did you mean import?"),
+        (["build", "--split", "Subjct"], "'Subjct' is not one of random, sequence, subject: did you mean subject?"),
+        (["export", "--backend", "lokky"], "'lokky' is not one of loky, multiprocessing"),
+        (["train", "--optimizer", "adm"], "did you mean adam"),
+    ],
+)
+def test_a_wrong_choice_suggests_the_nearest(ubhpd, typed, sentence):
+    code, _, err = ubhpd(*typed)
+    assert code == 2 and sentence in err
 
 
 @pytest.mark.parametrize("flags", [["-OO"], []])
@@ -300,3 +329,23 @@ def test_control_characters_of_a_file_do_not_reach_the_terminal():
 def test_an_error_that_names_a_hostile_file_is_harmless(ubhpd):
     code, _, err = ubhpd("leaderboard", "no\x1b[31mfile")
     assert code == 2 and "\x1b" not in err and "no\\x1b[31mfile" in err
+
+
+def test_former_names_of_options_work_and_are_not_shown(ubhpd, tmp_path):
+    for command, name in (("predict", "--pictures"), ("export", "--picture"), ("audit", "--pictures")):
+        assert name not in ubhpd(command, "--help")[1]
+    code, _, err = ubhpd("predict", "--weights", tmp_path / "w", "--pictures", tmp_path, "--out", tmp_path / "p.csv")
+    assert code == 2 and "No such option" not in err
+
+
+def test_the_help_of_every_command_has_its_exit_codes(ubhpd):
+    import importlib
+    import pkgutil
+
+    import ubhpd.commands as commands
+
+    names = [m.name for m in pkgutil.iter_modules(commands.__path__) if not m.name.startswith("_")]
+    assert len(names) > 20
+    for name in names:
+        text = importlib.import_module(f"ubhpd.commands.{name}").command.help or ""
+        assert "exit code" in " ".join(text.split()).lower(), name

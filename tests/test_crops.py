@@ -42,6 +42,9 @@ MIDDLE = {
     "hopenet-aflw2000": (100 - 40, 100 - 48, 200 + 56, int(220 + 0.12 * 168)),
     "hopenet-biwi": (100 - 21, 100 - 42, int(200 + 0.21 * 121), int(220 + 0.21 * 162)),
     "ehpnet": (100 - 10, 100, 200 + 10, 220),  # floor(|100 - 120| / 2) = 10 at both ends of the width
+    "square-1.4": (150 - 84, 160 - 84, 150 + 84, 160 + 84),
+    "square-1.2-up": (150 - 72, 160 - 12 - 72, 150 + 72, 160 - 12 + 72),  # 120 * 1.2 = 144, a tenth of 120 higher
+    "3ddfa-v2": (65, 75, 65 + 170, 75 + 170),  # 120 * sqrt(2) = 169.7
     "opal-1.6": (150 - 96, 160 - 96, 150 + 96, 160 + 96),
     "opal-1.0": (150 - 60, 160 - 60, 150 + 60, 160 + 60),
     "none": (0, 0, 450, 450),
@@ -51,6 +54,8 @@ SAME = {
     "osggnet-biwi": "fsanet-0.4",
     "6drepnet-biwi": "fsanet-0.4",
     "6drepnet-aflw2000": "hopenet-aflw2000",
+    "dadl": "hopenet",
+    "dadl-biwi": "hopenet-biwi",
 }
 
 
@@ -76,9 +81,20 @@ def test_recipes_are_frozen_and_say_where_they_come_from(name):
         RECIPES["mine"] = recipe
 
 
+def test_a_recipe_without_its_last_step_keeps_what_the_middle_was_of():
+    whole = recipe_named("DADL:whole")
+    assert (whole.name, whole.keep, recipe_named("dadl").keep) == ("dadl:whole", (1, 1), (224, 256))
+    image = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    large = crop(image, (100, 100, 228, 228), whole, 256)
+    assert np.array_equal(large[16:-16, 16:-16], crop(image, (100, 100, 228, 228), recipe_named("dadl"), 224))
+    with pytest.raises(UbhpdError, match="crop recipe"):
+        recipe_named("dadl:half")
+
+
 def test_an_unknown_recipe():
-    with pytest.raises(UbhpdError, match="No crop recipe is called 'hopnet': choose from square, fsanet-0.6"):
+    with pytest.raises(UbhpdError, match="crop recipe.*'hopnet'.*did you mean hopenet"):
         recipe_named("hopnet")
+    assert recipe_named("FSANET-0.6").name == "fsanet-0.6"
 
 
 def test_fsanet_cuts_to_whole_pixels_first():
@@ -260,7 +276,7 @@ def test_colour_order():
         assert out[8, 8].tolist() == ([10, 20, 30] if recipe.colour == "BGR" else [30, 20, 10]), name
         assert crop(flat, (100, 100, 200, 200), recipe, 16, "BGR")[8, 8].tolist() == [10, 20, 30]
     assert {n for n, r in RECIPES.items() if r.colour == "RGB"} == {
-        n for n in RECIPES if n.startswith(("square", "hopenet", "none", "6drepnet-aflw"))
+        n for n in RECIPES if n.startswith(("square", "hopenet", "none", "6drepnet-aflw", "dadl"))
     }
 
 

@@ -1,6 +1,7 @@
 """DADL: the soft labels by number, the loss of equation 13 by hand, its ablations."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_divergence_is_zero_at_the_label_alone(small):
     [
         ("dadl_mse", {"squared_error"}),
         ("dadl_hard", {"squared_error", "cross_entropy"}),
-        ("dadl_common", {"squared_error", "cross_entropy", "divergence"}),
+        ("dadl_common", {"squared_error", "divergence"}),
         ("dadl", {"squared_error", "cross_entropy", "divergence"}),
     ],
 )
@@ -127,11 +128,40 @@ def test_terms_of_the_ablation(name, terms):
     network = on_meta(**dadl.MODELS[name])
     torch.manual_seed(0)
     logits, truth = torch.randn(2, 3, 66), target([[0.0, 3.0, -1.0], [20.0, 50.0, -80.0]])
+    if name == "dadl_mse":  # no bins at all: three angles, by their squared error alone
+        found = network.loss({"angles": truth.angles_deg + torch.tensor([1.0, 2.0, 0.0])}, truth)
+        assert {k: v.item() for k, v in found.items()} == {"squared_error": pytest.approx(5)}
+        return
     found = network.loss({"logits": logits}, truth)
     assert set(found) == terms
     full = on_meta(sigma_yaw=1.0, sigma_pitch=1.0, sigma_roll=1.0).loss({"logits": logits}, truth)
     same = set(found) - ({"divergence"} if name == "dadl" else set())
     assert all(found[term] == full[term] for term in same)
+
+
+def test_a_training_from_random_weights_by_slow_descent_is_warned_of():
+    recipe = dadl.training_recipe(Config())
+    (said,) = dadl.training_remarks(Config(), recipe, False)
+    assert "random weights, which SGD at 1e-05 hardly moves" in said and "--backbone imagenet" in said
+    assert dadl.training_remarks(Config(), recipe, True) == ()
+    for other in ({"lr": 1e-2}, {"optimizer": "adam"}):
+        assert dadl.training_remarks(Config(), replace(recipe, **other), False) == ()
+
+
+def test_heads_are_cut_at_256_pixels_of_which_224_are_seen():
+    own, recipe = dadl.input_recipe(Config()), dadl.training_recipe(Config())
+    cut = recipe.input_in_training(own)
+    assert (own.size, own.crop, cut.size, cut.crop) == (224, "dadl", 256, "dadl:whole")
+    assert dict(cut.crop_of) == {"aflw2000": "6drepnet-aflw2000:whole", "biwi": "dadl-biwi:whole"}
+    assert "hopenet_crop" not in recipe.augmentations
+
+
+def test_without_bins_three_angles_are_regressed():
+    network = Network(Config(**SMALL | {"head": "regression", "labels": "none"}))
+    inputs, truth = batch(network, dadl.input_recipe(network.config), n=3)
+    output = network(inputs)
+    assert set(output) == {"angles"} and torch.equal(network.pose(output), output["angles"])
+    check_gradients(network, inputs, truth)
 
 
 @pytest.mark.parametrize("labels", ["none", "gaussian"])
@@ -192,6 +222,8 @@ def test_angles_at_the_ends_have_a_finite_loss(small, spoiled):
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"beta": math.inf}, "beta is inf"),
         ({"labels": "none", "alpha": 0.0}, "nothing to learn from"),
+        ({"head": "regression"}, "regression has no bins that labels could be of"),
+        ({"head": "angles"}, 'head is "angles"'),
     ],
 )
 def test_bad_options_are_refused(options, words):

@@ -157,6 +157,9 @@ OTHER_ARCHIVES = {
     "a.tar.gz.part": "unfinished download",
     "b.zip.crdownload": "unfinished download",
     "c.z01": r"zip -s 0 c\.zip",
+    "d.zipx": "unpack it there",
+    "e.tar.lz": "unpack it there",
+    "f.zip.1": r"rename it to f\.zip",
 }
 
 
@@ -166,6 +169,40 @@ def test_an_archive_that_cannot_be_read_is_named_with_the_remedy(name, tmp_path)
     (tmp_path / "data" / "sub" / name).write_bytes(b"part")
     with pytest.raises(UbhpdError, match=rf"Not usable: .*sub/.*{OTHER_ARCHIVES[name]}"):
         build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "data")))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "said"),
+    [
+        ("a.zip", b"\x1f\x8b\x08", r"is not a zip archive but compressed with gzip: name it \.tar\.gz"),
+        ("a.zip", b"Rar!\x1a\x07", "is not a zip archive but a RAR archive: unpack it there"),
+        ("a.tar.gz", b"PK\x03\x04", r"is not a tar archive but a zip archive: name it \.zip"),
+        ("a.tar", b"7z\xbc\xaf\x27\x1c", "is not a tar archive but a 7z archive: unpack it there"),
+        ("AFLW2000-3D", b"PK\x03\x04", r"AFLW2000-3D is a zip archive: name it \.zip"),
+    ],
+)
+def test_an_archive_under_a_wrong_name_is_said_to_be_what_it_is(name, start, said, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_bytes(start + bytes(5000))
+    with pytest.raises(UbhpdError, match=f"Not usable: .*{said}"):
+        build(BuildConfig(("aflw2000",), tmp_path / "out", str(tmp_path / "data")))
+
+
+def test_an_archive_inside_an_archive_is_named(raw, tmp_path):
+    zipped(raw / "aflw2000", tmp_path / "AFLW2000-3D.zip")
+    (tmp_path / "data").mkdir()
+    with zipfile.ZipFile(tmp_path / "data" / "all.zip", "w") as archive:
+        archive.write(tmp_path / "AFLW2000-3D.zip", "sets/AFLW2000-3D.zip")
+    faults = find(tmp_path / "data").faults
+    assert faults[f"{tmp_path}/data/all.zip:sets/AFLW2000-3D.zip"].startswith("is an archive inside an archive: unpack")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+@pytest.mark.parametrize("name", ["a.zip", "a.tgz", "AFLW2000"])
+def test_a_named_pipe_does_not_stop_the_search(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    fault = find(tmp_path).faults.get(str(tmp_path / name))
+    assert fault == (None if name == "AFLW2000" else "is no regular file: move it away")
 
 
 def test_all_parts_of_a_split_archive_are_named_once(tmp_path):

@@ -11,12 +11,12 @@ from ubhpd.baselines import ehpnet, hopenet
 from ubhpd.baselines.ehpnet import BINS, Config, Network
 from ubhpd.core.errors import UbhpdError
 from ubhpd.images.crops import RECIPES, crop_box
-from ubhpd.nn.contract import Target
-from ubhpd.nn.outputs import divergence, matrix_from_euler, teacher_probabilities
-from ubhpd.training.augmentations import AUGMENTATIONS
+from ubhpd.nn.contract import PoseNetwork, Target
+from ubhpd.nn.outputs import AngleHeads, divergence, matrix_from_euler, teacher_probabilities
+from ubhpd.training.augmentations import AUGMENTATIONS, Sample
 
 SMALL = {"size": 32}
-TEACHERS = [name for name, options in ehpnet.MODELS.items() if options]
+TEACHERS = [name for name, options in ehpnet.MODELS.items() if options and name != "ehpnet_ensemble"]
 
 
 def target(angles_deg, teacher=None):
@@ -270,6 +270,10 @@ def test_published_weights_by_their_names(name):
         ({"alpha": -1.0, "distill": False}, "alpha is -1.0"),
         ({"alpha": 2.0}, "alpha is for labels"),
         ({"temperature": 2.0, "distill": False}, "temperature is for distilling"),
+        ({"layers": "half"}, 'layers is "half": choose quarter or direct'),
+        ({"augmentation": "none"}, 'augmentation is "none"'),
+        ({"backbone": "ensemble"}, "ensemble is of teachers"),
+        ({"backbone": "ensemble", "size": 40, "distill": False}, "size is 40: botnet101 needs"),
     ],
 )
 def test_bad_options_are_refused(options, words):
@@ -301,3 +305,86 @@ def test_the_crop_is_the_papers_square():
         )
         assert found[2] - found[0] == found[3] - found[1] == max(w, h)
         assert np.abs(found - wanted).max() <= (w - h) % 2
+
+
+def test_the_papers_own_heads_and_augmentations_are_options():
+    direct = Network(Config(**SMALL, layers="direct"))
+    assert isinstance(direct.linear, torch.nn.Identity) and direct.heads["fc_yaw"].in_features == 512
+    inputs, _ = batch(direct, ehpnet.input_recipe(direct.config), n=2)
+    assert direct(inputs)["logits"].shape == (2, 3, 62)
+    paper = ehpnet.training_recipe(Config(augmentation="paper")).augmentations
+    assert paper == ("flip", "ehpnet_brightness", "ehpnet_resolution", "ehpnet_gaussian_blur")
+    flat = Sample(np.full((32, 32, 3), 100, np.uint8), np.zeros(3))
+    sharp = Sample(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8), np.zeros(3))
+    blurred = 0
+    for seed in range(200):
+        change = AUGMENTATIONS["ehpnet_gaussian_blur"]
+        assert np.array_equal(change(flat, np.random.default_rng(seed)).pixels, flat.pixels)
+        found = change(sharp, np.random.default_rng(seed)).pixels
+        blurred += not np.array_equal(found, sharp.pixels)
+        assert found.std() <= sharp.pixels.std()  # never sharper
+    assert 60 < blurred < 100
+
+
+class Tiny(PoseNetwork):
+    """A member of an ensemble without its 40 million parameters."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.heads = config, AngleHeads(3, 62)
+
+    def forward(self, images):
+        return {"logits": self.heads(images.mean(dim=(2, 3)))}
+
+    pose, probabilities, loss, members = Network.pose, Network.probabilities, Network.loss, {}
+
+
+@pytest.fixture
+def ensemble():
+    torch.manual_seed(0)
+    own = Network.__new__(Network)
+    PoseNetwork.__init__(own)
+    own.config = Config(backbone="ensemble", distill=False, size=32)
+    names = ("resnet101", "res2net101", "botnet101")
+    own.members = torch.nn.ModuleDict({name: Tiny(Config(distill=False)) for name in names})
+    return own
+
+
+def test_an_ensemble_says_the_mean_of_its_members_and_each_learns_by_itself(ensemble):
+    images = torch.randn(4, 3, 8, 8)
+    output = ensemble(images)
+    members = [m(images)["logits"].softmax(-1) for m in ensemble.members.values()]
+    torch.testing.assert_close(ensemble.probabilities(output), torch.stack(members).mean(0))
+    mean = sum((p * torch.arange(62)).sum(-1) * 3 - 93 for p in members) / 3  # the paper: the same as averaging angles
+    torch.testing.assert_close(ensemble.pose(output), mean, rtol=1e-4, atol=1e-3)
+    truth = target([[1.0, 2.0, 3.0]] * 4)
+    terms = ensemble.loss(output, truth)
+    assert len(terms) == 6
+    sum(terms.values()).backward()
+    for name, member in ensemble.members.items():
+        own = [p.grad.clone() for p in member.parameters()]
+        member.zero_grad()
+        alone = member.loss(member(images), truth)
+        assert {k: v.item() for k, v in alone.items()} == pytest.approx(
+            {k: terms[f"{name}/{k}"].item() for k in ("cross_entropy", "squared_error")}
+        )
+        sum(alone.values()).backward()
+        for a, b in zip(own, [p.grad for p in member.parameters()], strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_an_ensemble_is_put_together_of_three_files_in_any_order():
+    config = Config(backbone="ensemble", distill=False, size=32)
+    tensors, wanted = {}, {}
+    for number, member in enumerate(("botnet101", "resnet101", "res2net101")):
+        with torch.device("meta"):
+            state = Network(Config(backbone=member, distill=False, size=32)).state_dict()
+        for i, (name, value) in enumerate(state.items()):
+            filled = (torch.zeros((), dtype=value.dtype) + i + number).expand(value.shape)
+            tensors[f"{number}/{name}"] = wanted[f"members.{member}.{name}"] = filled
+    found = ehpnet.published(config, tensors)
+    with torch.device("meta"):
+        assert set(found) == set(Network(config).state_dict())
+    assert all(torch.equal(found[n], v) for n, v in wanted.items() if v.ndim)
+    with pytest.raises(UbhpdError, match="No file is of the member botnet101"):
+        ehpnet.published(config, {n: v for n, v in tensors.items() if not n.startswith("0/")})

@@ -6,6 +6,7 @@ from dataclasses import fields
 import pytest
 
 from ubhpd import manifest
+from ubhpd.images.landmarks import POINT_COLUMNS
 from ubhpd.manifest.schema import COLUMNS
 from ubhpd.models.catalogue import NETWORKS, catalogue, module_of
 from ubhpd.pool.build import BuildConfig, build
@@ -22,6 +23,21 @@ def built(tmp_path_factory):
     aflw2000_writer.write(root / "raw", 6, distinct_images=3)
     build(BuildConfig(("aflw2000",), root / "out", str(root / "raw")))
     return root / "out"
+
+
+def with_landmarks_of_a_file(built, tmp_path, ubhpd):
+    """The pool with its landmarks read from a file, as those of FAN can come."""
+    table = manifest.read(built / "pool.parquet", ["sample_id", "landmarks68"]).to_pylist()
+    with open(tmp_path / "points.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["sample_id", *POINT_COLUMNS])
+        rows.writerows([row["sample_id"], *row["landmarks68"]] for row in table if row["landmarks68"] is not None)
+    out = built / "of-a-file.parquet"
+    code, _, err = ubhpd(
+        "landmarks", "--manifest", built / "pool.parquet", "--out", out, "--from", tmp_path / "points.csv", "--all"
+    )
+    assert code == 0, err
+    return out
 
 
 @pytest.mark.parametrize(
@@ -43,7 +59,10 @@ def test_it_predicts_from_the_command_line(card, built, tmp_path, ubhpd):
             "weights", "fit", "--model", card.name, "--manifest", built / "pool.parquet", "--out", weights
         )
     assert code == 0, err
-    code, _, err = ubhpd("predict", "--weights", weights, "--manifest", built / "pool.parquet",
+    heads = built / "pool.parquet"
+    if card.options.get("landmarks") == "fan":
+        heads = with_landmarks_of_a_file(built, tmp_path, ubhpd)
+    code, _, err = ubhpd("predict", "--weights", weights, "--manifest", heads,
                          "--out", tmp_path / "p.csv", "--device", "cpu")  # fmt: skip
     assert code == 0, err
     with open(tmp_path / "p.csv", newline="") as file:

@@ -103,7 +103,7 @@ def test_what_is_not_here_is_named_with_what_to_install(monkeypatch, tmp_path):
     monkeypatch.delattr(cv2, "CascadeClassifier")
     with pytest.raises(UbhpdError, match="has no cascades any more: pip install 'opencv-python-headless<5'"):
         detector("cascade")
-    with pytest.raises(UbhpdError, match="called 'retina': choose from auto, mtcnn, cascade, none"):
+    with pytest.raises(UbhpdError, match="called 'retina': choose from auto, mtcnn, yunet, cascade, none"):
         detector("retina")
 
 

@@ -149,7 +149,7 @@ def test_datasets_have_their_usual_short_names():
     names = {name: figures.display_name(name) for name in builders()}
     assert names == {
         "300wlp": "300W-LP", "aflw": "AFLW", "aflw2000": "AFLW2000-3D", "biwi": "BIWI", "synhead": "SynHead",
-        "upna": "UPNA",
+        "table": "Table", "upna": "UPNA",
     }  # fmt: skip
     assert figures.display_name("own set") == "own set"
 
@@ -163,6 +163,8 @@ def test_the_legend_names_no_sigma_where_there_is_none():
     assert figures.target_label(targets.uniform()) == "target (uniform)"
     other = targets.gaussian(25).copy()
     other[2] = targets.gaussian(10)[2]
+    assert figures.target_label(other) == "target (Gaussian, sigma 25°, 25°, 10°)"
+    other[2, 3] *= 1.1
     assert figures.target_label(other) == "target"
 
 

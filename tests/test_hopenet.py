@@ -157,6 +157,8 @@ def test_resnet50_fits_16_heads_it_trains_on(head):
 def test_learning_rates_of_stem_layers_and_heads(options, stem):
     with torch.device("meta"):
         network, free = Network(Config(**options)), Network(Config(**options, freeze_stem=False))
+    assert [share for _, share in network.learning_rates()] == [1.0, 1.0, 5.0]  # random numbers are not frozen
+    network.has_published_backbone = free.has_published_backbone = True
     names = {parameter: name for name, parameter in network.named_parameters()}
     groups = {share: {names[p] for p in parameters} for parameters, share in network.learning_rates()}
     assert groups[0.0] == stem
@@ -168,11 +170,21 @@ def test_learning_rates_of_stem_layers_and_heads(options, stem):
     assert [share for _, share in free.learning_rates()] == [1.0, 1.0, 5.0]
 
 
-@pytest.mark.parametrize("freeze_bn", [False, True])
-def test_frozen_statistics_are_those_inside_residual_blocks(freeze_bn):
+def test_a_training_from_random_weights_says_that_nothing_is_frozen():
+    recipe = hopenet.training_recipe(Config())
+    (said,) = hopenet.training_remarks(Config(freeze_bn=True), recipe, False)
+    assert "freeze_stem and freeze_bn would freeze what was never trained: all layers train" in said
+    assert hopenet.training_remarks(Config(), recipe, True) == ()
+    assert hopenet.training_remarks(Config(freeze_stem=False), recipe, False) == ()
+
+
+@pytest.mark.parametrize(("freeze_bn", "is_loaded"), [(False, True), (True, True), (True, False)])
+def test_frozen_statistics_are_those_inside_residual_blocks_that_were_loaded(freeze_bn, is_loaded):
     torch.manual_seed(0)
     config = Config(backbone="resnet18", size=32, freeze_bn=freeze_bn)
-    network = Network(config).train()
+    network = Network(config)
+    network.has_published_backbone = is_loaded
+    network.train()
     inputs, truth = batch(network, hopenet.input_recipe(config), n=4)
     check_gradients(network, inputs, truth)  # gains and offsets are trained all the same
     moved = {
@@ -180,7 +192,7 @@ def test_frozen_statistics_are_those_inside_residual_blocks(freeze_bn):
     }
     every = {name for name, _ in network.backbone.named_buffers() if name.endswith("running_mean")}
     outside = {"bn1.running_mean", *(f"layer{i}.0.downsample.1.running_mean" for i in (2, 3, 4))}
-    assert moved == (outside if freeze_bn else every)
+    assert moved == (outside if freeze_bn and is_loaded else every)
     assert not any(module.training for module in network.eval().modules())
 
 

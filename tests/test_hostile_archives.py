@@ -145,7 +145,7 @@ def test_symbolic_links_in_a_zip_are_not_files(tmp_path):
 # Names.
 
 
-@pytest.mark.parametrize("name", ["./d/a.mat", "././d/a.mat", "d\\a.mat", ".\\d\\a.mat"])
+@pytest.mark.parametrize("name", ["./d/a.mat", "././d/a.mat", "d\\a.mat", ".\\d\\a.mat", "d//a.mat", "d/./a.mat"])
 def test_leading_dots_and_backslashes_are_cleaned_in_every_archive(name, tmp_path):
     info = zipfile.ZipInfo()
     info.filename = name  # the constructor would change it on Windows
@@ -158,6 +158,28 @@ def test_leading_dots_and_backslashes_are_cleaned_in_every_archive(name, tmp_pat
             tree = opened(tmp_path / ("a" + suffix), root, tmp_path / "s")
             assert tree.read(path) == b"1"
         assert peek(str(tmp_path / ("a" + suffix))).listdir("d") == [Entry("a.mat", False)]
+
+
+def test_a_member_that_is_encrypted_or_of_another_method_costs_itself(tmp_path):
+    write_zip(tmp_path / "a.zip", {"a.mat": b"1" * 99, "b.mat": b"2" * 99, "c.mat": b"3" * 99})
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    for name, flags, method in ((b"a.mat", 1, 8), (b"b.mat", 0, 9)):
+        entry = data.rindex(b"PK\x01\x02", 0, data.rindex(name))
+        data[entry + 8] |= flags
+        data[entry + 10] = method
+        local = data.rindex(b"PK\x03\x04", 0, data.index(name))
+        data[local + 6] |= flags
+        data[local + 8] = method
+    (tmp_path / "a.zip").write_bytes(data)
+    tree = opened(tmp_path / "a.zip")
+    assert tree.read("c.mat") == b"3" * 99
+    with pytest.raises(OSError, match="encrypted in the archive: unpack it with its password"):
+        tree.read("a.mat")
+    for read in (tree.read, lambda path: tree.probe(path, 9)):
+        with pytest.raises(OSError, match=r"packed by a method that is not read here \(type 9\): unpack"):
+            read("b.mat")
+    with pytest.raises(OSError, match="type 9"), tree.local_path("b.mat"):
+        pass
 
 
 def test_a_zip_name_that_is_falsely_marked_as_utf8_affects_only_its_member(tmp_path):

@@ -381,3 +381,20 @@ def test_without_simplejpeg_damage_is_not_found_and_the_log_says_so_once(monkeyp
         "Damage inside JPEG files is not detected without simplejpeg: pip install 'ubhpd[fast]'."
     ]
     image_files._warn_once.cache_clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_damage_inside_a_jpeg_that_decodes_is_found(mode, options):
+    """As predict --images finds it: build --check-images decodes by the same function."""
+    pytest.importorskip("simplejpeg")
+    whole = encoded(noise(120, 90, mode), "JPEG", **options)
+    middle = len(whole) // 2
+    zeroed = whole[:middle] + bytes(400) + whole[middle + 400 :]
+    hole = whole[:middle] + whole[middle + 600 :]
+    closed = whole[: 3 * len(whole) // 4] + JPEG_END
+    assert decode_fault(whole) is None
+    for damaged in (zeroed, hole, closed):
+        if decode(damaged) is not None:
+            assert decode_fault(damaged).startswith("is a damaged JPEG")
+    assert decode(hole) is not None

@@ -7,7 +7,7 @@ from realdata import REAL, needs
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.rotation import matrix_from_angles
-from ubhpd.nn.landmark_sets import LANDMARK_SETS, distances_mm, mean_face_mm, mirror_of, neighbours
+from ubhpd.nn.landmark_sets import LANDMARK_SETS, block, distances_mm, mean_face_mm, mirror_of, neighbours
 from ubhpd.synth.renderer.shape import MIRROR_68
 
 MIRROR_19 = (4, 3, 2, 1, 0, 8, 7, 6, 5, 11, 10, 9, 15, 14, 13, 12, 18, 17, 16)
@@ -58,6 +58,27 @@ def test_neighbours_are_the_nearest_and_mirror_with_the_face(nodes, count):
     others = ~near & ~np.eye(len(nodes), dtype=bool)
     farthest_in = np.where(near, distance, 0).max(axis=1)
     assert (np.where(others, distance, np.inf).min(axis=1) > farthest_in).all()
+
+
+@pytest.mark.parametrize("nodes", LANDMARK_SETS.values(), ids=len)
+@pytest.mark.parametrize("count", [3, 5, 7, 9, 18])
+def test_without_ties_every_row_holds_as_many_neighbours_as_asked_for(nodes, count):
+    every, first = neighbours(nodes, count), neighbours(nodes, count, "first")
+    assert (first.sum(axis=1) == count).all() and not first[~every].any()
+    distance = distances_mm(nodes).round(6)
+    for row in np.flatnonzero(every.sum(axis=1) > count):  # the last of those that are equally far is left out
+        (left_out,) = np.flatnonzero(every[row] & ~first[row])
+        tied = np.flatnonzero(distance[row] == distance[row, left_out])
+        assert distance[row, left_out] == distance[row, every[row]].max() and left_out == tied.max()
+    if len(nodes) == 19 and count in (5, 7, 9):
+        assert (every.sum(axis=1) > count).any()
+
+
+def test_the_block_of_equation_7():
+    mask = block(LANDMARK_SETS[19], 7)
+    assert mask[:7, :7].all() and mask.sum() == 49
+    with pytest.raises(UbhpdError, match="has no 20 rows: choose 1 to 19"):
+        block(LANDMARK_SETS[19], 20)
 
 
 def test_neighbours_told_by_hand():

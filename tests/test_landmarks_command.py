@@ -1,21 +1,24 @@
 """`ubhpd landmarks`: fills what is missing, changes nothing else, resumes after a kill, reports failures."""
 
 import json
+import sys
+import types
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.images import landmarks
+from ubhpd.images import head_parts, landmarks
 from ubhpd.images.faces import Face
 from ubhpd.images.landmarks import POINT_COLUMNS, FillConfig, fill_landmarks
 from ubhpd.manifest.schema import COLUMNS, Column, fingerprint
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.synth.writers import aflw2000_writer, biwi_writer
+from ubhpd.synth.writers import aflw2000_writer, biwi_writer, w300lp_writer
 
 FILLED = ("landmarks68", "landmarks_kind")
 
@@ -124,8 +127,73 @@ def test_dlib_fills_from_the_heads_own_boxes(pool, tmp_path, ubhpd, fake_dlib):
     assert not list((pool.parent / "work" / "landmarks").iterdir())  # what is written is not kept twice
 
 
+@pytest.fixture
+def fake_face_alignment(monkeypatch):
+    """face-alignment's place taken by a module with its names: its weights come from the network. Gives the calls."""
+    calls = []
+
+    class FaceAlignment:
+        def __init__(self, landmarks_type, device="cuda", flip_input=True, face_detector="sfd", compile=True):
+            calls.append((landmarks_type, device, flip_input, face_detector, compile))
+
+        def get_landmarks_from_image(self, image, detected_faces):
+            assert image.dtype == np.uint8 and image.shape[2] == 3 and len(detected_faces) == 1
+            calls.append(tuple(detected_faces[0]))
+            return [np.arange(136.0).reshape(68, 2) + np.floor(detected_faces[0][0])]
+
+    module = types.ModuleType("face_alignment")
+    module.FaceAlignment, module.LandmarksType = FaceAlignment, types.SimpleNamespace(TWO_D="2d")
+    monkeypatch.setitem(sys.modules, "face_alignment", module)
+    landmarks.fan_network.cache_clear()
+    yield calls, module
+    landmarks.fan_network.cache_clear()
+
+
+def test_fan_fills_from_the_heads_own_boxes(pool, tmp_path, ubhpd, fake_face_alignment):
+    calls, _ = fake_face_alignment
+    out = tmp_path / "new.parquet"
+    options = ("--from", "fan", "--detector", "none", "--json")
+    code, text, err = ubhpd("landmarks", "--manifest", pool, "--out", out, *options)
+    assert code == 0, err
+    report = json.loads(text)
+    assert (report["wanted"], report["filled"], report["had"], report["kind"]) == (4, 4, 3, "fan68")
+    before = rows(pool, "biwi")
+    assert calls == [("2d", "cpu", False, "folder", False), *(tuple(r["bbox_xyxy"]) for r in before)]
+    for old, new in zip(before, rows(out, "biwi")):
+        assert new["landmarks68"] == (np.arange(136.0) + np.floor(old["bbox_xyxy"][0])).tolist()
+        assert new["landmarks_kind"] == "fan68"
+    assert others(out) == others(pool) and kept(out) == kept(pool)
+
+
+def test_fan_that_cannot_be_used_is_one_sentence(pool, tmp_path, ubhpd, fake_face_alignment, monkeypatch):
+    _, module = fake_face_alignment
+    command = ("landmarks", "--manifest", pool, "--out", tmp_path / "x.parquet", "--from", "fan", "--detector", "none")
+
+    def no_network(*given, **named):
+        raise OSError("no route to host\n")
+
+    class Nothing:
+        def __init__(self, *given):
+            pass
+
+        def get_landmarks_from_image(self, image, detected_faces):
+            return None
+
+    for change, match in (
+        (lambda: monkeypatch.setattr(module, "FaceAlignment", Nothing), "FAN finds no 68 landmarks"),
+        (lambda: monkeypatch.setattr(module, "FaceAlignment", no_network), "FAN's weights (OSError: no route to host"),
+        (lambda: monkeypatch.delattr(module.LandmarksType, "TWO_D"), "older than 1.4: pip install 'ubhpd[fan]'"),
+        (lambda: monkeypatch.setitem(sys.modules, "face_alignment", None), "need the package face-alignment"),
+    ):
+        change()
+        landmarks.fan_network.cache_clear()
+        code, _, err = ubhpd(*command)
+        assert code == 2 and match in err and err.count("\n") == 1, err
+        assert not (tmp_path / "x.parquet").exists()
+
+
 def test_an_interrupted_run_goes_on(pool, tmp_path, fake_dlib, monkeypatch):
-    monkeypatch.setattr(landmarks, "_CHUNK", 2)
+    monkeypatch.setattr(head_parts, "_CHUNK", 2)
     whole = fill_landmarks(FillConfig(pool, tmp_path / "whole.parquet", detector="none"))
     assert len(fake_dlib) == 4
     find = landmarks.landmarks68
@@ -245,3 +313,60 @@ def test_not_one_head_filled_is_an_error_and_writes_nothing(pool, tmp_path, fake
 def test_parquet_is_readable_by_others(pool, tmp_path):
     fill_landmarks(FillConfig(pool, tmp_path / "o.parquet", write_file(pool, tmp_path)))
     assert pq.read_table(tmp_path / "o.parquet").num_rows == 7
+
+
+@pytest.fixture(scope="module")
+def warped(tmp_path_factory):
+    """A build with 12 heads of 300W-LP, nine of them warped, and their mirror images; and two of BIWI."""
+    root = tmp_path_factory.mktemp("warped")
+    w300lp_writer.write(root / "raw", 12, views=4, distinct_images=2)
+    biwi_writer.write(root / "raw", (1,), frames=2, with_depth=False)
+    build(BuildConfig(("300wlp", "biwi"), root / "out", str(root / "raw")))
+    return root / "out"
+
+
+def test_projected_points_fill_the_warped_heads_of_a_build_and_their_mirror_images(warped, ubhpd):
+    code, text, _ = ubhpd("landmarks", "--manifest", warped, "--from", "projected")
+    out = warped / "landmarks.parquet"
+    assert code == 0 and f"18 of 18 heads filled (ibug68), 8 kept: {out}" in text
+    assert others(out) == others(warped / "pool.parquet")
+    before, after = rows(warped / "pool.parquet"), rows(out)
+    for old, new in zip(before, after, strict=True):
+        assert new["bbox_xyxy"] == old["bbox_xyxy"]
+        if old["dataset"] == "biwi":
+            assert new["landmarks68"] is None
+        elif old["landmarks_kind"] == "ibug68":
+            assert new["landmarks68"] == old["landmarks68"]
+        else:
+            assert old["landmarks_kind"] == "ibug68_of_source_photo" and new["landmarks_kind"] == "ibug68"
+            assert new["landmarks68"] != old["landmarks68"]
+
+
+def test_landmarks_of_the_source_photo_count_as_missing_and_stay_where_nothing_is_found(warped, tmp_path):
+    heads = [r for r in rows(warped / "pool.parquet") if r["synthetic"]]
+    write_points(tmp_path / "fan.csv", [heads[0]["sample_id"]])
+    report = fill_landmarks(FillConfig(warped / "pool.parquet", tmp_path / "o.parquet", tmp_path / "fan.csv"))
+    assert (report.wanted, report.filled, report.failed, report.had) == (20, 1, 19, 6)
+    found = {r["sample_id"]: r for r in rows(tmp_path / "o.parquet")}
+    assert found[heads[0]["sample_id"]]["landmarks_kind"] == "file:fan.csv"
+    assert found[heads[0]["sample_id"]]["landmarks68"] == list(range(136))
+    for head in heads[1:]:
+        assert [found[head["sample_id"]][n] for n in FILLED] == [head[n] for n in FILLED]
+
+
+def test_landmarks_of_another_manifest_complete_rows(warped, tmp_path):
+    table = manifest.read(warped / "pool.parquet")
+    heads = [r for r in table.to_pylist() if r["synthetic"]]
+    write_points(tmp_path / "fan.csv", [heads[1]["sample_id"]])
+    fill_landmarks(FillConfig(warped / "pool.parquet", tmp_path / "o.parquet", tmp_path / "fan.csv"))
+    rows_ = table.take(pa.array([table.num_rows - 1, *range(table.num_rows - 1)]))
+    found = manifest.with_landmarks(rows_, tmp_path / "o.parquet")
+    assert found.schema.equals(rows_.schema) and found.column("sample_id").equals(rows_.column("sample_id"))
+    for old, new in zip(rows_.to_pylist(), found.to_pylist(), strict=True):
+        if old["sample_id"] == heads[1]["sample_id"]:
+            assert (new["landmarks68"], new["landmarks_kind"]) == (list(range(136)), "file:fan.csv")
+        else:
+            assert new == old
+    biwi = rows_.filter(pa.compute.equal(rows_.column("dataset"), "biwi"))
+    with pytest.raises(UbhpdError, match="has landmarks of not one of these 2 heads"):
+        manifest.with_landmarks(biwi, tmp_path / "o.parquet")

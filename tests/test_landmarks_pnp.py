@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from ubhpd.baselines.landmarks_pnp import MODELS, Config, fit, solve
 from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
-from ubhpd.nn.geometric import Heads
+from ubhpd.nn.inputs import Heads
 from ubhpd.nn.landmark_sets import mean_face_mm, mirror_of
 from ubhpd.quality import checks
 from ubhpd.raw.label_files import MatReader
@@ -229,7 +229,8 @@ def test_the_models_are_fitted_and_solved_from_a_checkpoint(tmp_path):
         GeometricMethod.fitted(name, {"focal": "1.5"}, heads, {"manifest": "m"}).save(tmp_path / "w.safetensors")
         again = GeometricMethod.of_checkpoint(tmp_path / "w.safetensors")
         assert again.config == Config(focal=1.5, **MODELS[name])
-        assert rotation.geodesic_deg(again.solve(heads), heads.rotation).max() < 12
+        own = heads._replace(landmarks_kind=["fan68" if name.startswith("fan") else "fitted_3d"] * 40)
+        assert rotation.geodesic_deg(again.solve(own), heads.rotation).max() < 12
 
 
 def test_no_torch_is_needed(tmp_path):
@@ -249,3 +250,23 @@ def test_real_heads_of_aflw2000_by_the_face_of_others():
         config = Config(points)
         found = solve(config, fit(config, train), test)
         assert rotation.geodesic_deg(found, test.rotation).mean() < bound
+
+
+def test_fan_takes_its_own_landmarks_and_refuses_others():
+    heads = flat_heads(n=12)
+    own = Config(points="12", landmarks="fan")
+    parameters = fit(own, heads)
+    n = len(heads.sample_id)
+    for kinds in (["fan68:mtcnn"] * n, ["file:points.csv"] * n):
+        found = solve(own, parameters, heads._replace(landmarks_kind=kinds))
+        np.testing.assert_array_equal(found, solve(Config(points="12"), parameters, heads))
+    for kinds, match in (
+        (None, "of unknown kind"),
+        (["dlib68"] * n, f"The landmarks of {heads.sample_id[0]} are not FAN's but dlib68"),
+    ):
+        with pytest.raises(UbhpdError, match=match):
+            solve(own, parameters, heads._replace(landmarks_kind=kinds))
+    one_failed = solve(own, parameters, heads._replace(landmarks_kind=[*["fan68"] * (n - 1), "fitted_3d"]))
+    assert np.isnan(one_failed[-1]).all() and np.isfinite(one_failed[:-1]).all()
+    without = heads._replace(landmarks68=np.full_like(heads.landmarks68, np.nan))
+    assert np.isnan(solve(own, parameters, without)).all()

@@ -367,7 +367,28 @@ def no_column(file, folder):
     del file["yaw_deg"]
 
 
+def texts_of_variable_length(file, folder):
+    del file["sample_id"]
+    file.create_dataset("sample_id", data=["a"] * 20, dtype=h5py.string_dtype(), chunks=True)
+
+
+def no_schema(file, folder):
+    del file.attrs["schema"]
+
+
+def schema_of_variable_length(file, folder):
+    file.attrs["schema"] = file.attrs["schema"].tobytes().decode()
+
+
+def schema_cut(file, folder):
+    file.attrs["schema"] = np.void(file.attrs["schema"].tobytes()[:-9])
+
+
 H5_CHANGES = {
+    texts_of_variable_length: "has texts of variable length",
+    no_schema: "has no attribute 'schema'",
+    schema_of_variable_length: "attribute 'schema' is not that of a manifest",
+    schema_cut: "attribute 'schema' cannot be read",
     external_link: "is a link",
     soft_link: "is a link",
     external_storage: "is stored in another file",

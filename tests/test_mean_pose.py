@@ -4,7 +4,7 @@ import pytest
 from ubhpd.baselines import mean_pose
 from ubhpd.core import rotation
 from ubhpd.core.errors import UbhpdError
-from ubhpd.nn.geometric import Heads
+from ubhpd.nn.inputs import Heads
 
 
 def heads(angles):

@@ -32,6 +32,10 @@ SMALL = {
     "whenet": {"size": "32"},
     "dadl_resnet18": {"size": "32"},
     "ehpnet": {"size": "32"},
+    "hpe": {"size": "32", "backbone": "resnet18"},
+    "lightweight": {"size": "32"},
+    "quatnet": {"size": "32", "backbone": "resnet18"},
+    "threeddfa_v2": {"size": "32"},
     "vgg16_rnn": {"size": "32", "frames": "2", "width": "16", "state": "16"},
 }
 LARGE = {
@@ -150,13 +154,13 @@ def test_a_missing_package_is_one_sentence(package, tmp_path, monkeypatch):
 
 def test_no_file_is_left_if_the_answers_differ(tmp_path, monkeypatch):
     _, weights = made("ehpnet", SMALL["ehpnet"], tmp_path)
-    exported = onnx_export._exported
+    exported = onnx_export.exported
 
     def of_another(network, *rest):
         other = Model.untrained("ehpnet", SMALL["ehpnet"], seed=3)
         return exported(onnx_export.CanonicalPose(FromPixels(other.network, other.recipe)).eval(), *rest)
 
-    monkeypatch.setattr(onnx_export, "_exported", of_another)
+    monkeypatch.setattr(onnx_export, "exported", of_another)
     with pytest.raises(UbhpdError, match="differs from torch by"):
         onnx_export.export_onnx(weights, tmp_path / "m.onnx", heads=2)
     assert not (tmp_path / "m.onnx").exists()
@@ -169,7 +173,7 @@ class Powerless(nn.Module):
 
 def test_what_onnx_cannot_express_is_one_sentence_and_nothing_is_printed(capfd):
     with pytest.raises(UbhpdError, match="torch cannot write x as ONNX with opset 17"):
-        onnx_export._exported(Powerless(), np.zeros((2, 3, 3), dtype=np.uint8), 17, "x")
+        onnx_export.exported(Powerless(), np.zeros((2, 3, 3), dtype=np.uint8), 17, "x")
     assert capfd.readouterr() == ("", "")
 
 

@@ -3,6 +3,7 @@
 import sys
 import types
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -138,3 +139,18 @@ def test_two_entries_of_one_name_are_refused(package, tmp_path):
         (tmp_path / f"{name}.py").write_text("NAME = 'same'\n")
     with pytest.raises(UbhpdError, match=r"^Two things are called 'same': rename the one in b\.py or that in a\.py\.$"):
         registry.entries(package, lambda own: None, lambda own: own.NAME, "things")
+
+
+@dataclass(frozen=True)
+class Listed:
+    kind: Literal["Wide", "narrow"] | None = "Wide"
+
+
+def test_the_case_of_a_listed_text_does_not_count_and_the_nearest_is_suggested():
+    assert options.from_texts(Listed, {"kind": "NARROW"}, "m") == Listed("narrow")
+    assert options.from_texts(Listed, {"kind": "wide"}, "m") == Listed("Wide")
+    assert options.from_texts(Chosen, {"frame": "RGB"}, "biwi") == Chosen("rgb")
+    with pytest.raises(UbhpdError, match=r"'narow': it is one of Wide, narrow or none, did you mean narrow\?$"):
+        options.from_texts(Listed, {"kind": "narow"}, "m")
+    with pytest.raises(UbhpdError, match=r"^biwi\.frame cannot be 'dept': did you mean depth\?$"):
+        options.from_texts(Chosen, {"frame": "dept"}, "biwi")

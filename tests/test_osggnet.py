@@ -55,9 +55,18 @@ def test_the_card_is_literal_and_names_what_exists():
     for node in ast.parse(Path(osggnet.__file__).read_text()).body:
         if isinstance(node, ast.Assign) and node.targets[0].id.isupper() and node.targets[0].id[0] != "_":
             constants[node.targets[0].id] = ast.literal_eval(node.value)
-    assert {"TITLE", "PAPER", "CODE", "LICENSE", "KIND", "MODELS", "PARAMETERS", "REPORTED", "ABLATIONS"} == set(
-        constants
-    )
+    assert {
+        "TITLE",
+        "PAPER",
+        "CODE",
+        "LICENSE",
+        "KIND",
+        "MODELS",
+        "PARAMETERS",
+        "REPORTED",
+        "ABLATIONS",
+        "SAME_TRAINING",
+    } == set(constants)
     assert set(constants["PARAMETERS"]) == set(MODELS)
     printed = {row["method"] for row in published_rows()}
     assert set(REPORTED) <= set(MODELS) and set(REPORTED.values()) <= printed
@@ -83,6 +92,49 @@ def test_rows_with_the_same_numbers_have_the_same_options():
     shared = [same for same in by_numbers.values() if len(same) > 1]
     assert len(shared) == 4
     assert all(same[0] == other for same in shared for other in same[1:])
+
+
+def test_rows_said_to_be_one_training_are_one():
+    """The same options but for the weight of the sparse loss, and that where the loss is constant."""
+    for names in osggnet.SAME_TRAINING:
+        options = [asdict(Config(**ABLATIONS[n])) for n in names]
+        weights = {o.pop("sparse_weight") for o in options}
+        assert all(o == options[0] for o in options) and (len(weights) == 1 or options[0]["clip"] == 0)
+    listed = {n for names in osggnet.SAME_TRAINING for n in names}
+    rest = [asdict(Config(**o)) for n, o in ABLATIONS.items() if n not in listed and n != "OsGG-Net: GCN x5"]
+    assert all(rest.count(o) == 1 for o in rest)
+
+
+@pytest.mark.parametrize(("clip", "is_constant"), [(0.0, True), (0.2, False)])
+def test_the_sparse_loss_has_no_gradient_where_nothing_is_clipped(clip, is_constant):
+    gradients = []
+    for weight in (1.0, 20.0):
+        model, recipe = network(clip=clip, sparse_weight=weight, dense_weight=1.0, graph_blocks=3, neighbours=3)
+        images, truth = batch(model, recipe, n=2)
+        output = model(images)
+        if is_constant:
+            assert output["graph"].sum(dim=(1, 2)).tolist() == pytest.approx([19, 19], rel=1e-5)
+        model.loss(output, truth)["graph"].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.landmark_network.parameters()]))
+    one, twenty = gradients
+    difference = ((one - twenty).norm() / one.norm()).item()
+    assert difference < 1e-3 if is_constant else difference > 1
+
+
+def test_k_34_and_68_are_in_the_setting_of_the_row_they_are_compared_with():
+    for name, count in (("osgg_paper_k34", 34), ("osgg_paper_k68", 68)):
+        own = asdict(Config(**MODELS[name]))
+        assert own.pop("landmarks") == count
+        assert own == {k: v for k, v in asdict(Config(**ABLATIONS["OsGG-Net: S=3"])).items() if k != "landmarks"}
+
+
+def test_nodes_outside_the_block_of_equation_7_have_no_edge():
+    model, recipe = network(search="block", neighbours=7, clip=0.0)
+    images, truth = batch(model, recipe, n=2)
+    output = model(images)
+    assert output["graph"][:, 7:].abs().sum() == 0 and output["graph"][:, :7, :7].sum(dim=(1, 2)).min() > 6.9
+    sum(model.loss(output, truth).values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -198,7 +250,7 @@ def test_the_network_looks_at_the_landmarks_of_its_set():
     [
         ("neighbours", 3), ("clip", 0.15), ("graph_blocks", 3), ("map_reading", "softmax"),
         ("index_reading", "column-row"), ("mask_reading", "multiply"), ("sum_reading", "sum"),
-        ("clip_reading", "floor"), ("self_loops", True), ("node_unit", "cells"),
+        ("clip_reading", "floor"), ("search", "block"), ("ties", "all"), ("self_loops", True), ("node_unit", "cells"),
     ],
 )  # fmt: skip
 def test_every_option_of_the_graph_changes_the_pose(option, other):

@@ -63,7 +63,10 @@ WRONG = {
     "not a manifest": (["text.parquet"], "is not a readable Parquet or HDF5 manifest"),
     "nothing usable": (["refused.parquet"], "holds no usable head"),
     "empty pool": (["nobody.parquet"], "holds no usable head"),
-    "unknown figure": (["pool.parquet", "--figures", "density,violin"], "There is no figure 'violin'"),
+    "unknown figure": (
+        ["pool.parquet", "--figures", "density,violin"],
+        "No figure is called 'violin'",
+    ),
     "no figure": (["pool.parquet", "--figures", ","], "No figure was named"),
     "unknown format": (["pool.parquet", "--format", "gif"], "'gif' is not one of"),
     "bad sigma": (["pool.parquet", "--target", "-3"], "give a positive number"),

@@ -402,3 +402,31 @@ def test_cores_that_take_blocks_each_for_itself_give_the_same_in_order(weights, 
     monkeypatch.setattr(alone, "_threads", 1)
     monkeypatch.setattr(spread, "_threads", 2)
     assert np.allclose(alone.poses(crops)[0], spread.poses(crops)[0], atol=1e-3)
+
+
+def test_the_ground_truth_is_drawn_beside_the_prediction(built, weights, tmp_path, ubhpd):
+    given = ("predict", "--weights", weights, "--manifest", built, "--device", "cpu")
+    plain, both = tmp_path / "plain", tmp_path / "both"
+    assert ubhpd(*given, "--out", tmp_path / "p.csv", "--draw", plain)[0] in (0, 1)
+    code, out, err = ubhpd(*given, "--out", tmp_path / "q.csv", "--draw", both, "--truth", "--grid", 3)
+    assert code in (0, 1), err
+    assert f"Grid of the drawings: {both / 'grid.jpg'}" in out
+    names = sorted(p.relative_to(plain) for p in plain.rglob("*.jpg"))
+    assert names == sorted(p.relative_to(both) for p in both.rglob("*.jpg") if p.name != "grid.jpg") and len(names) > 3
+    single, double = (cv2.imread(str(folder / names[0])).astype(int) for folder in (plain, both))
+    height, width = single.shape[:2]
+    assert double.shape == (height, 2 * width, 3)
+    above = slice(0, height // 2)  # of the words below
+    assert np.abs(double[above, :width] - single[above]).mean() < 2
+    assert np.abs(double[above, width:] - single[above]).max() > 60  # another pose
+    grid = cv2.imread(str(both / "grid.jpg"))
+    assert grid.shape[0] % 240 == 0 and grid.shape[0] * grid.shape[1] >= 3 * 240 * 480
+    for wrong, words in (
+        (("--truth",), "--truth is about drawings: give --draw DIR"),
+        (("--grid", 2), "--grid is about drawings"),
+    ):
+        code, _, err = ubhpd(*given, "--out", tmp_path / "r.csv", *wrong)
+        assert code == 2 and words in err
+    code, _, err = ubhpd("predict", "--weights", weights, "--images", plain, "--out", tmp_path / "r.csv", "--draw",
+                         tmp_path / "d", "--truth", "--device", "cpu")  # fmt: skip
+    assert code == 2 and "--truth draws the pose that a manifest states" in err

@@ -105,7 +105,7 @@ def test_parquet_is_told_by_its_content_and_integers_are_numbers(tmp_path):
         ("sample_id,yaw,pitch,roll\nb,1,2,3\na,1,2,3\nb,4,5,6\n", "row 3: the id 'b' stands in row 1"),
         ("sample_id,qx,qy,qz,qw\na,0,0,0,0\n", "row 1: the quaternion is zero"),
         ("sample_id,r00,r01,r02,r10,r11,r12,r20,r21,r22\na,1,0,0,0,1,0,0,0,-1\n", "row 1: r00 to r22"),
-        ("sample_id,r00,r01,r02,r10,r11,r12,r20,r21,r22\na,2,0,0,0,1,0,0,0,1\n", "off by 3"),
+        ("sample_id,r00,r01,r02,r10,r11,r12,r20,r21,r22\na,2,0,0,0,1,0,0,0,1\n", "are not orthonormal"),
         ("sample_id,yaw,pitch,roll\na,1,2,3\n".encode("utf-16"), "UTF-16"),
         (b"sample_id,yaw,pitch,roll\n\xff\xfe,1,2,3\n", "UTF-8"),
         (pickle.dumps({"yaw": 1}), "never opened"),

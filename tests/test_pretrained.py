@@ -242,3 +242,27 @@ def test_the_models_whose_classifier_is_cut_take_a_whole_imagenet_file(tmp_path,
     torch.save(whole, tmp_path / "whole.pth")
     filled = with_backbone(Model.untrained(model), tmp_path / "whole.pth").network.backbone.state_dict()
     assert filled and all(torch.equal(tensor, whole[name]) for name, tensor in filled.items())
+
+
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "model.", "net.", "module.model."])
+def test_a_state_dict_of_this_packages_network_is_taken_by_its_own_names(prefix, tmp_path):
+    """Also of a model whose published weights have other names."""
+    from ubhpd.models.importing import imported
+    from ubhpd.models.model import Model
+
+    model = Model.untrained("hopenet", {"backbone": "resnet18"}, seed=3)
+    torch.save({f"{prefix}{n}": v for n, v in model.network.state_dict().items()}, tmp_path / "w.pth")
+    found = imported([tmp_path / "w.pth"], "hopenet", {"backbone": "resnet18"})
+    for name, values in model.network.state_dict().items():
+        assert torch.equal(found.network.state_dict()[name], values), name
+
+
+def test_weights_without_the_counters_of_batch_normalisation_are_whole(tmp_path):
+    """As torch before 0.4.1 wrote them."""
+    from ubhpd.models.importing import imported
+    from ubhpd.models.model import Model
+
+    state = Model.untrained("hopenet", {"backbone": "resnet18"}, seed=3).network.state_dict()
+    torch.save({n: v for n, v in state.items() if not n.endswith("num_batches_tracked")}, tmp_path / "w.pth")
+    found = imported([tmp_path / "w.pth"], "hopenet", {"backbone": "resnet18"}).network.state_dict()
+    assert all(torch.equal(found[n], v) for n, v in state.items() if n in found and v.is_floating_point())

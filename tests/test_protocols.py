@@ -9,14 +9,26 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from realdata import REAL, needs
 
 from ubhpd import cli, manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.manifest.schema import COLUMNS, Column
-from ubhpd.protocols.resolve import PROTOCOLS, ids_hash, in_series, list_text, protocol, resolve
-from ubhpd.protocols.rules import CONDITIONS, DIVISIONS, read_frame_list
+from ubhpd.protocols.resolve import (
+    CONDITIONS,
+    DIVISIONS,
+    PROTOCOLS,
+    ids_hash,
+    in_series,
+    list_text,
+    protocol,
+    protocols_named,
+    read_frame_list,
+    resolve,
+    training_protocol,
+)
 from ubhpd.sampling import heads
 
 # A hash that differs here means another protocol: give it a new version or, better, a new id.
@@ -31,6 +43,8 @@ DEFINITIONS = {
     "biwi_16_8_drawn": "f8afaa9fe21e53c4404894b720625a9174f2847c5dd8c3d6fe1938c69934a997",
     "biwi_leave_out_01_10_23": "6c488775c4f1726a943eccefe4a4a0de0d0c598dd155a029fadaa6c8e196d43c",
     "upna_subjects": "afe8c03b6a496bd978e8c3bb0db07a56eb0b2b685b3e89bd53d4688d7416ee61",
+    "aflw_21080_1000": "a228d9a810b0d8c3a98a8dce0ae9729eac16fe6dc3a84c65859cf245c02b92b6",
+    "upna_7_3": "e85397870714902c8d790452b7bc3df50e413d0afb14cd4a64dee9cff9a9e83b",
     "ubhpd": "64e07a30e6402407d3b66a0edc8c9301454d6af4022b450ca2c911a5f76486fb",
     "ubhpd_cross_300wlp": "6e126f2ffebeddb9e9f35c24f6fdf810071bf8619ab051eeeb4e7fab51bc833e",
     "ubhpd_cross_aflw": "7b83a28edc28d1dd3dc4f7f0968d3765c6c1bcf922ab9fb7643c7821dc8946d3",
@@ -271,6 +285,33 @@ def test_biwi_divisions_are_frozen_too(name):
         assert (len(train), len(test)) == (16, 8)
 
 
+@pytest.mark.parametrize("n", [24_384, 230])
+def test_heads_of_aflw_are_drawn_by_photograph(n):
+    """Two heads on every third photograph; a small copy has the same proportion."""
+    own = photos("aflw", n, 10)
+    names = [f"aflw/p{i - (i % 3 == 1)}" for i in range(n)]
+    own = own.set_column(own.schema.get_field_index("source_photo"), "source_photo", pa.array(names))
+    photo = dict(zip(own.column("sample_id").to_pylist(), names, strict=True))
+    found, other = (resolve("aflw_21080_1000", own, seed=s) for s in (0, 1))
+    wanted = min(n - 10, 22_080)
+    tests = round(wanted * 1000 / 22_080)
+    assert len(found.test) == tests and wanted - tests - 1 <= len(found.train) <= wanted - tests
+    if n == 24_384:
+        assert (len(found.train), len(found.test), found.warnings) == (21_080, 1_000, ())
+    assert not {photo[i] for i in found.train} & {photo[i] for i in found.test}
+    assert set(found.test) != set(other.test)
+    order = np.random.default_rng(0).permutation(len(own))
+    assert resolve("aflw_21080_1000", own.take(order), seed=0).hash == found.hash
+
+
+def test_upna_has_the_persons_of_the_papers(small):
+    found = resolve("upna_7_3", small["pool"])
+    people = dict(zip(*(small["pool"].column(n).to_pylist() for n in ("sample_id", "subject_id")), strict=True))
+    assert {people[i] for i in found.train} == {f"upna/user_{u:02d}" for u in range(1, 8)}
+    assert {people[i] for i in found.test} == {f"upna/user_{u:02d}" for u in (8, 9, 10)}
+    assert {n: p.heads for n, p in protocol("upna_7_3").published.items()} == {"train": 25_200, "test": 10_800}
+
+
 def test_upna_by_person(small):
     found = resolve("upna_subjects", small["pool"])
     assert (len(found.train), len(found.test)) == (12, 8)
@@ -293,6 +334,13 @@ def test_cross_leaves_out_the_target_and_what_shares_photographs_with_it(small, 
     assert found.counts["train"].shared == 4
     assert {i for i in found.train if i.startswith("aflw/")} == {f"aflw/{i:03d}" for i in range(15) if i % 5}
     assert {i.split("/")[0] for i in found.train} == {"aflw", "biwi", "synhead", "upna"}
+    (warning, difference) = found.warnings
+    assert warning.startswith("UBHPD was sampled with aflw2000 and loses its 16 heads here")
+    assert "ubhpd build --exclude aflw2000" in warning and found.test_warnings == (difference,)
+    own = small["ubhpd"]
+    without = own.filter(pc.not_equal(own.column("dataset"), "aflw2000"))
+    again = resolve("ubhpd_cross_aflw2000", {**small, "ubhpd": without})
+    assert again.warnings == (difference,) and again.train == found.train
     found = resolve("ubhpd_cross_biwi", small)
     assert {i for i in found.train if i.startswith("synhead/")} == {f"synhead/{i:03d}" for i in range(8, 20) if i % 5}
     assert not any(i.startswith("biwi") for i in found.train)
@@ -345,10 +393,7 @@ def test_a_refused_frame_of_the_list_is_said(pool, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (
-            b"01/frame_00003\n\n02/frame_99999\n01/frame_00001",
-            "line 3: biwi/02/frame_99999 is not in the manifest, and 1",
-        ),
+        (b"02/frame_99999\n01/frame_00001", "None of the 2 frames of"),
         (b"01/frame_00003\nimage00002.jpg", "line 2: 'image00002.jpg' names no BIWI frame such as 01/frame_00003"),
         (b"one\ntwo\n", "names no frame: give one per line"),
         (b"", "names no frame"),
@@ -360,6 +405,57 @@ def test_bad_frame_lists(pool, tmp_path, text, message):
     (tmp_path / "frames.txt").write_bytes(text)
     with pytest.raises(UbhpdError, match=re.escape(message)):
         resolve("300wlp_biwi_13219", pool, tmp_path / "frames.txt")
+
+
+def test_an_absent_frame_of_the_list_is_a_warning(pool, tmp_path):
+    (tmp_path / "frames.txt").write_text("01/frame_00003\n\n02/frame_99999\n01/frame_00001")
+    found = resolve("300wlp_biwi_13219", pool, tmp_path / "frames.txt")
+    assert found.warnings[0].startswith(
+        "2 frames are in the list but not in the manifest, the first is biwi/02/frame_99999"
+    )
+    assert found.counts["test"].heads == 1
+
+
+def test_frame_lists_as_they_circulate(pool, tmp_path):
+    """OPAL's text with boxes and angles behind the name, and headposeplus's .npz, of which no pickle is read."""
+    (tmp_path / "opal.txt").write_text(
+        "#;image;tl_x;tl_y;br_x;br_y;yaw;pitch;roll;\nkinect_head_pose_db/01/frame_00003_rgb.png;270;177;414;355;-3.29;7.6;-1.5\n"
+    )
+    names = np.array(["01/frame_00003_rgb.png", "01/frame_00004_rgb.png"])
+    np.savez(tmp_path / "plus.npz", date=np.array("2023-01-09"), bbox=np.zeros((2, 4)), images=names)
+    np.savez(tmp_path / "pickled.npz", images=names.astype(object))
+    np.savez(tmp_path / "other.npz", images=np.array(["a.jpg"]))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "plus.npz").read_bytes()[:200])
+    assert list(read_frame_list(tmp_path / "opal.txt").lines) == ["biwi/01/frame_00003"]
+    assert list(read_frame_list(tmp_path / "plus.npz").lines) == ["biwi/01/frame_00003", "biwi/01/frame_00004"]
+    np.save(tmp_path / "plain.npy", names.astype("S"))
+    (tmp_path / "renamed.txt").write_bytes((tmp_path / "plus.npz").read_bytes())
+    for name in ("plain.npy", "renamed.txt"):
+        assert list(read_frame_list(tmp_path / name).lines) == ["biwi/01/frame_00003", "biwi/01/frame_00004"]
+    large = (tmp_path / "plain.npy").read_bytes().replace(b"'shape': (2,), ", b"'shape': (10**15,), ", 1)
+    huge = (tmp_path / "plain.npy").read_bytes().replace(b"(2,), }           ", b"(9999999999,), }  ", 1)
+    assert huge != (tmp_path / "plain.npy").read_bytes()
+    for data in (large, huge, b"\x93NUMPY", b"PK\x03\x04"):
+        (tmp_path / "bad.txt").write_bytes(data)
+        with pytest.raises(UbhpdError, match="is not a readable file of NumPy|Cannot open|has no array"):
+            read_frame_list(tmp_path / "bad.txt")
+    for name, sentence in (
+        ("pickled", "has no array of names"),
+        ("other", "has no array"),
+        ("cut", "is not a readable file of NumPy"),
+    ):
+        with pytest.raises(UbhpdError, match=sentence):
+            read_frame_list(tmp_path / f"{name}.npz")
+    with pytest.raises(UbhpdError, match="Cannot open"):
+        read_frame_list(tmp_path / "none.npz")
+
+
+@needs("boxes")
+def test_the_real_lists_name_the_same_frames():
+    lists = [
+        read_frame_list(REAL / "boxes" / n).lines for n in ("opal23_biwi_ann.txt", "headposeplus_Biwi_FSA-Net.npz")
+    ]
+    assert len(lists[0]) == 13_219 and set(lists[0]) == set(lists[1])
 
 
 def test_frames_are_read_in_order_with_their_lines(tmp_path):
@@ -416,3 +512,22 @@ def test_the_command(folder, tmp_path, capsys):
     ):  # fmt: skip
         code, out, err = run(*arguments)
         assert (code, out) == (2, "") and err.startswith("Error: ") and err.count("\n") == 1
+
+
+def test_ids_ignore_case_and_short_names_are_known():
+    assert protocol("300WLP_AFLW2000_1969").id == "300wlp_aflw2000_1969"
+    assert [p.id for p in protocols_named("1")] == ["300wlp_aflw2000_1969", "300wlp_biwi_15678"]
+    assert [p.id for p in protocols_named("UBHPD")] == ["ubhpd"] and len(protocols_named("Cross")) > 3
+    assert training_protocol("1").id == "300wlp_aflw2000_1969" and training_protocol("3").id == "ubhpd"
+    for name in ("2", "cross"):
+        with pytest.raises(UbhpdError, match="train on different heads: choose one of"):
+            training_protocol(name)
+
+
+def test_the_command_takes_short_names(ubhpd, tmp_path):
+    code, out, _ = ubhpd("protocols", "1")
+    assert code == 0 and "300wlp_aflw2000_1969, version" in out and "300wlp_biwi_15678, version" in out
+    code, out, _ = ubhpd("protocols", "1", "--json")
+    assert code == 0 and [p["id"] for p in json.loads(out)] == ["300wlp_aflw2000_1969", "300wlp_biwi_15678"]
+    code, _, err = ubhpd("protocols", "1", "--manifest", tmp_path, "--list", tmp_path / "l.csv")
+    assert code == 2 and "needs one protocol" in err

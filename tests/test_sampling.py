@@ -117,6 +117,79 @@ def test_auto_sigma_is_the_widest_of_the_whole_grid(real, size):
 
 
 @needs("labels")
+@pytest.mark.parametrize("size", [2000, 5000])
+def test_the_widest_target_leaves_no_angle_that_could_be_wider(real, size):
+    result = sample(real, SamplingConfig(size, "widest"))
+    common = sample(real, SamplingConfig(size))
+    counts = allocation.joint_counts(real.cell)
+    allowed = max(auto.TOLERANCE, common.lower_bound)
+    assert result.lower_bound <= allowed + 1e-9 and result.reached <= allowed + 0.001
+    assert all(s >= common.sigma_deg for s in result.sigma_deg) and result.sigma_deg[0] > common.sigma_deg + 10
+    for j in range(3):
+        wider = [s + 0.5 * (k == j) for k, s in enumerate(result.sigma_deg)]
+        assert allocation.lower_bound(counts, targets.gaussian(wider), size) > allowed
+    for limit in ("30", "54", "66"):
+        assert result.beyond["ubhpd"][limit][0] > 1.5 * common.beyond["ubhpd"][limit][0]
+    assert result.cells["ubhpd"]["effective"] > common.cells["ubhpd"]["effective"]
+
+
+@needs("labels")
+def test_sigmas_that_are_given_stay_and_auto_fills_the_others(real):
+    result = sample(real, SamplingConfig(2000, sigma_deg=("auto", 20, 15)))
+    assert result.sigma_deg[1:] == (20.0, 15.0) and result.sigma_deg[0] > 30
+    given = sample(real, SamplingConfig(2000, sigma_deg=(30, 20, 15)))
+    np.testing.assert_array_equal(given.target, targets.gaussian([30, 20, 15]))
+    one = sample(real, SamplingConfig(2000, sigma_deg=(20.0, 20.0, 20.0)))
+    np.testing.assert_array_equal(one.rows, sample(real, SamplingConfig(2000, sigma_deg=20.0)).rows)
+
+
+def test_the_joint_target_takes_rare_cells_whole_and_equally_many_of_the_others():
+    rng = np.random.default_rng(5)
+    counts = counts_of(rng.normal(size=(3000, 3)) * [30, 15, 10])
+    taken, lower_bound = allocation.allocate_evenly(counts, 700)
+    assert taken.sum() == 700 and lower_bound == 0 and (taken <= counts).all()
+    most = taken.max()
+    assert (taken[counts < most - 1] == counts[counts < most - 1]).all()
+    assert (taken[counts >= most] >= most - 1).all()
+    uneven = np.minimum(counts, rng.integers(0, 30, counts.shape))
+    assert allocation.effective_cells(taken) > allocation.effective_cells(uneven)
+    assert allocation.effective_cells(allocation.allocate_evenly(counts, int(counts.sum())).taken) == pytest.approx(
+        allocation.effective_cells(counts)
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(pool=pools(), data=st.data())
+def test_the_joint_target_reaches_its_own_densities(pool, data):
+    eligible = int((pool.cell >= 0).sum())
+    result = sample(pool, SamplingConfig(data.draw(st.integers(1, 500)), "joint"))
+    assert len(result.rows) == result.size <= eligible
+    assert result.reached == pytest.approx(0, abs=1e-12) and result.sigma_deg is None
+    chosen = allocation.joint_counts(pool.cell[result.rows])
+    assert result.cells["ubhpd"]["effective"] == pytest.approx(allocation.effective_cells(chosen), abs=1e-3)
+    assert result.cells["ubhpd"]["occupied"] == (chosen > 0).sum()
+    assert json.loads(json.dumps(result.as_dict()))["cells"] == result.cells
+
+
+def test_effective_cells_by_hand():
+    counts = np.zeros(allocation.SHAPE, dtype=np.int64)
+    assert allocation.effective_cells(counts) == 0
+    counts[3, 4, 5] = 10
+    assert allocation.effective_cells(counts) == pytest.approx(1)
+    counts[7, 7, 7] = counts[0, 0, 0] = 10
+    assert allocation.effective_cells(counts) == pytest.approx(3)
+
+
+def test_shares_beyond_a_limit_count_whole_bins_on_both_sides():
+    yaw = [0, 29, 31, -31, 53, 55, -65, 67, -89, 89]
+    pool = heads.from_arrays(np.stack([yaw, np.zeros(10), np.zeros(10)], axis=1), np.arange(10))
+    result = sample(pool, SamplingConfig(10, sigma_deg=30))
+    assert [result.beyond["pool"][k][0] for k in ("30", "54", "66")] == pytest.approx([0.8, 0.5, 0.3])
+    assert result.beyond["ubhpd"] == result.beyond["pool"] and result.beyond["pool"]["30"][1:] == [0, 0]
+    assert result.beyond["target"]["54"][0] == pytest.approx(targets.gaussian(30)[0, [0, 1, 2, 12, 13, 14]].sum())
+
+
+@needs("labels")
 def test_auto_size_is_the_largest_within_the_tolerance(real):
     counts, target = allocation.joint_counts(real.cell), targets.gaussian(SIGMA)
     size = sample(real, SamplingConfig("auto", sigma_deg=SIGMA)).size
@@ -386,7 +459,35 @@ def test_more_heads_than_there_are_is_reduced_and_said():
     pool, _ = one_cell(10)
     result = sample(pool, SamplingConfig(25_000, sigma_deg=SIGMA))
     assert (result.size_wanted, result.size, len(result.rows)) == (25_000, 10, 10)
-    assert "25,000 heads were requested, 10 are inside" in result.notes[0]
+    assert "25,000 heads were requested and all 10 heads inside the bins were taken" in result.warnings[0]
+    assert "--size auto --target gaussian --sigma 20 takes" in result.warnings[0] and not result.notes
+    assert "all 10 heads inside the bins" in sample(pool, SamplingConfig(10, sigma_deg=SIGMA)).warnings[0]
+
+
+def test_a_target_that_is_missed_is_a_warning():
+    rng = np.random.default_rng(0)
+    pool = heads.from_arrays(rng.normal(0, 8, (600, 3)), np.arange(600))
+    (sentence,) = sample(pool, SamplingConfig(500, sigma_deg=40)).warnings
+    assert "UBHPD misses its target: it is 0." in sentence and "the tolerance is 0.01" in sentence
+    assert sample(pool, SamplingConfig(100, sigma_deg=8)).warnings == ()
+    (note,) = sample(pool, SamplingConfig("auto", sigma_deg=10)).notes
+    assert "whose lower bound is within 0.01 of" in note
+
+
+def test_rare_yaws_with_an_unnatural_roll_are_a_warning():
+    """Large rolls come with large yaws only, and most large yaws have no roll."""
+    rng = np.random.default_rng(0)
+    frontal = rng.normal(0, 6, (4000, 3))
+    profile = np.stack([rng.uniform(60, 80, 400), *rng.normal(0, 6, (2, 400))], axis=1)
+    rolled = np.stack([rng.uniform(60, 80, 60), rng.normal(0, 6, 60), rng.uniform(34, 60, 60)], axis=1)
+    pool = heads.from_arrays(np.concatenate([frontal, profile, rolled]), np.arange(4460))
+    wide_roll = SamplingConfig(800, sigma_deg=(8, 8, 20))
+    result = sample(pool, wide_roll)
+    assert result.rolled["pool"] == pytest.approx(60 / 460) and result.rolled["ubhpd"] > 0.5
+    assert any("Rare yaws do not come with their natural roll" in w for w in result.warnings)
+    joint = sample(pool, SamplingConfig(800, "joint"))
+    assert not any("natural roll" in w for w in joint.warnings) or joint.rolled["ubhpd"] < result.rolled["ubhpd"]
+    assert sample(one_cell(10)[0], SamplingConfig(5, sigma_deg=SIGMA)).rolled == {"pool": None, "ubhpd": None}
 
 
 @pytest.mark.parametrize("ypr", [np.zeros((0, 3)), np.full((5, 3), np.nan), np.full((5, 3), 91.0)])
@@ -405,6 +506,13 @@ def test_no_head_inside_the_bins(ypr, draw):
         ({"size": "auto"}, "both auto"),
         ({"sigma_deg": -1}, "sigma"),
         ({"sigma_deg": "wide"}, "sigma"),
+        ({"sigma_deg": (20, 20)}, "three of them for yaw, pitch and roll"),
+        ({"sigma_deg": (20, 0, "auto")}, "three of them for yaw, pitch and roll"),
+        ({"size": "auto", "sigma_deg": (20, "auto", 20)}, "Size and sigma are both auto"),
+        ({"size": "auto", "target": "widest"}, "The target widest depends on the size"),
+        ({"target": "widest", "sigma_deg": 20}, "finds its own sigmas"),
+        ({"target": "joint", "size": "auto"}, "The target joint needs a size"),
+        ({"target": "joint", "mode": "independent"}, "The target joint needs a size"),
         ({"mode": "best"}, "joint or independent"),
         ({"seed": -1}, "seed"),
         ({"seed": 1.5}, "seed"),

@@ -216,3 +216,15 @@ def test_six_numbers_of_16_bits_give_rotations_of_32(kind):
     found = orthonormal_columns(torch.randn(5, 6).to(kind))
     assert found.dtype == torch.float32
     assert torch.allclose(found @ found.transpose(1, 2), torch.eye(3).expand(5, 3, 3), atol=1e-6)
+
+
+def test_the_port_with_a_mobilenet():
+    config = Config(size=64, backbone="mobilenet_v2")
+    network = Network(config)
+    tensors = {name.removeprefix("backbone."): t.numpy() for name, t in network.state_dict().items()}
+    assert {"features.0.0.weight", "features.18.1.running_var", "linear_reg.weight"} <= set(tensors)
+    found = published(config, tensors)
+    assert set(found) == set(network.state_dict())
+    normalisations = [m for m in network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert sorted({m.eps for m in normalisations}) == [1e-5, 1e-3]
+    assert sum(m.eps == 1e-5 for m in normalisations) == 17  # one narrowing layer in every block

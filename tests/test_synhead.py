@@ -225,7 +225,8 @@ def test_columns_and_signs(tree: Path) -> None:
     ("option", "value"), [("columns", "yaw,pitch"), ("columns", "a,b,c"), ("signs", "+-"), ("signs", "123")]
 )
 def test_impossible_choices(option: str, value: str) -> None:
-    with pytest.raises(UbhpdError, match=re.escape(f"synhead.{option} cannot be '{value}': choose from")):
+    expected = re.escape(f"synhead.{option} cannot be '{value}': ") + "(choose from|did you mean) "
+    with pytest.raises(UbhpdError, match=expected):
         sources.options_for(sources.builders()["synhead"], {option: value})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -150,3 +151,22 @@ def test_fill_of_a_full_pool_writes_nothing(ubhpd, tmp_path, monkeypatch):
         "synth", "--fill", "rare", "--pool", tmp_path / "built/pool.parquet", "--out", tmp_path / "rare", "--per-bin", 1
     )
     assert code == 0 and "drew 0" in text and not (tmp_path / "rare").exists()
+
+
+def test_ids_of_rendered_heads_are_none_that_a_real_head_can_have(tmp_path, ubhpd):
+    """Also from an archive; the truth has the same ids, and every file is accounted for."""
+    assert ubhpd("synth", "--out", tmp_path / "raw", "--sources", "aflw2000,300wlp", "--heads", 4, "--size", 64)[0] == 0
+    shutil.make_archive(str(tmp_path / "packed" / "AFLW2000"), "zip", tmp_path / "raw", "AFLW2000")
+    truth = {line.split(",")[0] for line in (tmp_path / "raw" / "truth.csv").read_text().splitlines()[1:]}
+    for root in ("raw", "packed"):
+        out = tmp_path / f"out-{root}"
+        assert (
+            ubhpd("build", "--sources", "aflw2000", "--data-root", tmp_path / root, "--out", out, "--pool-only")[0] == 0
+        )
+        ids = manifest.read(out / "pool.parquet").column("sample_id").to_pylist()
+        assert len(ids) == 4 and all(i.endswith("@rendered") for i in ids) and set(ids) <= truth
+        assert "ubhpd-rendered.txt" not in (out / "build.json").read_text()
+    (tmp_path / "raw" / "AFLW2000" / "ubhpd-rendered.txt").unlink()
+    out = tmp_path / "out-raw"
+    assert ubhpd("build", "--sources", "aflw2000", "--data-root", tmp_path / "raw", "--out", out, "--pool-only")[0] == 0
+    assert not any("@" in i for i in manifest.read(out / "pool.parquet").column("sample_id").to_pylist())

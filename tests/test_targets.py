@@ -9,6 +9,7 @@ from scipy.stats import norm
 from ubhpd.core.bins import EDGES_DEG
 from ubhpd.core.errors import UbhpdError
 from ubhpd.sampling import targets
+from ubhpd.sampling.sampler import SamplingConfig
 
 GOOD = [1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 5, 4, 3, 2, 1]  # sum 64
 
@@ -34,7 +35,45 @@ def test_a_narrow_gaussian_is_one_bin_and_a_wide_one_uniform():
     np.testing.assert_allclose(targets.uniform(), 1 / 15)
 
 
-@pytest.mark.parametrize("sigma_deg", [0, -1, float("nan"), float("inf")])
+def test_each_angle_can_have_a_sigma_of_its_own():
+    density = targets.gaussian([40, 20, 15])
+    for j, sigma in enumerate((40, 20, 15)):
+        np.testing.assert_array_equal(density[j], targets.gaussian(sigma)[j])
+
+
+def test_a_recorded_target_may_have_empty_bins_but_no_empty_angle():
+    row = [0] * 5 + [1] * 5 + [0] * 5
+    np.testing.assert_allclose(targets.checked(row, may_be_zero=True)[0], np.array(row) / 5)
+    for numbers, allowed in ((row, False), ([0] * 15, True)):
+        with pytest.raises(UbhpdError, match="positive finite number"):
+            targets.checked(numbers, may_be_zero=allowed)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[[1.0] * 15, [1.0] * 14, [1.0] * 15], [["x"] * 15] * 3, {"a": 1}, [[10**400] * 15] * 3]
+)
+def test_a_recorded_target_of_another_shape_is_refused(numbers):
+    with pytest.raises(UbhpdError, match="is no table of numbers: give 15 positive numbers"):
+        targets.checked(numbers, "The sampling in build.json")
+
+
+def test_the_case_of_a_target_does_not_count_and_the_nearest_is_suggested(tmp_path):
+    assert SamplingConfig(5, "Uniform").target == "uniform" and SamplingConfig(5, "GAUSSIAN").target == "gaussian"
+    with pytest.raises(UbhpdError, match=r"^gausian is neither a target nor a file: did you mean gaussian\?$"):
+        targets.from_file("gausian")
+    with pytest.raises(UbhpdError, match="cannot be read"):
+        targets.from_file("a\0b")
+
+
+def test_a_target_that_does_not_do_is_said_before_the_pool_is_read(ubhpd, tmp_path):
+    code, _, err = ubhpd(
+        "build", "--sources", "biwi", "--data-root", tmp_path, "--target", "unifrom", "--out", tmp_path / "o"
+    )
+    assert (code, err) == (2, "Error: unifrom is neither a target nor a file: did you mean uniform?\n")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("sigma_deg", [0, -1, float("nan"), float("inf"), [20, 20], [20, 20, 0]])
 def test_gaussian_needs_a_positive_sigma(sigma_deg):
     with pytest.raises(UbhpdError, match="positive"):
         targets.gaussian(sigma_deg)

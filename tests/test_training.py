@@ -14,16 +14,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 from training_room import PROTOCOL, QUIET, trial_room, write_build
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.images.landmarks import FillConfig, fill_landmarks
+from ubhpd.inference.manifest_source import plan_of
 from ubhpd.models import checkpoint
 from ubhpd.models.model import Model
 from ubhpd.protocols.resolve import resolve
 from ubhpd.training import state
+from ubhpd.training.loop import recipe_asked_for
 from ubhpd.training.run import TrainRequest, train
 
 SCRIPT = Path(__file__).with_name("training_room.py")
@@ -207,7 +211,7 @@ def test_no_test_head_is_read(built, request_, tmp_path):
         found = run(replace(request_, steps=2, cache=tmp_path / "cache"))
     finally:
         moved.rename(folder)
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*.h5")
     with h5py.File(file) as crops:
         cut = {i.decode() for i in crops["sample_id"]}
     assert cut == set(resolve(PROTOCOL, built).train)
@@ -340,6 +344,147 @@ def test_a_schedule_takes_the_place_of_the_papers(request_):
     assert float(rows(request_.out)[-1]["lr"]) == pytest.approx(0, abs=1e-12)
 
 
+OSGG = {"model": "osgg_small", "options": {"size": "32"}, "steps": 1, "batch_size": 2}
+
+
+def test_the_share_of_heads_that_supervises_the_landmark_loss_is_said(request_, caplog):
+    """Of four views of each photograph one has landmarks of its own."""
+    caplog.set_level("INFO")
+    found = run(replace(request_, **OSGG))
+    heads = found.heads
+    said = next(m for m in caplog.messages if m.startswith("Supervision of the loss"))
+    assert said.endswith("; its other terms by all.") and f"of {heads:,} heads (" in said
+    (warning,) = found.warnings[-1:]
+    assert warning.startswith("Only 2") and "of the heads supervise the loss term landmark" in warning
+    assert warning in [r.message for r in caplog.records if r.levelname == "WARNING"]
+
+
+@pytest.fixture
+def filled(built):
+    """A file with landmarks of the whole build, where training finds it by itself."""
+    path = built / "landmarks.parquet"
+    fill_landmarks(FillConfig(built, projected=True))
+    yield path
+    path.unlink()
+
+
+def test_training_uses_the_landmarks_that_were_filled_and_cuts_the_same_crops(request_, filled, caplog, tmp_path):
+    caplog.set_level("INFO")
+    crops = replace(request_, cache=tmp_path / "crops", **OSGG)
+    found = run(crops)
+    assert f"landmark by {found.heads} of {found.heads} heads (100.0%)" in caplog.text and not any(
+        "supervise" in w for w in found.warnings
+    )
+    assert found.origin["data"]["landmarks"]["file"] == "landmarks.parquet"
+    without = run(replace(crops, out=request_.out.with_name("none"), landmarks=Path("none")))
+    assert "Only 2" in without.warnings[-1] and without.identity["heads"] != found.identity["heads"]
+    assert len(list((tmp_path / "crops").glob("*.h5"))) == 1
+    with pytest.raises(UbhpdError, match=r"There is no file .*gone\.parquet of landmarks"):
+        run(replace(crops, landmarks=tmp_path / "gone.parquet"))
+
+
+def test_a_loss_term_that_no_head_supervises_is_an_error_unless_it_is_allowed(request_):
+    biwi = replace(request_, protocol="biwi_leave_out_01_10_23", validation=0.0, **OSGG)
+    with pytest.raises(
+        UbhpdError, match="None of the 3 heads to train on has landmarks, so nothing supervises the loss"
+    ):
+        run(biwi)
+    found = run(replace(biwi, allow_unsupervised=("landmark",)))
+    assert found.warnings[-1].startswith("Only 0.0% of the heads supervise")
+    off = run(replace(biwi, options={"size": "32", "landmark_weight": "0"}, out=request_.out.with_name("off")))
+    assert not any("supervise" in w for w in off.warnings)
+    for model, term in (("osgg_small", "landmarks"), ("trial", "landmark")):
+        with pytest.raises(UbhpdError, match=f"'{term}' is allowed to be unsupervised, but no such term"):
+            run(replace(biwi, model=model, options={}, allow_unsupervised=(term,), out=request_.out.with_name("x")))
+
+
+def test_every_value_of_the_recipe_can_be_set(request_):
+    recipe = {"momentum": "0.5", "milestones": "1,2", "schedule": "step", "gamma": "0.5", "augmentations": "none",
+              "clip_norm": "none", "warmup_epochs": "0"}  # fmt: skip
+    found = run(replace(request_, steps=4, optimizer="sgd", lr=1e-3, weight_decay=0.04, recipe=recipe))
+    used = found.recipe
+    assert (used["optimizer"], used["weight_decay"], used["momentum"], used["clip_norm"]) == ("sgd", 0.04, 0.5, None)
+    assert (used["milestones"], used["augmentations"], used["schedule"]) == ([1, 2], [], "step")
+    assert float(rows(request_.out)[-1]["lr"]) == pytest.approx(1e-3 * 0.5**2)  # of four steps, at 1/4 and 2/4
+    for wrong, words in (
+        ({"recipe": {"momentun": "1"}}, "training recipe of trial has no option 'momentun': did you mean momentum"),
+        ({"recipe": {"gamma": "x"}}, "training recipe of trial.gamma cannot be 'x'"),
+        ({"recipe": {"epochs": "0"}}, "epochs of the training recipe is 0: give a number of at least 1"),
+        ({"recipe": {"augmentations": "flop"}}, "flop"),
+    ):
+        with pytest.raises(UbhpdError, match=words):
+            run(replace(request_, out=request_.out.with_name("wrong"), **wrong))
+    for wrong, words in (({"recipe": {"lr": "1"}, "lr": 0.1}, "lr is given twice"), ({"weight_decay": -1}, "is -1")):
+        with pytest.raises(UbhpdError, match=words):
+            replace(request_, **wrong)
+
+
+def test_as_the_paper_no_head_is_held_out_and_departures_are_named(request_, caplog, tmp_path):
+    caplog.set_level("INFO")
+    paper = TrainRequest("trial", request_.data, tmp_path / "p", PROTOCOL, as_paper=True, device="cpu", workers=1)
+    found = run(paper)
+    assert "Trains as its paper does." in caplog.messages
+    assert (found.validation_heads, found.best_epoch, found.epochs) == (0, None, 4)
+    assert found.selection_rule == "the last of 4 epochs"
+    assert found.origin["as_paper"] and found.origin["departures"] == []
+    other = run(replace(paper, out=tmp_path / "q", steps=2, validation=0.2, recipe={"gamma": "0.2"}))
+    assert other.origin["departures"] == ["steps 2", "gamma 0.2", "validation 0.2"]
+    assert "Trains as its paper does, but for steps 2, gamma 0.2, validation 0.2." in caplog.messages
+    assert other.validation_heads > 0
+
+
+def test_the_batch_size_is_that_of_the_protocol():
+    for model, sizes in (("fsanet_capsule_1x1", (16, 8, 16)), ("osgg_paper", (16, 8, 16)), ("hopenet", (128,) * 3)):
+        own = Model.untrained(model, {"size": "32"} if model == "osgg_paper" else {})
+        for protocol, size in zip((PROTOCOL, "biwi_16_8_drawn", None), sizes, strict=True):
+            request = TrainRequest(model, Path("x"), Path("y"), protocol)
+            recipe = recipe_asked_for(own.module.training_recipe(own.config), request)
+            assert recipe.batch_size == size and recipe.batch_size_of == ()
+        assert recipe_asked_for(own.module.training_recipe(own.config), replace(request, batch_size=5)).batch_size == 5
+
+
+def test_a_network_whose_crops_are_cut_larger_trains_and_says_what_is_slow(request_, caplog):
+    options = {"backbone": "mobilenet_v2", "size": "32"}
+    found = run(replace(request_, model="dadl", options=options, steps=1, batch_size=2))
+    assert found.recipe["cut_from"] == [224, 256]
+    assert "DADL begins with random weights" in found.warnings[-1] and found.warnings[-1] in caplog.messages
+    assert Model.of_checkpoint(found.weights).recipe.size == 32
+
+
+def test_hopenet_decays_its_weights_on_parts_of_biwi_alone():
+    own = Model.untrained("hopenet", {"size": "32", "backbone": "resnet18"})
+    found = {
+        protocol: recipe_asked_for(
+            own.module.training_recipe(own.config), TrainRequest("hopenet", Path("x"), Path("y"), protocol)
+        )
+        for protocol in (PROTOCOL, "biwi_16_8_drawn", "biwi_70_30_frames", "aflw_21080_1000", None)
+    }
+    assert [r.weight_decay for r in found.values()] == [0.0, 0.04, 0.04, 0.0, 0.0]
+    assert all(r.weight_decay_of == () for r in found.values())
+
+
+def test_a_margin_that_papers_draw_is_drawn_in_training_only(request_, tmp_path):
+    """Hopenet's k is between 0.2 and 0.4 in its training and 0.3 here elsewhere."""
+    found = run(replace(request_, model="hopenet", options={"backbone": "resnet18", "size": "32"}, steps=1,
+                        batch_size=2, cache=tmp_path / "crops"))  # fmt: skip
+    assert found.recipe["crops"] == [["hopenet", "hopenet-random"]]
+    assert Model.of_checkpoint(found.weights).recipe.crop == "hopenet"
+    (path,) = (tmp_path / "crops").glob("*.h5")
+    table = manifest.read(request_.data / "pool.parquet").filter(
+        pc.equal(manifest.read(request_.data / "pool.parquet").column("dataset"), "300wlp")
+    )
+    with h5py.File(path) as file:
+        cut = dict(zip(file["sample_id"].asstr()[:], file["box_xyxy"][:], strict=True))
+    usual = plan_of(table, Model.of_checkpoint(found.weights).recipe, "")
+    ratios = [
+        (cut[i][2] - cut[i][0]) / (box[2] - box[0])
+        for i, box in zip(usual.texts["sample_id"], usual.box, strict=True)
+        if i in cut
+    ]
+    assert len(ratios) == len(cut) and min(ratios) < 0.96 and max(ratios) > 1.04
+    assert min(ratios) > 1.12**2 / 1.18**2 - 0.02 and max(ratios) < 1.24**2 / 1.18**2 + 0.02
+
+
 def test_a_mixture_of_wrong_input(request_, built, tmp_path):
     for wrong, words in (
         ({"data": tmp_path}, "is no folder of a build"),
@@ -378,11 +523,54 @@ def test_processes_that_torchrun_starts_give_what_one_gives(processes, request_,
 
 def test_the_command_line_trains(built, tmp_path, ubhpd):
     given = ("train", "--model", "trial", "--data", built, "--out", tmp_path / "run", "--protocol", PROTOCOL)
-    other = ("--epochs", 2, "--batch-size", 4, "--lr", 0.01, "--optimizer", "sgd", "--balance", "lds")
+    other = (
+        "--epochs",
+        2,
+        "--batch-size",
+        4,
+        "--lr",
+        0.01,
+        "--optimizer",
+        "sgd",
+        "--balance",
+        "lds",
+        "--weight-decay",
+        0.04,
+        "-R",
+        "momentum=0.9",
+    )
     code, out, err = ubhpd(*given, *other, "-O", "dropout=0.5", "--device", "cpu", "--validation", 0.2)
     assert code == 0, err
     assert "epoch 2 of 2: loss" in out and "waiting for data" in out and "best epoch" in out
     recipe = json.loads((tmp_path / "run" / "train.json").read_text())["recipe"]
     assert (recipe["optimizer"], recipe["lr"], recipe["batch_size"], recipe["balance"]) == ("sgd", 0.01, 4, "lds")
-    code, _, err = ubhpd("train", "--model", "quatnet", "--data", built, "--out", tmp_path / "q")
+    assert (recipe["weight_decay"], recipe["momentum"]) == (0.04, 0.9)
+    code, out, err = ubhpd(*given[:-3], tmp_path / "paper", *given[-2:], "--as-paper", "--steps", 1, "--device", "cpu")
+    assert code == 0 and "Trains as its paper does, but for steps 1." in out, err
+    report = json.loads((tmp_path / "paper" / "train.json").read_text())
+    assert report["validation_heads"] == 0 and report["selection_rule"].startswith("the last of")
+    code, _, err = ubhpd("train", "--model", "kepler", "--data", built, "--out", tmp_path / "q")
     assert code == 2 and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"steps": 2', '"steps": 3'),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[" * 10_000,
+        lambda text: "[1]",
+    ],
+    ids=["a number", "cut off", "nested", "a list"],
+)
+def test_a_damaged_report_is_not_trusted(damage, request_, caplog):
+    request = replace(request_, steps=2)
+    first = run(request)
+    path = request.out / "train.json"
+    whole = path.read_text()
+    assert run(request).weights_sha256 == first.weights_sha256 and "damaged" not in caplog.text
+    path.write_text(damage(whole))
+    assert path.read_text() != whole
+    assert run(request).weights_sha256 == first.weights_sha256
+    assert f"{path} is damaged: the run is made again." in caplog.messages
+    assert json.loads(path.read_text()) == json.loads(whole)

@@ -1,5 +1,6 @@
 """The parts of training: weights that balance, the learning rate, the order of heads, crops, batches, states."""
 
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -288,6 +289,29 @@ def test_few_threads_prepare_heads_unless_more_are_asked_for(cores, size, given,
     assert used == [wanted]
 
 
+def test_a_window_of_a_larger_crop_is_drawn_in_training_and_the_middle_otherwise(heads):
+    larger = heads.size
+    seen = replace(SEES, size=larger - 4)
+    feed = Feed(heads, seen, (), 0, 1)
+    (plain,) = feed.unchanged(iter([np.arange(3)]))
+    middle = heads.pixels[:3, 2:-2, 2:-2]
+    assert torch.equal(plain.inputs, torch.from_numpy(np.ascontiguousarray(middle)))
+    points = heads.landmarks[:3] - 2
+    assert plain.target.landmarks.numpy() == pytest.approx(points / (larger - 4) - 0.5, abs=1e-6, nan_ok=True)
+    places = set()
+    for epoch in range(40):
+        (batch,) = feed.batches(iter([(epoch, 0, np.arange(1))]))
+        found = [
+            (x, y) for x in range(5) for y in range(5)
+            if np.array_equal(batch.inputs[0], heads.pixels[0, y : y + larger - 4, x : x + larger - 4])
+        ]  # fmt: skip
+        assert len(found) == 1
+        places.add(found[0])
+        moved = heads.landmarks[0] - found[0]
+        assert batch.target.landmarks[0].numpy() == pytest.approx(moved / (larger - 4) - 0.5, abs=1e-6, nan_ok=True)
+    assert {x for x, _ in places} == {y for _, y in places} == set(range(5))
+
+
 def test_a_flip_turns_pixels_angles_rotation_and_landmarks(heads):
     (batch,) = Feed(heads, SEES, ("flip",), 0, 1).batches(iter([(0, 0, np.arange(20))]))
     plain = next(Feed(heads, SEES, (), 0, 1).unchanged(iter([np.arange(20)])))
@@ -360,8 +384,9 @@ def test_the_cache_holds_what_the_recipe_cuts(plan, built, tmp_path):
     for row in range(0, len(plan), 9):
         image = images.image(plan.texts["dataset"][row], plan.texts["image_path"][row])
         assert np.array_equal(found.pixels[row], crop(image, plan.box[row], how, 16, "RGB"))
-    assert found.is_cut.all() and found.problems == [] and len(list(tmp_path.iterdir())) == 1
-    with h5py.File(next(tmp_path.iterdir())) as file:
+    assert found.is_cut.all() and found.problems == []
+    assert sorted(p.suffixes[-1] for p in tmp_path.iterdir()) == [".h5", ".json"]
+    with h5py.File(next(tmp_path.glob("*.h5"))) as file:
         assert np.array_equal(file["image"], found.pixels) and file["image"].chunks is None
 
 
@@ -377,15 +402,49 @@ def test_the_cache_is_cut_once_and_named_by_what_decides_it(plan, built, tmp_pat
     assert np.array_equal(cut(plan, built, tmp_path).pixels, first.pixels)
 
 
-@pytest.mark.parametrize("left", [0, 100, 3000, -1])
-def test_a_cache_that_was_cut_off_is_told(left, plan, built, tmp_path):
-    cut(plan, built, tmp_path)
-    (path,) = tmp_path.iterdir()
-    path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(UbhpdError, match=f"{path.name} is damaged or cut off .*: delete it"):
-        cut(plan, built, tmp_path)
-    path.unlink()
-    assert cut(plan, built, tmp_path).is_cut.all()
+def flipped(content, place):
+    changed = bytearray(content)
+    changed[place] ^= 1
+    return bytes(changed)
+
+
+DAMAGES = {
+    "empty": lambda content: b"",
+    "cut off": lambda content: content[:3000],
+    "last byte lost": lambda content: content[:-1],
+    "a bit of a pixel": lambda content: flipped(content, len(content) // 2),
+    "a bit of the header": lambda content: flipped(content, 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_cache_is_cut_again_and_that_is_said(damage, plan, built, tmp_path, caplog):
+    pixels = cut(plan, built, tmp_path).pixels.copy()
+    (path,) = tmp_path.glob("*.h5")
+    path.write_bytes(damage(path.read_bytes()))
+    assert np.array_equal(cut(plan, built, tmp_path).pixels, pixels)
+    assert f"{path} is damaged: its crops are cut again." in caplog.messages
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 10_000, '{"crc32": "x", "file": 3}', '{"crc32": 1, "file": "2"}'])
+def test_a_cache_whose_checksum_is_damaged_is_cut_again(text, plan, built, tmp_path, caplog):
+    pixels = cut(plan, built, tmp_path).pixels.copy()
+    (note,) = tmp_path.glob("*.json")
+    note.write_text(text)
+    assert np.array_equal(cut(plan, built, tmp_path).pixels, pixels)
+    assert "is damaged: its crops are cut again." in caplog.text
+
+
+def test_a_copied_cache_is_verified_once_and_used(plan, built, tmp_path, monkeypatch):
+    pixels = cut(plan, built, tmp_path / "first").pixels.copy()
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    monkeypatch.setattr("ubhpd.training.crop_cache.ManifestSource", None)
+    read = []
+    checksum = crop_cache._checksum
+    monkeypatch.setattr("ubhpd.training.crop_cache._checksum", lambda path: read.append(path) or checksum(path))
+    for _ in range(2):
+        assert np.array_equal(cut(plan, built, tmp_path / "copy").pixels, pixels)
+    assert len(read) == 1
 
 
 @pytest.mark.parametrize("batches", [1, 2])
@@ -408,7 +467,7 @@ def test_a_cut_that_was_stopped_goes_on(batches, plan, built, tmp_path, monkeypa
     monkeypatch.setattr(Images, "image", lambda self, *where: read.append(where) or own(self, *where))
     read.clear()
     assert np.array_equal(cut(plan, built, tmp_path / "cut").pixels, wanted)
-    assert len(read) < len(plan) and len(list((tmp_path / "cut").iterdir())) == 1
+    assert len(read) < len(plan) and sorted(p.suffix for p in (tmp_path / "cut").iterdir()) == [".h5", ".json"]
 
 
 def one_thread(plan, build, recipe, sees, threads):

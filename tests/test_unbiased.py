@@ -93,6 +93,7 @@ def test_a_dataset_can_be_left_out(built):
     report = make(built, UnbiasedConfig(small(size=30), exclude=("biwi",)))
     assert report.excluded == 48
     assert set(report.datasets) == {"300wlp", "aflw"}
+    assert make(built, UnbiasedConfig(small(size=30), exclude=("BIWI",))).excluded == 48
     with pytest.raises(UbhpdError, match="--exclude names 'upna', but the pool holds 300wlp, aflw, biwi"):
         make(built, UnbiasedConfig(small(), exclude=("upna",)))
 

@@ -144,8 +144,7 @@ def test_projected_points_are_those_of_the_warped_face(tree: Path) -> None:
     said = read_all("300wlp", tree, landmarks="projected")
     assert len(said.records) == 16 and not said.drops
     for record in said.records.values():
-        if record.flip_of:  # there are none for the mirrored ones
-            assert record.landmarks68 is record.bbox_xyxy is record.bbox_kind is record.landmarks_kind is None
+        if record.flip_of:  # there are no files for the mirrored ones
             continue
         pts = scipy.io.loadmat(tree / "landmarks" / f"{record.sample_id.removeprefix('300wlp/')}_pts.mat")["pts_2d"]
         np.testing.assert_array_equal(record.landmarks68, pts.ravel())
@@ -156,6 +155,29 @@ def test_projected_points_are_those_of_the_warped_face(tree: Path) -> None:
     assert [angles_of(r) for r in said.records.values()] == [
         angles_of(r) for r in read_all("300wlp", tree).records.values()
     ]
+
+
+def test_projected_points_of_mirrored_heads_are_those_of_their_twins_mirrored(tree: Path) -> None:
+    said = read_all("300wlp", tree, landmarks="projected")
+    flipped = [r for r in said.records.values() if r.flip_of]
+    assert len(flipped) == 8
+    for record in flipped:
+        points = np.array(record.landmarks68).reshape(68, 2)
+        twin = np.array(said.records[record.flip_of].landmarks68).reshape(68, 2)
+        width = points[[36, 8, 48], 0] + twin[[45, 8, 54], 0]  # an eye corner, the chin, a corner of the mouth
+        assert width == pytest.approx(width[0]) and points[[36, 8, 48], 1] == pytest.approx(twin[[45, 8, 54], 1])
+        assert (record.bbox_kind, record.landmarks_kind) == ("landmarks68", "ibug68")
+        if not record.synthetic:  # where the points of the photograph are those of the image
+            np.testing.assert_allclose(points, loaded(tree, record.sample_id)["pt2d"].T, atol=1e-3)
+
+
+def test_points_of_a_mirrored_head_that_are_no_mirror_image_refuse_it(tree: Path) -> None:
+    path = tree / "AFW_Flip/AFW_134212_1_0.mat"
+    label = loaded(tree, "300wlp/AFW_Flip/AFW_134212_1_0")
+    label["pt2d"][0, 30] += 2
+    replace_file(path, mat_bytes(label))
+    (drop,) = read_all("300wlp", tree, landmarks="projected").drops.values()
+    assert drop.reason == "bad_label" and "are not the mirror image of those in AFW/AFW_134212_1_0.mat" in drop.detail
 
 
 def test_projected_points_of_mirrored_heads_are_taken_if_there_are_any(tree: Path) -> None:
@@ -171,8 +193,8 @@ def test_damaged_projected_points_refuse_the_head(tree: Path, points: Any) -> No
     path = tree / "landmarks/AFW/AFW_134212_1_0_pts.mat"
     replace_file(path, mat_bytes({"pts_3d": np.zeros((68, 2))} if points is None else {"pts_2d": points}))
     said = read_all("300wlp", tree, landmarks="projected")
-    (drop,) = said.drops.values()
-    assert (drop.sample_id, drop.reason) == (FIRST, "bad_label") and path.name in drop.detail
+    assert set(said.drops) == {FIRST, FIRST.replace("AFW/", "AFW_Flip/")}  # and the twin that they would be mirrored to
+    assert all(drop.reason == "bad_label" and path.name in drop.detail for drop in said.drops.values())
 
 
 @pytest.mark.parametrize(

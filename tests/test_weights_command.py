@@ -107,7 +107,8 @@ def same_as(path, state):
 @pytest.mark.parametrize(
     "form",
     ["state", "wrapped", "parallel", "legacy", "half", "parameters", "safetensors", "compiled", "compiled_part",
-     "parallel_compiled", "compiled_parallel", "lightning", "bare_model", "holder"],
+     "parallel_compiled", "compiled_parallel", "lightning", "bare_model", "holder", "other_name", "two_levels",
+     "with_optimizer"],
 )  # fmt: skip
 def test_weights_of_torch_in_every_form_come_in_as_they_are(state, tmp_path, ubhpd, form):
     file, out = tmp_path / "theirs.bin", tmp_path / "w.safetensors"
@@ -125,6 +126,9 @@ def test_weights_of_torch_in_every_form_come_in_as_they_are(state, tmp_path, ubh
             "compiled_parallel": {f"_orig_mod.module.{n}": v for n, v in state.items()},
             "lightning": {"state_dict": {f"model.{n}": v for n, v in state.items()}, "global_step": 7},
             "bare_model": {"model": state, "epoch": 3},
+            "other_name": {"ema": state, "model": None, "args": {}},
+            "two_levels": {"checkpoint": {"state_dict": state}},
+            "with_optimizer": {"params": state, "optimizer": {"state": {0: {"step": torch.ones(1)}}}},
             "holder": {f"model.net.{n}": v for n, v in state.items()},
             "parameters": {n: torch.nn.Parameter(v) for n, v in state.items()},
         }.get(form, state)
@@ -210,6 +214,7 @@ def test_a_folder_and_a_missing_file_are_one_sentence(tmp_path):
     ({"state_dict": {"a": 3}}, "a is no plain tensor"),
     ({"a": torch.ones(2).to_sparse()}, "a is no plain tensor"),
     ({"a": torch.ones(2), "module.a": torch.ones(2)}, "has a twice"),
+    ({"g": {"a": torch.ones(2)}, "d": {"a": torch.ones(2)}}, r"holds several sets of tensors \(g, d\)"),
     ({"a": torch.tensor([1.0, float("nan")])}, "a is not finite .some of it is"),
     ({"a": torch.tensor([1e300], dtype=torch.float64)}, "a is not finite .some of it is"),
 ])  # fmt: skip
@@ -254,6 +259,10 @@ def test_a_prefix_that_is_not_known_is_named(state, tmp_path, ubhpd):
     torch.save({f"student.{n}": v for n, v in state.items()}, file)
     code, _, err = ubhpd("weights", "import", file, "--model", "tinynet", "--out", out)
     assert code == 2 and "all names fit but for 'student.' before them" in err
+    content = {f"model.{n}": v for n, v in state.items()} | {"criterion.weight": torch.ones(3)}
+    torch.save(content, tmp_path / "w.pth")
+    code, _, err = ubhpd("weights", "import", tmp_path / "w.pth", "--model", "tinynet", "--out", tmp_path / "o")
+    assert code == 2 and "'model.' before them, and it has criterion.weight besides: save" in err
 
 
 def test_the_zip_archive_of_keras_3_is_read(tmp_path):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         published_results,
         render,
     )
-    from ubhpd.api.runs import Leaderboard, bench, leaderboard, predict, train
+    from ubhpd.api.runs import Leaderboard, Submission, bench, leaderboard, predict, stress, submit, train
     from ubhpd.api.scores import Comparison, Diagnosis, Scores, compare, doctor, score
     from ubhpd.core.errors import UbhpdError
 
@@ -37,6 +37,7 @@ __all__ = [
     "Diagnosis",
     "Leaderboard",
     "Scores",
+    "Submission",
     "UbhpdError",
     "audit",
     "bench",
@@ -61,6 +62,8 @@ __all__ = [
     "published_results",
     "render",
     "score",
+    "stress",
+    "submit",
     "train",
 ]
 
@@ -92,9 +95,12 @@ _HOMES = {
     ),
     "ubhpd.api.runs": (
         "Leaderboard",
+        "Submission",
         "bench",
         "leaderboard",
         "predict",
+        "stress",
+        "submit",
         "train",
     ),
     "ubhpd.api.scores": (

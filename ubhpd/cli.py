@@ -10,20 +10,22 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import click
 
 from ubhpd import __version__, commands
+from ubhpd.commands._options import Subcommands
 from ubhpd.core import registry
-from ubhpd.core.errors import UbhpdError, disk_fault, shortened
+from ubhpd.core.errors import UbhpdError, disk_fault
 from ubhpd.core.text import printable
 
 GOOD, FINDINGS, WRONG_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 
 
-class _Commands(click.Group):
+class _Commands(Subcommands):
     """Looks up a command by its file name, so that --help imports no heavy library."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -34,11 +36,6 @@ class _Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0].startswith("_"):  # click 8.1 takes the underscore for the prefix of an option and shows the help
             ctx.fail(f"No such command {args[0]!r}.")
-        names = self.list_commands(ctx)
-        if args[0].lower() in names:
-            args = [args[0].lower(), *args[1:]]
-        elif not args[0].startswith("-"):
-            ctx.fail(f"No such command {shortened(args[0])}: {registry.suggestion(args[0], names)}")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
@@ -65,9 +62,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit code 0 good, 1 findings, 2 wrong input, 130 or 143 interrupted."""
     if "_UBHPD_COMPLETE" in os.environ:  # a shell asks for its completion script, or for the words that fit
         importlib.import_module("ubhpd.commands._completion")
+    os.environ["MPLBACKEND"] = "agg"  # that of a notebook, inherited from it, may not be installed or may not exist
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks is no reason to stop
             stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        click.echo("Error: The current folder no longer exists: change to one that does.", err=True)
+        sys.exit(WRONG_INPUT)
     asked: list[int] = []  # signals that asked the process to end
     try:
         with _terminable(asked):
@@ -93,7 +96,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         click.echo(f"Error: {fault}", err=True)
         code = WRONG_INPUT
-    sys.exit(code if isinstance(code, int) else GOOD)
+    code = code if isinstance(code, int) else GOOD
+    for fault in registry.faults():  # of a plug-in: the command worked without it
+        click.echo(f"Warning: {printable(fault)}", err=True)
+        code = code or FINDINGS
+    sys.exit(code)
 
 
 @contextmanager

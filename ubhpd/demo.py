@@ -59,6 +59,7 @@ def run(out: Path, heads: int, models: Sequence[str], training: Sequence[str]) -
     _type("ubhpd", "build", "--sources", sources, "--data-root", raw, "--out", str(out), "--size", "auto",
           "--sigma", "15", "--split", "subject", "--jobs", "-1")  # fmt: skip
     _type("ubhpd", "info", str(out))
+    _type("ubhpd", "landmarks", "--manifest", str(out), "--from", "projected")
     _type("ubhpd", "bench", "--models", ",".join(models), "--protocols", "3", "--data", str(out), "--out", results,
           "--speed", "64", *training)  # fmt: skip
     _type("ubhpd", "leaderboard", results, "--out", str(out / "leaderboard"))

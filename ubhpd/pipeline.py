@@ -12,6 +12,7 @@ from ubhpd.core.progress import Progress
 from ubhpd.evaluation import pairing
 from ubhpd.pool.build import BuildConfig, BuildReport, build
 from ubhpd.quality.audit import AuditReport, audit
+from ubhpd.sampling import targets
 from ubhpd.sampling.ubhpd import UnbiasedConfig, UnbiasedReport, make
 
 _AUDITED = (
@@ -42,6 +43,8 @@ def run(config: BuildConfig, unbiased: UnbiasedConfig | None, engine: Engine, pr
     Raises:
         UbhpdError: as `build.build` and `unbiased.make`; the pool stays if only the second step fails.
     """
+    if unbiased is not None and unbiased.sampling.target not in targets.NAMES:
+        targets.from_file(unbiased.sampling.target)  # a file that does not do is said before the pool is read
     made = Made(build(config, engine, progress))
     if unbiased is None or config.shard is not None:
         return made

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
+from ubhpd.core.registry import pick
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from ubhpd.exports._crops import ExportReport
     from ubhpd.quality.audit import AuditReport
     from ubhpd.sampling.densities import Densities
-    from ubhpd.training.head_dataset import HeadDataset
+    from ubhpd.training.feeding import HeadDataset
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 FigureKind = Literal["density", "joint", "overlay"]
@@ -104,9 +105,7 @@ class Build(Shown):
             UbhpdError: the build has no such dataset.
         """
         roots = self._files.roots
-        if dataset not in roots:
-            raise UbhpdError(f"{self.folder} has no dataset {dataset!r}: choose from {', '.join(roots)}.")
-        place, inside = roots[dataset][0]
+        place, inside = pick(roots, dataset, f"dataset of {self.folder}")[1][0]
         return Path(place, inside) if inside and Path(place).is_dir() else Path(place)
 
     def density(self) -> pd.DataFrame:
@@ -145,7 +144,7 @@ class Build(Shown):
         Raises:
             UbhpdError: no such split, recipe or protocol, or no image that can be cut.
         """
-        from ubhpd.training.head_dataset import head_dataset
+        from ubhpd.training.feeding import head_dataset
 
         return head_dataset(
             self.folder, split, crop=crop, size=size, transform=transform, protocol=protocol,
@@ -183,7 +182,7 @@ def build(
     pool_only: bool = False,
     size: int | Literal["auto"] = 25_000,
     target: str = "gaussian",
-    sigma: float | Literal["auto"] = "auto",
+    sigma: float | Literal["auto"] | tuple[float | Literal["auto"], ...] = "auto",
     seed: int = 0,
     mode: Literal["joint", "independent"] = "joint",
     split: Literal["random", "sequence", "subject"] = "random",
@@ -208,9 +207,10 @@ def build(
         check_images: decode every image instead of reading its header.
         pool_only: do not sample UBHPD.
         size: heads of UBHPD, or "auto" for as many as can be balanced.
-        target: density that yaw, pitch and roll shall have: "gaussian", "uniform" or a file with 15 numbers, or 15 for
-            each angle.
-        sigma: width of the Gaussian in degrees, or "auto".
+        target: density that yaw, pitch and roll shall have: "gaussian", "widest" (for each angle the widest
+            Gaussian that the pool allows), "uniform", "joint" (as even over the joint cells of the three angles as the
+            pool allows), or a file with 15 numbers, or 15 for each angle.
+        sigma: width of the Gaussian in degrees, or "auto"; three of them for yaw, pitch and roll.
         seed: chooses among equally good heads, and the split.
         mode: "joint" solves a linear programme; "independent" samples by the three histograms, for comparison.
         split: what stays in one split: nothing, a recording, or a person.
@@ -219,7 +219,7 @@ def build(
         decisions: CSV of heads to keep or drop, as `ubhpd review` writes it.
         hdf5: write HDF5 beside Parquet.
         jobs: processes, -1 for all cores.
-        backend: joblib backend: "loky", "multiprocessing", "threading", "dask" or "ray".
+        backend: joblib backend: "loky", "threading", "dask" or "ray".
         scheduler: address of a Dask scheduler.
         progress: show progress bars.
 
@@ -410,9 +410,7 @@ def plot_density(heads: Build | pd.DataFrame | PathLike, kind: FigureKind = "den
     """
     from ubhpd.reports import figures
 
-    if kind not in figures.FIGURES:
-        raise UbhpdError(f"There is no figure {kind!r}: choose from {', '.join(figures.FIGURES)}.")
-    return figures.FIGURES[kind](densities_of(heads))
+    return pick(figures.FIGURES, kind, "figure")[1](densities_of(heads))
 
 
 def _split_counts(counts: Mapping[str, int] | None) -> dict[str, int]:

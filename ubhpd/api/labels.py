@@ -220,7 +220,8 @@ def published_results() -> pd.DataFrame:
     """Return the results that papers print, degrees: paper, table, train, test, method, the errors, UBMAE, note.
 
     `k_yaw`, `k_pitch` and `k_roll` are the constants of the pair of training and test set, `ubmae_rule` the UBMAE that
-    they give for the row; NaN where they are not known, see docs/what-is-ubmae.md. `note` says what is wrong with it.
+    they give for the row; NaN where they are not known, see docs/what-is-ubmae.md. `note` says what is wrong with it,
+    `differs` why it cannot be compared with the others, `source` is the address of a repository.
     """
     import pandas as pd
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ubhpd.api.builds import ANGLE_NAMES, Build, PathLike, Shown
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.registry import chosen
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -105,13 +106,12 @@ class Scores(Shown):
         """
         from ubhpd.evaluation import score_figures
 
-        if kind == "angle":
+        wanted = chosen(("angle", "bins", "distribution"), kind, "figure of scores")
+        if wanted == "angle":
             return score_figures.error_against_angle(self.evaluation)
-        if kind == "bins":
+        if wanted == "bins":
             return score_figures.bars_per_bin(self.evaluation, self._options.score)
-        if kind == "distribution":
-            return score_figures.distribution(self.evaluation)
-        raise UbhpdError(f"There is no figure {kind!r} of scores: choose from angle, bins, distribution.")
+        return score_figures.distribution(self.evaluation)
 
     def _heading(self) -> str:
         return f"{self.result['heads']:,} heads scored, truth from {self.result['truth']}"

@@ -9,6 +9,7 @@ docs/completion.md explains how to enable completion.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import click
 from click.shell_completion import CompletionItem, FishComplete, add_completion_class
@@ -64,11 +65,36 @@ def recipe_names() -> dict[str, str]:
     return {name: recipe.reference for name, recipe in RECIPES.items()}
 
 
+def experiment_names() -> dict[str, str]:
+    """Return the tables and figures of papers."""
+    from importlib import resources
+
+    from ubhpd.core.files import read_toml
+
+    folder = Path(str(resources.files("ubhpd") / "data" / "experiments"))
+    files = {path.stem: read_toml(path, "install ubhpd again") for path in sorted(folder.glob("*.toml"))}
+    return {f"{name}/{e['id']}": e["title"] for name, content in files.items() for e in content["experiments"]}
+
+
 def format_names() -> dict[str, str]:
     """Return the export formats."""
     from ubhpd.exports._runner import formats
 
     return {name: module.CARD.title for name, module in formats().items()}
+
+
+def io_file_names() -> dict[str, str]:
+    """Return the IO files that come with the package."""
+    from ubhpd.inference.io_file import shipped
+
+    return dict.fromkeys(shipped(), "")
+
+
+def weight_names() -> dict[str, str]:
+    """Return the published weights that can be downloaded."""
+    from ubhpd.models.downloads import published_weights
+
+    return {name: entry.source for name, entry in published_weights().items()}
 
 
 def one_of(names: Names) -> Completion:
@@ -111,6 +137,9 @@ complete_protocols = list_of(protocol_and_series_names)
 complete_dataset = one_of(dataset_names)
 complete_datasets = list_of(dataset_names)
 complete_recipe = one_of(recipe_names)
+complete_experiment = one_of(experiment_names)
+complete_weights = one_of(weight_names)
+complete_io_file = one_of(io_file_names)
 complete_format = one_of(format_names)
 
 

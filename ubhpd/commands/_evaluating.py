@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ubhpd.commands._completion import complete_protocol
+from ubhpd.commands._options import Choice
 
 if TYPE_CHECKING:
     from ubhpd.evaluation.evaluate import EvaluationOptions
@@ -33,9 +34,7 @@ def asked(protocol: str, bootstrap: str, over: str) -> Callable[[Command], Comma
         click.option("--protocol-seed", default=0, show_default=True, help="For a protocol that divides one dataset."),
         click.option("--exclude-outside", is_flag=True, help="Leave out heads with a true angle beyond 90 degrees."),
         click.option("--max-angle", type=float, metavar="DEG", help="Leave out heads with a true angle beyond DEG."),
-        click.option(
-            "--bootstrap", "over", type=click.Choice(choices), default=over, show_default=True, help=bootstrap
-        ),
+        click.option("--bootstrap", "over", type=Choice(choices), default=over, show_default=True, help=bootstrap),
         click.option("--rounds", default=1000, show_default=True, help="Resamples."),
         click.option("--level", default=0.95, show_default=True, help="Level of the intervals."),
         click.option("--seed", default=0, show_default=True, help="Seed of the resamples."),

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ubhpd.commands._options import Renamed
+
 PATH = click.Path(path_type=Path)
 
 
@@ -17,6 +19,7 @@ PATH = click.Path(path_type=Path)
     "--images",
     "--pictures",
     "images",
+    cls=Renamed,
     is_flag=True,
     help="Compare the images, too: takes minutes, and resumes if interrupted.",
 )

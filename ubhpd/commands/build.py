@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ubhpd.commands._completion import complete_datasets
+from ubhpd.commands._options import Choice
 from ubhpd.core.errors import UbhpdError, shortened
+from ubhpd.core.parallel import BACKENDS
 
 
 @click.command(short_help="Read raw datasets and sample UBHPD.")
@@ -32,10 +35,18 @@ from ubhpd.core.errors import UbhpdError, shortened
     "--target",
     default="gaussian",
     show_default=True,
-    metavar="gaussian|uniform|FILE",
-    help="Density that yaw, pitch and roll follow; a file holds 15 numbers, or 15 for each angle.",
+    metavar="gaussian|widest|uniform|joint|FILE",
+    help="Density that yaw, pitch and roll follow. widest: for each angle the widest Gaussian that the pool allows. "
+    "joint: as even over the joint cells of the three angles as the pool allows. A file holds 15 numbers, or 15 for "
+    "each angle.",
 )
-@click.option("--sigma", default="auto", show_default=True, metavar="DEG|auto", help="Width of the Gaussian.")
+@click.option(
+    "--sigma",
+    default="auto",
+    show_default=True,
+    metavar="DEG|auto",
+    help="Width of the Gaussian; three, as 40,20,15 or auto,20,15, for yaw, pitch and roll.",
+)
 @click.option(
     "--seed", default=0, show_default=True, help="Seed of the choice among equally good heads, and of the split."
 )
@@ -43,14 +54,14 @@ from ubhpd.core.errors import UbhpdError, shortened
     "--mode",
     default="joint",
     show_default=True,
-    type=click.Choice(["joint", "independent"]),
+    type=Choice(["joint", "independent"]),
     help="independent: plain sampling by the three histograms, for comparison.",
 )
 @click.option(
     "--split",
     default="random",
     show_default=True,
-    type=click.Choice(["random", "sequence", "subject"]),
+    type=Choice(["random", "sequence", "subject"]),
     help="What the 70/30 split keeps together: nothing, a recording, a person.",
 )
 @click.option(
@@ -66,13 +77,19 @@ from ubhpd.core.errors import UbhpdError, shortened
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["parquet", "hdf5"]),
+    type=Choice(["parquet", "hdf5"]),
     default="parquet",
     show_default=True,
     help="hdf5: write pool.h5 and ubhpd.h5 beside the Parquet files.",
 )
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
-@click.option("--backend", default="loky", show_default=True, help="joblib backend: loky, multiprocessing, dask, ray.")
+@click.option(
+    "--backend",
+    type=Choice(BACKENDS),
+    default="loky",
+    show_default=True,
+    help="How joblib runs work.",
+)
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler, as tcp://host:8786.")
 @click.option(
     "--shard",
@@ -115,7 +132,7 @@ def command(
     )
     sampling = SamplingConfig(
         "auto" if size == "auto" else _whole(size, "--size"), target,
-        "auto" if sigma == "auto" else _number(sigma, "--sigma"), seed, mode,
+        _sigma(sigma), seed, mode,
     )  # fmt: skip
     unbiased_config = UnbiasedConfig(
         sampling, split, exclude=tuple(_names(exclude)), decisions=decisions, drop_flagged=drop_flagged
@@ -138,6 +155,11 @@ def _whole(text: str, option: str) -> int:
     if not re.fullmatch(r"-?[0-9]{1,18}", text):
         raise UbhpdError(f"{option} is {shortened(text)}: give a whole number, or auto.")
     return int(text)
+
+
+def _sigma(text: str) -> Any:
+    sigmas = tuple("auto" if s.strip() == "auto" else _number(s, "--sigma") for s in text.split(","))
+    return sigmas[0] if len(sigmas) == 1 else sigmas
 
 
 def _number(text: str, option: str) -> float:

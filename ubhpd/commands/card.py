@@ -11,7 +11,10 @@ import click
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def command(out: Path, quiet: bool) -> None:
-    """Write OUT/CARD.md (Markdown) and OUT/croissant.json for a build's folder: sources, licences, counts, limits."""
+    """Write OUT/CARD.md (Markdown) and OUT/croissant.json for a build's folder: sources, licences, counts, limits.
+
+    Exit code 0 good, 2 wrong input.
+    """
     from ubhpd.reports.card import write_card
     from ubhpd.reports.croissant import write_croissant
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_format, complete_recipe
+from ubhpd.commands._options import Choice, Renamed
+from ubhpd.core.parallel import BACKENDS
 
 PATH = click.Path(path_type=Path)
 
@@ -30,12 +32,20 @@ PATH = click.Path(path_type=Path)
 @click.option("--size", type=int, metavar="PX", help="Side of the crops. Default: the recipe's own.")
 @click.option("--split", metavar="NAME", help="Only this split, as train or test.")
 @click.option("--out", "to", type=PATH, help="Folder to write. Default: OUT/exports/...")
-@click.option("--image-format", "--picture", "image_format", type=click.Choice(["png", "jpg"]), default="png",
-              show_default=True, help="How crops are stored as files: png loses nothing.")  # fmt: skip
+@click.option(
+    "--image-format",
+    "--picture",
+    "image_format",
+    cls=Renamed,
+    type=Choice(["png", "jpg"]),
+    default="png",
+    show_default=True,
+    help="How crops are stored as files: png loses nothing.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of recipes that draw their margin.")
 @click.option("--skip-unreadable", is_flag=True, help="Leave out heads whose image cannot be read, and say so.")
 @click.option("--jobs", default=1, show_default=True, help="Processes; -1 for all cores.")
-@click.option("--backend", default="loky", show_default=True, help="joblib backend: loky, multiprocessing, threading.")
+@click.option("--backend", type=Choice(BACKENDS), default="loky", show_default=True, help="As of build.")
 @click.option("--list", "lists", is_flag=True, help="List formats and recipes.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

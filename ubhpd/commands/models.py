@@ -14,7 +14,10 @@ from ubhpd.commands._completion import complete_model
 @click.argument("name", required=False, shell_complete=complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, as_json: bool) -> None:
-    """List the models; with NAME, show the card of one: options, input, training, reported results."""
+    """List the models; with NAME, show the card of one: options, input, training, reported results.
+
+    Exit code 0 good, 2 wrong input.
+    """
     from ubhpd.models.catalogue import NETWORKS, card, catalogue
     from ubhpd.reports import terminal as text
 

@@ -33,8 +33,11 @@ def command(
     protocol_id: str | None, manifest: Path | None, list_out: Path | None, frames: Path | None, seed: int | None,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """List the protocols; with ID its definition; with --manifest the heads it takes there, their number and hash."""
-    from ubhpd.protocols.resolve import PROTOCOLS, protocol, resolve
+    """List the protocols; with ID its definition; with --manifest the heads it takes there, their number and hash.
+
+    ID may also be 1, 2, 3 or cross, as papers call their protocols. Exit code 0 good, 2 wrong input.
+    """
+    from ubhpd.protocols.resolve import PROTOCOLS, protocols_named, resolve
 
     if protocol_id is None:
         _refuse("needs the ID of a protocol", list=list_out, frames=frames, seed=seed)
@@ -42,14 +45,24 @@ def command(
         text = _found_text if manifest is not None else _list_text
         click.echo(_json(rows) if as_json else text(rows))
         return
-    wanted = protocol(protocol_id)
+    named = protocols_named(protocol_id)
+    if len(named) > 1:
+        _refuse(f"needs one protocol: {protocol_id} means {', '.join(p.id for p in named)}", list=list_out, seed=seed)
+        if manifest is None:
+            content = [own.as_dict() for own in named]
+            click.echo(_json(content) if as_json else "\n\n".join(map(_definition_text, named)))
+            return
+        rows = _listed(list(named), manifest)
+        click.echo(_json(rows) if as_json else _found_text(rows))
+        return
+    wanted = named[0]
     if wanted.divide is None:
         _refuse(f"is of no use: {wanted.id} divides nothing", seed=seed)
     if manifest is None:
         _refuse("needs --manifest", list=list_out, frames=frames, seed=seed)
         click.echo(_json(wanted.as_dict()) if as_json else _definition_text(wanted))
         return
-    resolution = resolve(protocol_id, manifest, frames, seed or 0)
+    resolution = resolve(wanted.id, manifest, frames, seed or 0)
     if list_out is not None:
         _write_list(resolution, list_out)
     click.echo(_json(resolution.as_dict()) if as_json else _resolution_text(resolution, list_out))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -19,13 +20,12 @@ def command(out: Path, port: int, host: str, who: str | None, open_browser: bool
 
     OUT is a build's folder, of which the pool is shown, or a manifest in it.
     Decisions go to OUT/decisions.csv at once; ubhpd build --decisions applies them. Ends with Ctrl-C.
+    Exit code 0 good, 2 wrong input.
     """
-    import getpass
-
     from ubhpd.core.progress import Progress
     from ubhpd.quality.review import open_server
 
-    server, address = open_server(out, host, port, who or getpass.getuser(), Progress(not quiet))
+    server, address = open_server(out, host, port, who or _user_name(), Progress(not quiet))
     click.echo(address)
     if not quiet:
         click.echo(f"Open this address; decisions go to {out / 'decisions.csv'}. Ctrl-C ends.")
@@ -40,3 +40,12 @@ def command(out: Path, port: int, host: str, who: str | None, open_browser: bool
             click.echo(f"\nEvery decision is in {out / 'decisions.csv'}.")
     finally:
         server.server_close()
+
+
+def _user_name() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name, as in a container
+        return f"user {os.getuid()}" if hasattr(os, "getuid") else "unnamed"

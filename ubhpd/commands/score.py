@@ -24,7 +24,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--source",
     metavar="NAME|FILE",
-    help="Training set for UBMAE: 300W-LP, a manifest (its training split), a protocol, counts.",
+    help="Training set for UBMAE: 300W-LP, a manifest (its training split), a protocol, counts, or none.",
 )
 @click.option("--pair", metavar="TRAIN:TEST", help="Add ubmae_printed for this reported pair, as 300W-LP:AFLW2000.")
 @asked(

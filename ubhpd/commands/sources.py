@@ -14,12 +14,17 @@ from ubhpd.commands._completion import complete_dataset
 @click.option("--data-root", envvar="UBHPD_DATA", metavar="DIR", help="Folder (or archive) to search for them.")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def command(name: str | None, data_root: str | None, as_json: bool) -> None:
-    """List the datasets that can be read; with NAME, everything that is known about one of them."""
+    """List the datasets that can be read; with NAME, everything that is known about one of them.
+
+    Exit code 0 good, 2 wrong input.
+    """
     from ubhpd.pool.sources import survey
     from ubhpd.reports.terminal import source_text, sources_text
 
     cards = survey(data_root, [name] if name else None)
     if as_json:
         click.echo(json.dumps(cards, indent=2, ensure_ascii=False))
+    elif name:
+        click.echo("\n".join(map(source_text, cards.values())))  # one, under its name in the usual case
     else:
-        click.echo(source_text(cards[name]) if name else sources_text(cards, data_root))
+        click.echo(sources_text(cards, data_root))

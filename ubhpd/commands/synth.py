@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ubhpd.commands._completion import complete_datasets
+from ubhpd.commands._options import Choice
 from ubhpd.core.errors import UbhpdError
 
 
@@ -19,7 +20,7 @@ from ubhpd.core.errors import UbhpdError
     help="Datasets whose layout to write: biwi, aflw, aflw2000, 300wlp, ...",
 )
 @click.option("--heads", type=int, default=100, show_default=True, help="Images of each; 300W-LP mirrors them besides.")
-@click.option("--fill", type=click.Choice(["rare"]), help="Write heads for the bins that --pool leaves thin, instead.")
+@click.option("--fill", type=Choice(["rare"]), help="Write heads for the bins that --pool leaves thin, instead.")
 @click.option(
     "--pool", type=click.Path(path_type=Path), help="With --fill: the pool.parquet of a build, or its folder."
 )
@@ -37,6 +38,7 @@ def command(
     The same command again finishes what was interrupted; the same seed gives the same files. OUT/truth.csv has the
     poses. With --fill rare: heads in the layout of SynHead for the 12-degree bins of yaw, pitch and roll that have
     fewer than --per-bin real heads in --pool; ubhpd build reads them as source synhead, marked synthetic.
+    Exit code 0 good, 2 wrong input.
     """
     from ubhpd.core.parallel import Engine
     from ubhpd.core.progress import Progress

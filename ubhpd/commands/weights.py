@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ubhpd.commands._completion import complete_runnable_model
+from ubhpd.commands._completion import complete_runnable_model, complete_weights
+from ubhpd.commands._options import Subcommands
 
 if TYPE_CHECKING:
     from ubhpd.models.checkpoint import About
@@ -35,16 +36,52 @@ def _of_a_model(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(short_help="Import or inspect model weights.")
+@click.group(cls=Subcommands, short_help="Import or inspect model weights.")
 def command() -> None:
-    """Make a model's checkpoint, or show what is in one."""
+    """Make a model's checkpoint, or show what is in one. Exit code 0 good, 2 wrong input."""
+
+
+@command.command(short_help="Download published weights by name.")
+@click.argument("name", required=False, shell_complete=complete_weights)
+@click.option("--list", "lists", is_flag=True, help="List the names, licences and sources.")
+@click.option("--out", type=PATH, help="Checkpoint to write. Default: in the cache folder.")
+@click.option("--sha256", multiple=True, help="Hash of a file whose hash is not known; again for each file.")
+def get(name: str | None, lists: bool, out: Path | None, sha256: tuple[str, ...]) -> None:
+    """Download the published weights NAME, verify their SHA-256, and make a checkpoint of them for ubhpd predict.
+
+    Downloads are kept in ~/.cache/ubhpd, or in UBHPD_CACHE. Exit code 0 good, 2 wrong input or no connection.
+    """
+    from ubhpd.core.text import table
+    from ubhpd.models.downloads import cache_folder, download, named, published_weights, with_hashes
+
+    if lists or name is None:
+        rows = [["name", "files", "trained on", "licence", "source"]]
+        for own in published_weights().values():
+            count = str(len(own.files)) if own.files else "by browser"
+            count += " (needs --sha256)" if any(f.sha256 is None for f in own.files) else ""
+            rows.append([own.name, count, own.trained_on, own.license, own.source])
+        click.echo(table(rows))
+        return
+    entry = with_hashes(named(name), sha256)
+    click.echo(f"{entry.name}: licence {entry.license}, from {entry.source}")
+    files = download(entry)
+    from ubhpd.models.catalogue import card, module_of
+
+    module_of(card(entry.model))
+    from ubhpd.models.importing import imported
+
+    place = out or cache_folder() / "weights" / f"{entry.name}.safetensors"
+    _tell(imported(files, entry.model, dict(entry.options)).save(place), place)
 
 
 @command.command("import")
 @click.argument("files", type=PATH, nargs=-1, required=True)
 @_of_a_model
 def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, ...]) -> None:
-    """Bring in published weights: FILES as .h5 or .keras of Keras, .pth of torch, or .safetensors."""
+    """Bring in published weights: FILES as .h5 or .keras of Keras, .pth of torch, or .safetensors.
+
+    Where a model needs statistics beside its network, as threeddfa_v2, they are a second file, .npz of NumPy.
+    """
     from ubhpd.core.options import key_values
     from ubhpd.models.catalogue import card, module_of
 
@@ -57,7 +94,9 @@ def import_(files: tuple[Path, ...], model: str, out: Path, chosen: tuple[str, .
 @command.command()
 @_of_a_model
 @click.option("--seed", default=0, show_default=True, help="Of the random weights.")
-@click.option("--backbone", type=PATH, metavar="FILE", help="Published weights of its backbone, as of ImageNet.")
+@click.option(
+    "--backbone", type=PATH, metavar="FILE", help="Published weights of its backbone; imagenet downloads torchvision's."
+)
 def init(model: str, out: Path, chosen: tuple[str, ...], seed: int, backbone: Path | None) -> None:
     """Make a checkpoint of random weights, to train or to try things with."""
     from ubhpd.core.options import key_values

@@ -1,7 +1,7 @@
 """The 15 bins of UBHPD: which bin an angle falls in, counts and densities. The only histogram code.
 
 Edges are -90, -78, ..., 90 degrees; a bin is half-open, [low, high), and the last one closed at +90
-(OsGG-Net, ACM MM 2021, section 3). An angle outside, or NaN, is in no bin: it is counted apart and never
+(OsGG-Net, ACM MM 2021, section 4). An angle outside, or NaN, is in no bin: it is counted apart and never
 moved into an edge bin.
 """
 

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ubhpd.core.errors import UbhpdError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 MAX_JSON_BYTES = 64 << 20
 
@@ -177,6 +183,24 @@ def locked(place: Path, is_file: bool = False, is_shared: bool = False) -> Itera
         os.close(lock)
 
 
+def user_folder(variable: str, usual: str) -> Path | None:
+    """Return the folder of the package that a variable of the XDG specification names, else the usual one.
+
+    Args:
+        variable: as "XDG_CACHE_HOME".
+        usual: where it is below the home folder, as ".cache".
+
+    Returns:
+        None where neither is known, as in a container whose user id has no name.
+    """
+    if named := os.environ.get(variable):
+        return Path(named, "ubhpd")
+    try:
+        return Path.home() / usual / "ubhpd"
+    except RuntimeError:
+        return None
+
+
 def write_json(content: Any, path: Path) -> None:
     """Write JSON that a person can read, whole or not at all."""
     with replacing(path) as part:
@@ -207,6 +231,26 @@ def read_json(path: Path, remedy: str, max_bytes: int = MAX_JSON_BYTES) -> Any:
         raise UbhpdError(f"{path} is JSON that is nested too deeply: {remedy}.") from None
     except ValueError as error:
         raise UbhpdError(f"{path} is not JSON ({str(error)[:60]}): {remedy}.") from None
+
+
+def read_toml(path: Path, remedy: str, max_bytes: int = 1 << 20) -> dict[str, Any]:
+    """Return the content of a TOML file; arguments and errors as `read_json`.
+
+    Raises:
+        UbhpdError: it cannot be opened, is too large, or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise UbhpdError(f"Cannot open {path} ({error.strerror}): {remedy}.") from None
+    if len(data) > max_bytes:
+        raise UbhpdError(f"{path} is larger than {max_bytes >> 10} KB: {remedy}.")
+    try:
+        content: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        raise UbhpdError(f"{path} is not TOML ({str(error)[:80]}): {remedy}.") from None
+    return content
 
 
 def sha256_of(path: Path) -> str:

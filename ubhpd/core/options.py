@@ -11,14 +11,14 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
 
 import msgspec
 
 from ubhpd.core.errors import UbhpdError, shortened
-from ubhpd.core.registry import nearest
+from ubhpd.core.registry import nearest, suggestion
 
 T = TypeVar("T")
 
@@ -102,9 +102,10 @@ def from_texts(kind: type[T], texts: Mapping[str, str], where: str, base: Mappin
     """
     hints = typing.get_type_hints(kind)
     values = dict(base or {})
+    choices = {f.name: f.metadata.get("choices", ()) for f in fields(kind)}  # type: ignore[arg-type]
     for key, text in texts.items():
         _check_known(key, hints, where)
-        values[key] = _parsed(text, hints[key])
+        values[key] = _with_known_case(_parsed(text, hints[key]), [*choices[key], *_literals(hints[key])])
     return from_values(kind, values, where)
 
 
@@ -124,11 +125,14 @@ def from_values(kind: type[T], values: Mapping[str, Any], where: str) -> T:
         try:
             checked[key] = _finite(msgspec.convert(value, hints[key]))
         except (ValueError, msgspec.ValidationError):
-            raise UbhpdError(f"{where}.{key} cannot be {shortened(value)}: it is {in_words(hints[key])}.") from None
-        if choices[key] and checked[key] not in choices[key]:
+            near = nearest(value, _literals(hints[key])) if isinstance(value, str) else []
+            hint = f", did you mean {' or '.join(near)}?" if near else "."
             raise UbhpdError(
-                f"{where}.{key} cannot be {shortened(value)}: choose from {', '.join(map(str, choices[key]))}."
-            )
+                f"{where}.{key} cannot be {shortened(value)}: it is {in_words(hints[key])}{hint}"
+            ) from None
+        if choices[key] and checked[key] not in choices[key]:
+            hint = suggestion(str(value), map(str, choices[key]))
+            raise UbhpdError(f"{where}.{key} cannot be {shortened(value)}: {hint}")
     return kind(**checked)
 
 
@@ -160,7 +164,8 @@ def in_words(hint: Any) -> str:
             words.append(f"one of {', '.join(map(str, inner))}")
         elif origin is tuple:
             count = "" if inner[-1] is ... else f"{len(inner)} "
-            words.append(f"{count}{'whole numbers' if inner[0] is int else 'numbers'} with commas between")
+            what = {int: "whole numbers", str: "names"}.get(inner[0], "numbers")
+            words.append(f"{count}{what} with commas between")
         else:
             words.append(_WORDS.get(kind, str(kind)))
     return " or ".join(words)
@@ -175,8 +180,9 @@ def listed(options: Any) -> list[tuple[str, str, Any]]:
 def _check_known(key: str, hints: Mapping[str, Any], where: str) -> None:
     if key not in hints:
         near = nearest(key, hints)
-        hint = f"did you mean {near[0]}? It" if near else "it"
-        raise UbhpdError(f"{where} has no option {shortened(key)}: {hint} has {', '.join(hints) or 'none'}.")
+        known = ", ".join(hints) or "none"
+        hint = f"did you mean {near[0]}, one of {known}?" if near else f"it has {known}."
+        raise UbhpdError(f"{where} has no option {shortened(key)}: {hint}")
 
 
 def _parsed(text: str, hint: Any) -> Any:
@@ -185,13 +191,27 @@ def _parsed(text: str, hint: Any) -> Any:
     if type(None) in kinds and text.lower() == "none":
         return None
     if any(typing.get_origin(kind) is tuple for kind in kinds):
-        return [_parsed(part.strip(), int | float) for part in text.split(",")]
+        return [] if text.lower() == "none" else [_parsed(part.strip(), int | float) for part in text.split(",")]
     if str in kinds or any(isinstance(choice, str) for kind in kinds for choice in typing.get_args(kind)):
         return text
     try:
         return json.loads(text.lower())
     except (ValueError, RecursionError):
         return text
+
+
+def _literals(hint: Any) -> tuple[str, ...]:
+    """Return the texts that an option may be, where its type lists them."""
+    kinds = (kind for kind in _alternatives(hint) if typing.get_origin(kind) is typing.Literal)
+    return tuple(choice for kind in kinds for choice in typing.get_args(kind) if isinstance(choice, str))
+
+
+def _with_known_case(value: Any, known: Sequence[Any]) -> Any:
+    """Return the known text that equals a text but for upper and lower case; any other value as it is."""
+    if not isinstance(value, str) or value in known:
+        return value
+    same = [k for k in known if isinstance(k, str) and k.lower() == value.lower()]
+    return same[0] if len(same) == 1 else value
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:

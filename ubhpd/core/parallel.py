@@ -25,7 +25,8 @@ BACKENDS = ("loky", "multiprocessing", "threading", "dask", "ray")
 class Engine:
     """How tasks are run.
 
-    jobs: processes; 1 runs in this one. backend: a name of BACKENDS. scheduler: address of a Dask scheduler.
+    jobs: processes; 1 runs in this one. backend: a name of BACKENDS; "multiprocessing" runs as "loky", since a pool of
+    the standard library waits forever for a worker that was killed. scheduler: address of a Dask scheduler.
     """
 
     jobs: int = 1
@@ -52,9 +53,9 @@ class Engine:
             return
         from joblib import Parallel, delayed, parallel_config
 
-        own = self.backend in ("loky", "multiprocessing")
-        call = partial(_call_below, os.getpid(), do) if own else do
-        with self._cluster(), parallel_config(backend=self.backend, n_jobs=self.jobs), _told_of_killed_workers():
+        backend = "loky" if self.backend == "multiprocessing" else self.backend
+        call = partial(_call_below, os.getpid(), do) if backend == "loky" else do
+        with self._cluster(), parallel_config(backend=backend, n_jobs=self.jobs), _told_of_killed_workers():
             try:
                 parallel = Parallel(return_as="generator_unordered", batch_size=1)
             except ValueError:  # a backend that returns results only when all are there, as Ray's

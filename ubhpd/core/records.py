@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 # How the kind of a box or of landmarks ends that are the photograph's behind a warped image, not the image's own.
 OF_SOURCE_PHOTO = "_of_source_photo"
 
+# Kinds of landmarks that are part of a dataset: ground truth for a method that reads them from a test head. Landmarks
+# that a detector found have other kinds.
+TRUE_LANDMARKS = ("fitted_3d", "ibug68", "manual_21", "table")
+
 # Why a head was refused. The code goes into `drop_reason`, the sentence into `drop_detail`.
 DROP_REASONS: dict[str, str] = {
     "missing_image": "a label without its image",

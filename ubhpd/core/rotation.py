@@ -199,6 +199,20 @@ def mirror_euler(ypr_deg: npt.ArrayLike) -> FloatArray:
     return mirrored
 
 
+# Where each of the 68 iBUG landmarks lies in the mirror image of a face.
+MIRROR_68: tuple[int, ...] = (
+    *range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31,
+    45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40,
+    54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65,
+)  # fmt: skip
+
+
+def mirrored_points68(points: FloatArray, width: float) -> FloatArray:
+    """Return the 68 landmarks (..., 68, 2) in the mirror image: x becomes width - x, and partners change places."""
+    found: FloatArray = points[..., MIRROR_68, :] * (-1.0, 1.0) + (width, 0.0)
+    return found
+
+
 def geodesic_deg(first: npt.ArrayLike, second: npt.ArrayLike) -> FloatArray:
     """Return the rotation angle (...) in degrees, 0 to 180, between rotations (..., 3, 3).
 

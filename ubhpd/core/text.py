@@ -2,18 +2,24 @@
 
 Whatever comes out of a file of somebody else (names, notes, paths) goes through the escape of the format it is put in.
 The templates lie in `ubhpd/templates`; what they print is escaped without being asked to: as HTML in NAME.html.jinja,
-as Markdown in NAME.md.jinja. Text of type `Markup` is in the format already and is printed as it is.
+as Markdown in NAME.md.jinja, as LaTeX in NAME.tex.jinja, as a JSON string (which YAML and Python read, too) in any
+other. Text of type `Markup` is in the format already and is printed as it is. The templates of LaTeX, which has braces
+of its own, have their marks in angle brackets: <% if x %> and << x >>.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
+import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -24,7 +30,12 @@ _LATEX = {
     "|": r"\textbar{}", '"': "{''}", "±": r"$\pm$", "–": "--", "°": r"\textdegree{}",
 }  # fmt: skip
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~!])")
-_FORMULA = re.compile(r"\s*(=|@|[+-][^\d.\s])")
+_ANGLE_BRACKETS: dict[str, Any] = {
+    "block_start_string": "<%", "block_end_string": "%>", "variable_start_string": "<<", "variable_end_string": ">>",
+    "comment_start_string": "<#", "comment_end_string": "#>",
+}  # fmt: skip
+_SAFE_IN_ADDRESS = ":/?#@!$&'*+,;=%-._~"
+_FORMULA = re.compile(r"\s*([=@＝＠]|[+＋－-][^\d.\s])")  # also the full-width characters
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -67,6 +78,11 @@ def markdown_code(text: str) -> str:
     return f"{fence}{plain}{fence}" if len(fence) == 1 else f"{fence} {plain} {fence}"
 
 
+def markdown_link(text: str, address: str) -> str:
+    """Return a Markdown link to an address of the web; characters that would end it are encoded."""
+    return f"[{markdown_text(text)}]({quote(address, safe=_SAFE_IN_ADDRESS)})"
+
+
 def latex_text(text: str) -> str:
     """Return text in one line so that LaTeX prints it as it is."""
     return "".join(_LATEX.get(c, c) for c in one_line(text))
@@ -75,6 +91,17 @@ def latex_text(text: str) -> str:
 def csv_text(text: str) -> str:
     """Return text that no spreadsheet takes for a formula: where it begins like one, an apostrophe is put before it."""
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    r"""Return rows as CSV whose lines end with \n: every CSV file that the package writes is made of these.
+
+    A text that begins like a formula gets an apostrophe, see `csv_text`; None is an empty cell.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([csv_text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
+    return text.getvalue()
 
 
 def rendered(template: str, /, **values: Any) -> str:
@@ -97,27 +124,36 @@ def content_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _template(name: str) -> Template:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
+    from markupsafe import escape as html_text
 
-    def shown_as_markdown(value: Any) -> Any:
-        return value if isinstance(value, Markup) else markdown_text(str(value))
+    kind = name.rpartition(".")[2]
+    escape: Callable[[str], str] = {"md": markdown_text, "tex": latex_text}.get(kind, json.dumps)
 
-    is_html = name.endswith(".html")
+    def shown(value: Any) -> Any:
+        return value if isinstance(value, Markup) else escape(str(value))
+
+    is_html = kind == "html"
     environment = Environment(
         loader=FunctionLoader(lambda own: template_part(f"{own}.jinja")),
         autoescape=is_html,
-        finalize=None if is_html else shown_as_markdown,
+        finalize=None if is_html else shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        **(_ANGLE_BRACKETS if kind == "tex" else {}),
     )
     environment.filters["thousands"] = lambda number: f"{number:,}"
-    if not is_html:
+    environment.filters["number"] = lambda number: Markup(f"{number:g}")
+    if is_html:  # a long name may be broken after an underscore
+        environment.filters["breakable"] = lambda text: Markup(str(html_text(text)).replace("_", "_<wbr>"))
+    else:
         environment.filters["code"] = lambda text: Markup(markdown_code(str(text)))
+        environment.filters["link"] = lambda text, address: Markup(markdown_link(str(text), str(address)))
     return environment.get_template(name)
 
 

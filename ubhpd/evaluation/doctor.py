@@ -86,7 +86,7 @@ def diagnose(path: str | Path | Predictions, manifest: str | Path | None = None,
     paired = pair(file, source.manifest, _own_split(file, source.manifest))
     if any(f.kind == "not_a_rotation" and "mirrored" in f.text for f in findings):
         paired = _mirrored(paired, findings)
-    _coverage(paired, findings)
+    findings += coverage_findings(paired)
     found = examine_pairs(paired, findings)
     return replace(found, path=path, truth=source.text)
 
@@ -260,14 +260,17 @@ def _own_split(file: Predictions, manifest: str | Path | None) -> list[str] | No
     return list(table.filter(pc.equal(table.column("split"), splits[0])).column("sample_id").to_pylist())
 
 
-def _coverage(paired: Paired, findings: list[Finding]) -> None:
+def coverage_findings(paired: Paired) -> list[Finding]:
+    """Return what there is to say of heads without a prediction, and of predictions for heads that do not count."""
+    findings = []
     if paired.missing:
         first = quoted(paired.example_missing)
         text = f"{paired.missing:,} of {paired.wanted:,} heads have no prediction, the first is {first}"
         findings.append(Finding("warning", "missing", text, "predict every head of the manifest, or of the split"))
     if paired.refused:
-        text = f"{paired.refused:,} predictions are for heads that the manifest refuses"
+        text = f"{paired.refused:,} predictions are for heads that the manifest refuses or the protocol leaves out"
         findings.append(Finding("note", "refused", text, "leave them out"))
+    return findings
 
 
 def _constant(pose: Pose, true: FloatArray) -> list[Finding]:

@@ -35,22 +35,23 @@ from ubhpd.evaluation.scoring import Scored, ScoreOptions, bin_table, score
 from ubhpd.metrics import error_auc
 
 if TYPE_CHECKING:
-    from ubhpd.protocols.resolve import Resolution
+    from ubhpd.protocols.resolve import Protocol, Resolution
 
 RESULT_VERSION = 1
 PERCENTILES = (5, 10, 25, 50, 75, 90, 95, 99)
 OVER = ("samples", "subjects", "sequences")
 EXAMINED = 2_000  # heads that the doctor examines beside a score
+NO_SOURCE = "none"  # as a training set: UBMAE is not computed
 
 
 @dataclass(frozen=True)
 class EvaluationOptions:
     """What a user may choose; kept whole in the result.
 
-    `source` names the training set, `pair` is TRAIN:TEST of a reported UBMAE, `max_angle_deg` leaves out heads with a
-    true angle beyond it. `protocol` is the id of a protocol: with a manifest only its test split counts, and its
-    training split is the source unless another is named; `frames` and `protocol_seed` are for protocols that need them.
-    `last_build` takes the truth from the build made last.
+    `source` names the training set, NO_SOURCE for none, `pair` is TRAIN:TEST of a reported UBMAE, `max_angle_deg`
+    leaves out heads with a true angle beyond it. `protocol` is the id of a protocol: with a manifest only its test
+    split counts, and its training split is the source unless another is named; `frames` and `protocol_seed` are for
+    protocols that need them. `last_build` takes the truth from the build made last.
     """
 
     score: ScoreOptions = field(default_factory=ScoreOptions)
@@ -225,11 +226,13 @@ def _protocol(o: EvaluationOptions, manifest: str | Path | None) -> Resolution |
 
 
 def _source(o: EvaluationOptions, manifest: str | Path | None, protocol: Resolution | None) -> TrainingSet | None:
+    if o.source == NO_SOURCE:
+        return None
     if o.source:
         return _protocol_source(o, manifest) or training_set(o.source)
     if protocol is None or manifest is None:
         return None
-    return _training_split(protocol, manifest)
+    return training_split(protocol, manifest)
 
 
 def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> TrainingSet | None:
@@ -243,20 +246,24 @@ def _protocol_source(o: EvaluationOptions, manifest: str | Path | None) -> Train
             f"--source {o.source} is a protocol: its training split is looked up in --manifest, so give one."
         )
     matched = resolve(o.source, manifest, o.frames, o.protocol_seed, train_optional=True)
-    return _training_split(matched, manifest)
+    return training_split(matched, manifest)
 
 
-def _training_split(protocol: Resolution, manifest: str | Path) -> TrainingSet | None:
+def training_split(protocol: Resolution, manifest: str | Path) -> TrainingSet | None:
     """Return the training split of a protocol, or the known counts of its dataset if the manifest has none of it."""
     name = f"the training split of {protocol.protocol.id}"
     if protocol.train:
         return counted(truth_table(Path(manifest), whole=True)[0], name, "all heads", protocol.train)
-    datasets = [v for w in protocol.protocol.train.where if w.column == "dataset" for v in w.values]
-    shipped = {_plain(own.name): own for own in known().values()}
-    if len(datasets) != 1 or len(protocol.protocol.train.where) != 1 or _plain(datasets[0]) not in shipped:
+    own = known_training_set(protocol.protocol)
+    return None if own is None else own._replace(name=name)
+
+
+def known_training_set(protocol: Protocol) -> TrainingSet | None:
+    """Return the counts of the one dataset that a protocol trains on, if they are part of the package."""
+    datasets = [v for w in protocol.train.where if (w.column, w.how) == ("dataset", "is") for v in w.values]
+    if protocol.divide is not None or len(datasets) != 1 or len(protocol.train.where) != 1:
         return None
-    own = shipped[_plain(datasets[0])]
-    return own._replace(name=name)
+    return {_plain(own.name): own for own in known().values()}.get(_plain(datasets[0]))
 
 
 def _plain(name: str) -> str:

@@ -5,6 +5,13 @@ summed once, and all resamples are one matrix product (Efron and Tibshirani, An 
 chapter 13: percentile intervals). Groups are samples, subjects or sequences: frames of one recording are nearly
 copies of each other, so intervals over samples are too narrow wherever groups are known.
 
+Resampling with replacement leaves out a third of the groups in each resample, which empties rare bins. The mean over
+the bins that are left, as in the balanced MAE, then lacks the bins with the largest errors in every resample, and its
+interval can lie below the score itself. Here, resamples keep all bins: the mean error of a bin with few groups is
+drawn anew with the spread that such a mean has, see `_sums_of_all_bins`. What an interval covers is the score that the
+same bins would have with all heads of the population; bins without a test head are no part of it.
+`benchmarks/interval_coverage.py` measures how often it does.
+
 A quantile of the errors is not a sum, but the number of samples with an error up to a given level is one. Each resample
 counts these at levels around the quantile of the whole set, as far apart as the resamples of a quantile scatter, and
 the quantile of the resample is interpolated between the levels.
@@ -23,13 +30,21 @@ import numpy as np
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import AnyArray, Float32Array, FloatArray, IntArray
-from ubhpd.evaluation.metric_cards import quantile_name, quantiles_needed
+from ubhpd.evaluation.metric_cards import (
+    columns_needed,
+    quantile_name,
+    quantiles_needed,
+    scores_without_interval,
+)
 from ubhpd.evaluation.scoring import CONTEXT, SampleErrors, ScoreOptions, scores, statistics_of, sums
 
 MULTINOMIAL_UP_TO = 5_000  # groups
 BLOCK = 8_192  # groups in one matrix product
 # Levels around a quantile: up to 4.5 standard deviations of its rank to either side, fewer where groups are many.
 LEVELS_SPAN, LEVELS_FEW, LEVELS_MANY = 4.5, 10, 64
+FEW_GROUPS = 8  # a bin with at most so many groups borrows the spread of the other bins
+PRIOR_DEGREES = 6  # degrees of freedom that a borrowed spread is worth
+NEGLIGIBLE = 1e-9  # samples
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ def intervals(
     options: BootstrapOptions,
     groups: IntArray | None = None,
 ) -> dict[str, Interval]:
-    """Return the percentile interval of every score.
+    """Return the percentile interval of every score; NaN ends for scores that have none, such as the worst bin.
 
     Args:
         errors: per-sample errors of `ubhpd.evaluation.scoring.score`.
@@ -82,7 +97,8 @@ def intervals(
     """
     drawn = resamples([errors], options, groups)[0]
     values = scores(drawn | {k: statistics[k] for k in CONTEXT if k in statistics}, score_options)
-    return {name: Interval(*_ends(v, options.level)) for name, v in values.items()}
+    none = scores_without_interval()
+    return {n: Interval(*((np.nan, np.nan) if n in none else _ends(v, options.level))) for n, v in values.items()}
 
 
 def paired(
@@ -104,8 +120,9 @@ def paired(
     drawn = [scores(d | context, score_options) for d in resamples([first, second], options, groups)]
     whole = [scores(statistics_of(e) | context, score_options) for e in (first, second)]
     differences = {}
+    none = scores_without_interval()
     for name in whole[0]:
-        delta = drawn[0][name] - drawn[1][name]
+        delta = np.full(1, np.nan) if name in none else drawn[0][name] - drawn[1][name]
         differences[name] = Difference(float(whole[0][name] - whole[1][name]), *_ends(delta, options.level), _p(delta))
     return differences
 
@@ -158,8 +175,87 @@ def resamples(
             product = (weights @ flat).astype(np.float64)
             before = drawn[k]
             drawn[k] = product if before is None else before + product
-    unpacked = [_unpacked(d, own) for d, own in zip(drawn, shapes, strict=True) if d is not None]
-    return [_with_quantiles(statistics, own) for statistics, own in zip(unpacked, levels, strict=True)]
+    result = []
+    for k, errors in enumerate(methods):
+        totals = drawn[k]
+        assert totals is not None
+        statistics = _with_quantiles(_unpacked(totals, shapes[k]), levels[k])
+        rng = np.random.default_rng([options.seed, 1])  # the same for all methods, so that a paired test pairs
+        result.append(_with_all_bins(statistics, errors, None if grouped is None else grouped[k], rng))
+    return result
+
+
+def _with_all_bins(
+    statistics: dict[str, AnyArray], errors: SampleErrors, grouped: dict[str, AnyArray] | None, rng: np.random.Generator
+) -> dict[str, AnyArray]:
+    """Return the statistics of resamples in which every bin and ring of the whole set has a sample and its spread."""
+    changed = dict(statistics)
+    tables = [(f"bin_{name}", "bin_n", errors.columns[name], errors.bins) for name in columns_needed("PER_BIN")]
+    tables += [
+        (f"ring_{name}", "ring_n", errors.columns[name][:, None], errors.rings[:, None])
+        for name in columns_needed("PER_RING")
+    ]
+    for name, count, values, places in tables:
+        totals, counts = (statistics[n].reshape(len(statistics[n]), values.shape[1], -1) for n in (name, count))
+        drawn = []
+        for j in range(values.shape[1]):
+            if grouped is None:
+                inside = np.flatnonzero(places[:, j] >= 0)
+                parts = _Parts(values[inside, j], np.ones(len(inside)), places[inside, j].astype(np.int64))
+            else:
+                own = [grouped[n].reshape(len(grouped[n]), values.shape[1], -1)[:, j] for n in (name, count)]
+                groups, bins = np.nonzero(own[1])
+                weights = own[1][groups, bins].astype(np.float64)
+                parts = _Parts(own[0][groups, bins] / weights, weights, bins.astype(np.int64))
+            drawn.append(_sums_of_all_bins(totals[:, j], counts[:, j], parts, rng))
+        for n, sums_of_bins in zip((name, count), zip(*drawn, strict=True), strict=True):
+            changed[n] = np.stack(sums_of_bins, axis=1).reshape(statistics[n].shape)
+    return changed
+
+
+class _Parts(NamedTuple):
+    """What each group has in each of its bins: mean error, number of samples, and the bin; arrays (k,)."""
+
+    mean: FloatArray
+    samples: FloatArray
+    bin: IntArray
+
+
+def _sums_of_all_bins(
+    totals: FloatArray, counts: FloatArray, parts: _Parts, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Return sums of errors and of samples (rounds, bins) of resamples that keep all occupied bins.
+
+    A bin that a resample left without a sample gets a negligible one: it counts as occupied, and for nothing else. Its
+    mean error, and that of every bin with up to FEW_GROUPS groups, is drawn anew. With g groups, its deviation from the
+    mean of the whole set is the mean of g residuals. These come at random from all bins with more groups, each relative
+    to the mean absolute error of its own bin, and are scaled by that of this bin. As with Student's t, the deviation is
+    divided by the root of a chi-squared variable over its degrees of freedom.
+    """
+    n_bins = counts.shape[1]
+    groups = np.bincount(parts.bin, minlength=n_bins)
+    samples = np.bincount(parts.bin, weights=parts.samples, minlength=n_bins)
+    mean, size = (
+        np.bincount(parts.bin, weights=parts.samples * v, minlength=n_bins) / np.maximum(samples, 1.0)
+        for v in (parts.mean, np.abs(parts.mean))
+    )
+    kept = np.where((groups > 0) & (counts == 0), NEGLIGIBLE, counts)
+    value = np.divide(totals, counts, out=np.tile(mean, (len(totals), 1)), where=counts > 0)
+    few = (groups > 0) & (groups <= FEW_GROUPS)
+    lenders = ((groups > FEW_GROUPS) if (groups > FEW_GROUPS).any() else (groups > 1)) & (size > 0)
+    lent = np.flatnonzero(lenders[parts.bin])
+    if few.any() and len(lent):
+        bins = parts.bin[lent]
+        unbiased = np.sqrt(groups / np.maximum(groups - 1, 1))
+        residuals = (parts.mean[lent] - mean[bins]) / size[bins] * unbiased[bins]
+        square = float((residuals**2).mean())
+        for b in np.flatnonzero(few):
+            g, degrees = int(groups[b]), PRIOR_DEGREES + int(groups[b]) - 1
+            rows = rng.integers(0, len(residuals), size=(len(totals), g))
+            tails = np.sqrt(degrees / rng.chisquare(degrees, size=len(totals)))
+            # The bin's own size scatters, too: its square is on average (1 + square / g) times that of the population.
+            value[:, b] = mean[b] + size[b] / np.sqrt(1 + square / g) * residuals[rows].mean(axis=1) * tails
+    return value * kept, kept
 
 
 class _Levels(NamedTuple):

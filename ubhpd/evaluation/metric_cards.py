@@ -54,19 +54,38 @@ def metrics() -> dict[str, Metric]:
     """
     import ubhpd.metrics as package
 
-    by_name: dict[str, Metric] = registry.entries(package, check_metric, lambda metric: metric.NAME, "metrics")
-    owner: dict[str, str] = {}
+    by_name: dict[str, Metric] = registry.entries(
+        package, check_metric, lambda metric: metric.NAME, "metrics", "metrics", _check_plugin
+    )
+    seen: dict[str, Metric] = {}
     for name, metric in by_name.items():
-        for score in metric.SCORES:
-            if score in owner:
-                raise UbhpdError(f"The score {score!r} is in {owner[score]} and in {name}: rename one.")
-            owner[score] = name
-    computed = {name for module in by_name.values() for name in getattr(module, "COLUMNS", ())}
-    for name, metric in by_name.items():
-        for need in ("PER_BIN", "PER_RING", "QUANTILES"):
-            if absent := sorted(set(getattr(metric, need, ())) - computed):
-                raise UbhpdError(f"The metric {name!r} has {absent[0]!r} in {need}, a column that no metric computes.")
+        _check_scores(seen, metric)
+        seen[name] = metric
+    for metric in by_name.values():
+        _check_needs(by_name, metric)
     return by_name
+
+
+def _check_plugin(known: Mapping[str, Metric], metric: Metric) -> None:
+    _check_scores(known, metric)
+    _check_needs({**known, metric.NAME: metric}, metric)
+
+
+def _check_scores(known: Mapping[str, Metric], metric: Metric) -> None:
+    """Raise UbhpdError if a score of the metric is another metric's, too."""
+    for name, other in known.items():
+        if twice := sorted(set(metric.SCORES) & set(other.SCORES)):
+            raise UbhpdError(f"The score {twice[0]!r} is in {name} and in {metric.NAME}: rename one.")
+
+
+def _check_needs(known: Mapping[str, Metric], metric: Metric) -> None:
+    """Raise UbhpdError if the metric needs a per-sample column that no metric computes."""
+    computed = {name for module in known.values() for name in getattr(module, "COLUMNS", ())}
+    for need in ("PER_BIN", "PER_RING", "QUANTILES"):
+        if absent := sorted(set(getattr(metric, need, ())) - computed):
+            raise UbhpdError(
+                f"The metric {metric.NAME!r} has {absent[0]!r} in {need}, a column that no metric computes."
+            )
 
 
 def columns_needed(attribute: str) -> tuple[str, ...]:
@@ -103,6 +122,11 @@ def scores_of_whole_sets() -> set[str]:
     }
 
 
+def scores_without_interval() -> set[str]:
+    """Return the scores that metrics list in NO_INTERVAL: percentiles of resamples say nothing of a maximum."""
+    return {score for m in metrics().values() for score in getattr(m, "NO_INTERVAL", ())}
+
+
 def check_metric(module: Any) -> None:
     """Raise UbhpdError unless `module` has the card and the functions of a metric."""
     registry.check_card(module, METRIC_CARD, may_be_empty=False)
@@ -113,6 +137,8 @@ def check_metric(module: Any) -> None:
         raise UbhpdError(f"{where} needs INPUT in {', '.join(INPUTS)}, COLUMNS and per_sample.")
     if module.BETTER not in BETTER:
         raise UbhpdError(f"{where} has BETTER = {module.BETTER!r}: choose from {', '.join(BETTER)}.")
+    if unknown := sorted(set(getattr(module, "NO_INTERVAL", ())) - set(module.SCORES)):
+        raise UbhpdError(f"{where} has {unknown[0]!r} in NO_INTERVAL, which is none of its SCORES.")
     for column, levels in getattr(module, "QUANTILES", {}).items():
         if not levels or not all(0.0 < level < 1.0 for level in levels):
             raise UbhpdError(f"{where} has QUANTILES of {column!r} that are not shares between 0 and 1.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ import pyarrow.compute as pc
 from ubhpd import manifest
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, counts
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing
+from ubhpd.core.files import replacing, user_folder
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.evaluation.predictions import GROUPS, Predictions, quoted
 from ubhpd.evaluation.scoring import Pairs
@@ -300,8 +299,10 @@ def _codes(names: pa.Array | None) -> IntArray | None:
 
 def remember(out: Path) -> None:
     """Note that `out` holds the last build; a state folder that cannot be written to is no fault of the build."""
+    if (note := _note()) is None:
+        return
     try:
-        with replacing(_note()) as part:
+        with replacing(note) as part:
             part.write_text(f"{out.resolve()}\n", encoding="utf-8")
     except OSError:
         return
@@ -309,16 +310,18 @@ def remember(out: Path) -> None:
 
 def recall() -> Path | None:
     """Return the manifest of the last build's UBHPD, None if there is none any more."""
+    if (note := _note()) is None:
+        return None
     try:
-        out = Path(_note().read_text(encoding="utf-8").strip())
+        out = Path(note.read_text(encoding="utf-8").strip())
     except (OSError, UnicodeDecodeError):
         return None
     return out / "ubhpd.parquet" if (out / "ubhpd.parquet").is_file() else None
 
 
-def _note() -> Path:
-    folder = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-    return Path(folder, "ubhpd", "last-build")
+def _note() -> Path | None:
+    folder = user_folder("XDG_STATE_HOME", ".local/state")
+    return None if folder is None else folder / "last-build"
 
 
 class TrainingSet(NamedTuple):

@@ -83,7 +83,7 @@ def read(path: str | Path, *, strict: bool = True) -> Predictions:
         UbhpdError: no such file, another kind of file, a header without the columns, a row that does not follow it.
     """
     path = Path(path)
-    content = _piped(path)
+    content = piped(path)
     head = _head(path, content)
     source = path if content is None else pa.py_buffer(content)
     table, roles = _read_parquet(path, source) if head.startswith(b"PAR1") else _read_csv(path, source, head)
@@ -205,8 +205,9 @@ def _no_rotation(file: Predictions) -> Problem | None:
     rows = np.flatnonzero(error > TOLERANCE)
     if not len(rows):
         return None
-    sentence = f"row {rows[0] + 1}: r00 to r22 are no rotation matrix (off by {error[rows[0]]:.3g})"
-    return Problem("not_a_rotation", rows, sentence, *_kind_of_matrix(rotation[rows], len(rotation)))
+    text, fix = _kind_of_matrix(rotation[rows], len(rotation))
+    sentence = f"row {rows[0] + 1}: r00 to r22 are no rotation matrix ({text}): {fix}"
+    return Problem("not_a_rotation", rows, sentence, text, fix)
 
 
 def _kind_of_matrix(matrices: FloatArray, n: int) -> tuple[str, str]:
@@ -261,7 +262,7 @@ def roles_of(names: list[str], path: str | Path) -> Roles:
     return Roles(sample_id, given[0], forms[given[0]], true, groups, tuple(n for n in names if n not in used))
 
 
-def _piped(path: Path) -> bytes | None:
+def piped(path: Path) -> bytes | None:
     """Return all of a pipe, as the shell's <(command) gives one, which can be read once only; None for a file.
 
     Raises:

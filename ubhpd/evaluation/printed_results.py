@@ -1,9 +1,10 @@
 """Results reported in papers, the constants behind the reported UBMAE, and a linter of such tables.
 
-`data/published_results.csv` holds what five papers report, one row per method, train and test set, with a note where a
-reported value is known to be wrong. The linter finds such rows by arithmetic alone: a mean that is not the mean of the
-three angles, two rows for one result whose columns are exchanged, and a reported UBMAE that does not follow the rule of
-its pair.
+`data/published_results.csv` holds what papers and repositories report, one row per method, train and test set, with a
+note where a reported value is known to be wrong, and `differs` where it was measured in another way than the rest: such
+a row is listed but not shown beside other results. The linter finds wrong rows by arithmetic alone: a mean that is not
+the mean of the three angles, two rows for one result whose columns are exchanged, and a reported UBMAE that does not
+follow the rule of its pair.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ COLUMNS = ("paper", "table", "train", "test", "method", "yaw", "pitch", "roll", 
 class Printed(NamedTuple):
     """One reported result, degrees; None where the paper reports nothing. `row` counts from 1 after the header.
 
-    `decimals` are those of the angles, as printed; `note` says what is known to be wrong, "" if nothing is.
+    `decimals` are those of the angles, as printed; `note` says what is known to be wrong, "" if nothing is. `differs`
+    says why the row cannot stand beside others, "" if it can; `source` is the address of a repository, "" for a paper.
     """
 
     row: int
@@ -44,6 +46,8 @@ class Printed(NamedTuple):
     ubmae: float | None
     decimals: int
     note: str
+    differs: str = ""
+    source: str = ""
 
     @property
     def angles(self) -> tuple[float, float, float] | None:
@@ -129,6 +133,8 @@ def _exchanged(rows: list[Printed]) -> list[Lint]:
         for a, b in itertools.combinations(same, 2):
             if a.paper == b.paper or a.angles is None or b.angles is None or _close(a.angles, b.angles):
                 continue
+            if b.note:  # the other one is known to be wrong
+                continue
             for order in itertools.permutations(range(3)):
                 if order != (0, 1, 2) and _close(a.angles, tuple(b.angles[k] for k in order)):
                     moved = " and ".join(ANGLES[k] for k in range(3) if order[k] != k)
@@ -170,8 +176,8 @@ def _printed(number: int, row: dict[str, str], path: str | Path | None) -> Print
             raise UbhpdError(f"{path}, row {number}, column {column}: {text!r} is not a number.") from None
     decimals = min((len((row[a] or "").partition(".")[2]) for a in ANGLES if row[a]), default=2)
     own = {c: row[c] for c in ("paper", "table", "train", "test", "method")}
-    note = (row.get("note") or "").strip()
-    return Printed(number, **own, **values, decimals=max(decimals, 1), note=note)  # type: ignore[arg-type]
+    notes = {c: (row.get(c) or "").strip() for c in ("note", "differs", "source")}
+    return Printed(number, **own, **values, decimals=max(decimals, 1), **notes)  # type: ignore[arg-type]
 
 
 def _decimals(value: float) -> int:

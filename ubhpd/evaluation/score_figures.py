@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ubhpd.core import plotting  # noqa: F401, before anything of matplotlib
+
+# isort: split
+
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa

@@ -7,7 +7,6 @@ export resumes with the units that have none.
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import threading
@@ -24,6 +23,7 @@ import pyarrow as pa
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing, write_json
+from ubhpd.core.text import csv_lines
 from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.images import crops
 from ubhpd.images.crops import FIELDS, crop
@@ -210,9 +210,8 @@ def labels_of(heads: Heads, row: int) -> list[str]:
 def write_table(names: Sequence[str], rows: Iterable[Sequence[str]], path: Path) -> None:
     """Write a table as CSV, whole or not at all."""
     with replacing(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows(rows)
+        file.write(csv_lines([names]))
+        file.writelines(csv_lines([row]) for row in rows)
 
 
 UNIT_HEADS = 500

@@ -227,7 +227,7 @@ __all__ = ["ExportConfig", "ExportReport", "export", "formats"]
 @lru_cache(maxsize=1)
 def formats() -> dict[str, Format]:
     """Return the formats by name."""
-    return registry.entries(exports, _check_format, lambda form: form.CARD.name, "export formats")
+    return registry.entries(exports, _check_format, lambda form: form.CARD.name, "export formats", "exports")
 
 
 def _check_format(module: Any) -> None:

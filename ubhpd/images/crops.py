@@ -14,15 +14,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.registry import pick
 from ubhpd.core.typing import FloatArray, Image, IntArray
 from ubhpd.images.recipes import FACE_SOURCES, RECIPES, Recipe
+from ubhpd.nn.inputs import WHOLE
 
 __all__ = ["FACE_SOURCES", "RECIPES", "Boxes", "Recipe", "crop", "crop_box", "crop_boxes", "face_boxes", "placed"]
 
@@ -184,10 +186,11 @@ def _grown(faces: FloatArray, size: FloatArray, k: FloatArray, recipe: Recipe) -
         return np.where(np.isnan(faces), np.nan, whole)
     low, high = faces[:, :2], faces[:, 2:]
     if recipe.shape == "square":
-        side = (high - low).max(axis=1, keepdims=True) * recipe.margin
+        longer = (high - low).max(axis=1, keepdims=True)
+        side = longer * recipe.margin
         if recipe.rounding == "round":
             side = np.maximum(np.floor(side + 0.5), 1)
-        low = (low + high) / 2 - side / 2
+        low = (low + high) / 2 + longer * np.array(recipe.shift) - side / 2
         if recipe.rounding == "round":
             low = np.floor(low + 0.5)
         return np.concatenate([low, low + side], axis=1)
@@ -269,11 +272,13 @@ def _nearest(image: Image, box: Sequence[float], side: int) -> Image:
 
 
 def recipe_named(name: str) -> Recipe:
-    """Return the recipe of that name.
+    """Return the recipe of that name; upper and lower case do not count.
+
+    "NAME:whole" is the recipe without its last step, which keeps the middle of what was cut.
 
     Raises:
-        UbhpdError: there is none.
+        UbhpdError: there is none; the sentence suggests the nearest.
     """
-    if name not in RECIPES:
-        raise UbhpdError(f"No crop recipe is called {name!r}: choose from {', '.join(RECIPES)}.")
-    return RECIPES[name]
+    own, colon, part = name.partition(":")
+    found: Recipe = pick(RECIPES, own if f"{colon}{part}" == WHOLE else name, "crop recipe")[1]
+    return replace(found, name=f"{found.name}{WHOLE}", keep=(1, 1)) if colon else found

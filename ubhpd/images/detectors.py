@@ -1,4 +1,4 @@
-"""The face detectors by name: mtcnn, cascade, none, and auto, which takes the best that is there.
+"""The face detectors by name: mtcnn, yunet, cascade, none, and auto, which takes the best that is there.
 
 The weights of MTCNN are three small files in the wheel of facenet-pytorch. That package pins a torch of its own, so it
 is neither a dependency nor ever imported: its files are only read, from the installed package, a wheel or a folder.
@@ -15,17 +15,23 @@ from typing import Any
 
 import numpy as np
 
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
+from ubhpd.core.files import user_folder
+from ubhpd.core.registry import chosen
 from ubhpd.core.typing import Image
 from ubhpd.images.faces import MTCNN_INSTALL, Detector, Face, keep_apart, largest_first
 
-DETECTORS = ("auto", "mtcnn", "cascade", "none")
+DETECTORS = ("auto", "mtcnn", "yunet", "cascade", "none")
 
 FRONTAL, PROFILE = "haarcascade_frontalface_alt2.xml", "haarcascade_profileface.xml"
 DEBIAN_FOLDERS = (Path("/usr/share/opencv4/haarcascades"), Path("/usr/share/opencv/haarcascades"))
 
 MTCNN_NETWORKS = ("pnet", "rnet", "onet")
 MTCNN_VARIABLE = "UBHPD_MTCNN"
+
+YUNET_VARIABLE = "UBHPD_YUNET"
+YUNET_FILE = "face_detection_yunet_2023mar.onnx"
+_YUNET_SCORE, _YUNET_OVERLAP, _YUNET_FACES = 0.6, 0.3, 5000  # of OpenCV's own demo, with more patience
 
 _MAX_BYTES = 64 << 20  # of a weight file: the largest has 1.6 MB
 
@@ -45,14 +51,15 @@ def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = 
     Raises:
         UbhpdError: an unknown name, or what the detector needs is not there; the sentence says what to install.
     """
+    name = chosen(DETECTORS, name, "face detector")
     if name == "none":
         return WholeImage()
     if name == "cascade":
         return Cascade()
+    if name == "yunet":
+        return YuNet(find_yunet())
     if name == "mtcnn":
         return _mtcnn(find_weights(mtcnn_weights))
-    if name != "auto":
-        raise UbhpdError(f"No face detector is called {name!r}: choose from {', '.join(DETECTORS)}.")
     weights = find_weights(mtcnn_weights)
     if weights is not None and find_spec("torch") is not None:
         return _mtcnn(weights)
@@ -63,6 +70,24 @@ def detector(name: str = "auto", mtcnn_weights: str | os.PathLike[str] | None = 
             f"No face detector is installed: {MTCNN_INSTALL} (and torch) for mtcnn, or pip install "
             "'opencv-python-headless<5' for cascade."
         ) from None
+
+
+def find_yunet() -> Path:
+    """Return the ONNX file of YuNet: what UBHPD_YUNET names, else the one in the cache folder.
+
+    Raises:
+        UbhpdError: it is not there.
+    """
+    named = os.environ.get(YUNET_VARIABLE)
+    cache = user_folder("XDG_CACHE_HOME", ".cache")
+    for path in filter(None, (Path(named) if named else None, cache and cache / YUNET_FILE)):
+        if path.is_file():
+            return path
+    what = f"{YUNET_VARIABLE} names {shortened(named)}, which is no file" if named else "YuNet's file is not here"
+    raise UbhpdError(
+        f"{what}: get {YUNET_FILE} of the OpenCV Zoo (MIT, huggingface.co/opencv/face_detection_yunet) and name it in "
+        f"{YUNET_VARIABLE}."
+    )
 
 
 def find_weights(place: str | os.PathLike[str] | None = None) -> Path | None:
@@ -130,6 +155,48 @@ class WholeImage:
         """Return one face, whose box is the image's border."""
         height, width = image_bgr.shape[:2]
         return [Face((0.0, 0.0, float(width), float(height)), 1.0)]
+
+
+class YuNet:
+    """YuNet through OpenCV's FaceDetectorYN.
+
+    Wu, Peng, Yu: YuNet: A Tiny Millisecond-level Face Detector, Machine Intelligence Research 2023. Faces of about 10
+    to 300 pixels; larger images are halved until a face of their height would fit.
+    """
+
+    name = "yunet"
+    _LONGEST_PX = 640
+
+    def __init__(self, path: Path) -> None:
+        """Open the network; UbhpdError if OpenCV has no such detector or the file is none of YuNet's."""
+        import cv2
+
+        if not hasattr(cv2, "FaceDetectorYN"):
+            raise UbhpdError(f"OpenCV {cv2.__version__} has no FaceDetectorYN: install OpenCV 4.8 or later.")
+        try:
+            self._network = cv2.FaceDetectorYN.create(
+                str(path), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP, _YUNET_FACES
+            )
+        except cv2.error:
+            raise UbhpdError(f"{path} is no ONNX file of YuNet: get {YUNET_FILE} again.") from None
+
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return the faces of an image (height, width, 3), BGR, the largest first."""
+        import cv2
+
+        height, width = image_bgr.shape[:2]
+        scale = min(1.0, self._LONGEST_PX / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = image_bgr if scale == 1.0 else cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
+        self._network.setInputSize(size)
+        _, rows = self._network.detect(small)
+        faces = []
+        for row in np.zeros((0, 15)) if rows is None else np.asarray(rows, dtype=np.float64):
+            x, y, w, h = (row[:4] / scale).tolist()
+            points = row[4:14].reshape(5, 2) / scale
+            if w > 0 and h > 0:
+                faces.append(Face((x, y, x + w, y + h), float(row[14]), points[[0, 1, 2, 3, 4]]))
+        return largest_first(faces)
 
 
 class Cascade:

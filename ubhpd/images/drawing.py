@@ -105,10 +105,14 @@ def draw_label(image: Image, ypr_deg: npt.ArrayLike, corner_xy: npt.ArrayLike) -
         ypr_deg: (3,) canonical angles.
         corner_xy: where the ground's lower left corner lies, in pixels.
     """
+    yaw, pitch, roll = (float(angle) for angle in np.asarray(ypr_deg))
+    draw_text(image, f"yaw {yaw:+.1f}  pitch {pitch:+.1f}  roll {roll:+.1f}", corner_xy)
+
+
+def draw_text(image: Image, text: str, corner_xy: npt.ArrayLike) -> None:
+    """Write a line of text as `draw_label` does."""
     import cv2
 
-    yaw, pitch, roll = (float(angle) for angle in np.asarray(ypr_deg))
-    text = f"yaw {yaw:+.1f}  pitch {pitch:+.1f}  roll {roll:+.1f}"
     height, width = image.shape[:2]
     scale = float(np.clip(width / 900.0, 0.35, 1.0))
     (wide, tall), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)

@@ -14,21 +14,29 @@ of AFLW2000-3D the median error of the inner points, in shares of the face's siz
 
 In a box around the whole head, as BIWI's, the points land beside the mouth and the chin even from the front.
 
+Instead of dlib's, the 68 landmarks of FAN by the package face-alignment, optional, too: Bulat and Tzimiropoulos, How
+far are we from solving the 2D & 3D Face Alignment problem?, ICCV 2017. The package downloads its weights from its
+author when it is first used. The points are those it calls TWO_D, which follow the visible outline of a turned face, as
+dlib's do. Its own face detector is not used: a head has the same box as for dlib.
+
 A file with the 68 landmarks of heads: CSV or Parquet, sample_id and x0, y0 to x67, y67 in pixels of the image.
 
 Landmarks of many heads by dlib are stored in parts: an interrupted run resumes, and processes share the work.
 
-Fills the 68 landmarks of a manifest's heads, from dlib's model or from a file, and changes nothing else.
+The projected points that 300W-LP has of its warped faces, mirrored for its mirror images.
+
+Fills the 68 landmarks of a manifest's heads, from one of these, and changes nothing else. Landmarks of the photograph
+behind a warped image, which 300W-LP publishes, count as missing.
 """
 
 from __future__ import annotations
 
-import hashlib
+import inspect
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,22 +50,25 @@ import pyarrow.parquet as pq
 
 from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import locked, replacing
-from ubhpd.core.parallel import Engine
+from ubhpd.core.files import locked
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
+from ubhpd.core.text import one_line
 from ubhpd.core.typing import BoolArray, FloatArray, Image
 from ubhpd.images.detectors import detector
 from ubhpd.images.faces import Detector, overlap
+from ubhpd.images.head_parts import IMAGE_COLUMNS, Found, HeadParts
 from ubhpd.images.reading import Images
-from ubhpd.manifest import BuildFolder
+from ubhpd.manifest import LANDMARKS, POOL, UBHPD, BuildFolder
 from ubhpd.manifest.schema import COLUMNS, Column, list_length, lists, matrix
+from ubhpd.raw.label_files import MatError, projected_points68
 
 VARIABLE = "UBHPD_DLIB68"
 FILE = "shape_predictor_68_face_landmarks.dat"
 DEBIAN_FOLDER = Path("/usr/share/dlib")
 
 _INSTALL = "pip install 'ubhpd[dlib]'"
+_INSTALL_FAN = "pip install 'ubhpd[fan]'"
 
 
 def model_path() -> Path:
@@ -171,112 +182,121 @@ def _table(path: Path) -> pa.Table:
         raise UbhpdError(f"{path} is neither CSV nor Parquet ({reason}): write it again.") from None
 
 
-IMAGE_COLUMNS = ("sample_id", "dataset", "image_path", "frame_index", "bbox_xyxy", "bbox_kind")
 OWN_BOX = "none"  # instead of a detector's
 VERSION = 1  # of the method: another one does not use the parts of the last
 
-_CHUNK = 256  # heads of a part
 _SAME_FACE = 0.3  # overlap above which a detected box is that of the head
 _LENGTH = 136
 
 
-class Found(NamedTuple):
-    """Landmarks (n, 136) of heads, NaN where there are none, and why, by row."""
+def fan_landmarks68(image_bgr: Image, bbox_xyxy: npt.ArrayLike) -> FloatArray:
+    """Return the 68 landmarks (68, 2) of a face by FAN, x and y in pixels, float64.
 
-    rows: FloatArray
-    reasons: dict[int, str]
+    Args:
+        image_bgr: (height, width, 3), BGR.
+        bbox_xyxy: left, top, right, bottom of the face in pixels, as a detector gives it.
+
+    Raises:
+        UbhpdError: face-alignment or its weights are not here, the box is empty or not finite, or it finds nothing.
+    """
+    box = np.asarray(bbox_xyxy, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or box[2] - box[0] < 1 or box[3] - box[1] < 1:
+        raise UbhpdError(f"The face box {box.tolist()} is empty or not finite: no landmarks can be found in it.")
+    rgb = np.ascontiguousarray(image_bgr[:, :, ::-1])
+    found = fan_network().get_landmarks_from_image(rgb, detected_faces=[box.tolist()])
+    points = np.asarray(found[0] if found is not None and len(found) else np.empty((0, 2)), dtype=np.float64)
+    if points.shape != (68, 2) or not np.isfinite(points).all():
+        raise UbhpdError(f"FAN finds no 68 landmarks in the face box {box.tolist()}.")
+    return points
 
 
-class _Part(NamedTuple):
-    path: Path
-    heads: pa.Table
+@lru_cache(maxsize=1)
+def fan_network() -> Any:
+    """Return face-alignment's network for points in the image, on the CPU.
+
+    Raises:
+        UbhpdError: it is not here, is older than 1.4, or its weights cannot be loaded.
+    """
+    try:
+        import face_alignment
+    except ImportError as error:
+        raise UbhpdError(f"The landmarks of FAN need the package face-alignment ({error}): {_INSTALL_FAN}.") from None
+    kind = getattr(face_alignment.LandmarksType, "TWO_D", None)
+    if kind is None:
+        raise UbhpdError(f"This face-alignment is older than 1.4: {_INSTALL_FAN}.")
+    # "folder" is the one detector that loads no weights; compiling takes longer than some thousand heads.
+    wanted = {"device": "cpu", "flip_input": False, "face_detector": "folder", "compile": False}
+    known = inspect.signature(face_alignment.FaceAlignment).parameters
+    try:
+        return face_alignment.FaceAlignment(kind, **{name: value for name, value in wanted.items() if name in known})
+    except Exception as error:  # of the download, of a damaged file, or of torch
+        raise UbhpdError(
+            f"face-alignment cannot load FAN's weights ({type(error).__name__}: {one_line(str(error))[:200]}): "
+            "connect, for it downloads them when it is first used."
+        ) from None
 
 
-class DlibParts:
-    """The landmarks of tables of heads: IMAGE_COLUMNS of a manifest. First `compute`, then `found` of each table."""
+@dataclass(frozen=True)
+class DlibFinder:
+    """dlib's landmarks, in the boxes of a detector (its name) or in those of the heads (OWN_BOX)."""
 
-    def __init__(self, out: Path, detector_name: str) -> None:
-        """Prepare for the build in `out`.
+    detector_name: str
+    width = _LENGTH
+    step = "finding landmarks"
 
-        Args:
-            out: folder of the build, with build.json.
-            detector_name: whose boxes to use; OWN_BOX takes those of the heads.
-
-        Raises:
-            UbhpdError: no build.json, or dlib, its model or the detector is not here.
-        """
-        build = BuildFolder(out)
-        record = build.record
-        self._out, self._folder = out, build.work / "landmarks"
-        self.detector_name = OWN_BOX if detector_name == OWN_BOX else detector(detector_name).name
+    @property
+    def mark(self) -> str:
+        """Return what decides the landmarks."""
         model = model_path()
-        predictor(str(model))
-        made_by = (VERSION, str(model.resolve()), model.stat().st_size, self.detector_name)
-        self._mark = f"{made_by} {record}"
+        return repr((VERSION, str(model.resolve()), model.stat().st_size, self.detector_name))
 
-    def compute(self, tables: Sequence[pa.Table], jobs: int, progress: Progress) -> None:
-        """Find the landmarks of all heads, but for the parts that an earlier run has finished."""
-        missing = [part for table in tables for part in self._parts(table) if not _is_done(part.path)]
-        do = partial(_write_part, out=str(self._out), detector_name=self.detector_name, session=uuid.uuid4().hex)
-        engine = Engine(jobs)
-        engine.check()
-        with progress.bar("finding landmarks", sum(part.heads.num_rows for part in missing)) as advance:
-            for done in engine.map(do, missing):
-                advance(done)
-
-    def found(self, table: pa.Table) -> Found:
-        """Return the landmarks of a table that was computed."""
-        rows, reasons = np.full((table.num_rows, _LENGTH), np.nan), {}
-        start = 0
-        for part in self._parts(table):
-            with np.load(part.path, allow_pickle=False) as stored:
-                rows[start : start + part.heads.num_rows] = stored["rows"]
-                failed = zip(stored["failed"].tolist(), stored["reasons"].tolist(), strict=True)
-                reasons.update({start + row: why for row, why in failed})
-            start += part.heads.num_rows
-        return Found(rows, reasons)
-
-    def remove(self, tables: Sequence[pa.Table]) -> None:
-        """Remove the parts, when what they hold is written elsewhere."""
-        for table in tables:
-            for part in self._parts(table):
-                part.path.unlink(missing_ok=True)
-
-    def _parts(self, table: pa.Table) -> Iterator[_Part]:
-        for start in range(0, table.num_rows, _CHUNK):
-            heads = table.slice(start, _CHUNK).select(IMAGE_COLUMNS)
-            mark = hashlib.sha256(self._mark.encode())
-            for column in heads.columns:
-                mark.update(repr(column.to_pylist()).encode())
-            yield _Part(self._folder / f"{mark.hexdigest()[:32]}.npz", heads)
+    def opened(self) -> Callable[[Image, dict[str, Any]], FloatArray]:
+        """Return the function that finds the landmarks (136,) of a head."""
+        finder = None if self.detector_name == OWN_BOX else detector(self.detector_name)
+        return lambda image, head: landmarks68(image, _face_box(image, head, finder)).ravel()
 
 
-def _is_done(path: Path) -> bool:
-    """Return True if the part is there and every image could be read: a disk that was away may be back."""
-    if not path.exists():
-        return False
-    with np.load(path, allow_pickle=False) as stored:
-        return not stored["unreadable"]
+@dataclass(frozen=True)
+class FanFinder(DlibFinder):
+    """FAN's landmarks, in the same boxes; `version` of face-alignment."""
+
+    version: str = "unknown"
+
+    @property
+    def mark(self) -> str:
+        """Return what decides the landmarks."""
+        return repr((VERSION, FAN, self.version, self.detector_name))
+
+    def opened(self) -> Callable[[Image, dict[str, Any]], FloatArray]:
+        """Return the function that finds the landmarks (136,) of a head."""
+        finder = None if self.detector_name == OWN_BOX else detector(self.detector_name)
+        return lambda image, head: fan_landmarks68(image, _face_box(image, head, finder)).ravel()
 
 
-def _write_part(part: _Part, out: str, detector_name: str, session: str) -> int:
-    """Find the landmarks of one part's heads and write them."""
-    images, finder = _opened(out, detector_name, session)
-    rows, reasons, unreadable = np.full((part.heads.num_rows, _LENGTH), np.nan), {}, 0
-    heads = part.heads.to_pylist()
-    for row, (head, image) in enumerate(zip(heads, images.of_heads(heads), strict=True)):
-        if isinstance(image, UbhpdError):
-            reasons[row] = str(image)
-            unreadable += 1
-            continue
-        try:
-            rows[row] = landmarks68(image, _face_box(image, head, finder)).ravel()
-        except UbhpdError as error:
-            reasons[row] = str(error)
-    with replacing(part.path) as half, half.open("wb") as file:
-        np.savez(file, rows=rows, failed=np.array(list(reasons), dtype=np.int64), unreadable=np.array(unreadable > 0),
-                 reasons=np.array(list(reasons.values()), dtype=str))  # fmt: skip
-    return len(rows)
+def fan_parts(out: Path, detector_name: str) -> tuple[HeadParts, str]:
+    """Return the parts of FAN's landmarks for the build in `out`, and the name of the detector that is used.
+
+    Raises:
+        UbhpdError: no build.json, or face-alignment, its weights or the detector is not here.
+    """
+    name = OWN_BOX if detector_name == OWN_BOX else detector(detector_name).name
+    fan_network()
+    try:
+        version = metadata.version("face-alignment")
+    except metadata.PackageNotFoundError:
+        version = "unknown"
+    return HeadParts(out, "landmarks", FanFinder(name, version)), name
+
+
+def dlib_parts(out: Path, detector_name: str) -> tuple[HeadParts, str]:
+    """Return the parts of dlib's landmarks for the build in `out`, and the name of the detector that is used.
+
+    Raises:
+        UbhpdError: no build.json, or dlib, its model or the detector is not here.
+    """
+    name = OWN_BOX if detector_name == OWN_BOX else detector(detector_name).name
+    predictor(str(model_path()))
+    return HeadParts(out, "landmarks", DlibFinder(name)), name
 
 
 def _face_box(image: Image, head: dict[str, Any], finder: Detector | None) -> Sequence[float]:
@@ -299,15 +319,11 @@ def _face_box(image: Image, head: dict[str, Any], finder: Detector | None) -> Se
     return faces[int(shares.argmax())].bbox_xyxy
 
 
-@lru_cache(maxsize=2)
-def _opened(out: str, detector_name: str, session: str) -> tuple[Images, Detector | None]:
-    """Return images and detector; `session` keeps a long-lived worker from seeing those of an earlier run."""
-    return Images.of_build(Path(out)), None if detector_name == OWN_BOX else detector(detector_name)
-
-
 Points = Callable[[pa.Table], Found]  # of rows of the manifest
 
-DLIB = "dlib68"
+DLIB, FAN = "dlib68", "fan68"  # how the manifest calls them
+PROJECTED, PROJECTED_OF = "projected", "300wlp"  # source of the points, and the dataset that has it
+PROJECTED_KIND = "ibug68"  # as the builder calls them
 _NAMED = 5  # heads that failed, in the report
 
 
@@ -315,18 +331,27 @@ _NAMED = 5  # heads that failed, in the report
 class FillConfig:
     """What to fill.
 
-    manifest: the file to read. out: the Parquet file to write. source: a file of `landmark_file`; None for dlib.
-    only_missing: leave heads alone that have 68 landmarks; else all are replaced, so that all are of one kind.
-    detector: for dlib, whose box to take: a name of `detectors.DETECTORS`, "none" for the manifest's.
-    jobs: processes for dlib; -1 for all cores.
+    manifest: the file or build's folder to read. out: the Parquet file to write; None for landmarks.parquet in the
+    build's folder, which training uses by itself: then a folder stands for its pool. source: a file of `landmark_file`;
+    None for dlib, or FAN with `fan`. projected: the points that 300W-LP has of its warped faces; other datasets stay as
+    they are. only_missing: leave heads alone that have 68 landmarks of their own image; else all are replaced, so that
+    all are of one kind. detector: for dlib and FAN, whose box to take: a name of `detectors.DETECTORS`, "none" for the
+    manifest's. jobs: processes for dlib and FAN; -1 for all cores.
     """
 
     manifest: Path
-    out: Path
+    out: Path | None = None
     source: Path | None = None
     only_missing: bool = True
     detector: str = "auto"
     jobs: int = 1
+    projected: bool = False
+    fan: bool = False
+
+    @property
+    def place(self) -> Path:
+        """The file to write."""
+        return self.out or BuildFolder.at(self.manifest).folder / LANDMARKS
 
 
 @dataclass
@@ -356,37 +381,70 @@ class FillReport:
 def fill_landmarks(config: FillConfig, progress: Progress | None = None) -> FillReport:
     """Write the manifest again with landmarks68 and landmarks_kind filled, and return what was done.
 
-    Refused heads stay as they are. A head for which the source has nothing ends without 68 landmarks. What dlib found
-    lies in `work/landmarks` beside the manifest: an interrupted run resumes from there.
+    Refused heads stay as they are. A head for which the source has nothing ends without 68 landmarks. What dlib or
+    FAN found lies in `work/landmarks` beside the manifest: an interrupted run resumes from there.
 
     Raises:
-        UbhpdError: a wrong path or file, dlib is not here, or not one head could be filled; nothing is written then.
+        UbhpdError: a wrong path or file, dlib or face-alignment is not here, or not one head could be filled. Nothing
+            is written then.
     """
     build = BuildFolder.at(config.manifest)
-    config = replace(config, manifest=build.manifest())
-    with locked(config.out, is_file=True):
+    config = replace(config, out=config.place, manifest=build.manifest(POOL if config.out is None else UBHPD))
+    with locked(config.place, is_file=True):
         return _fill(config, build, progress or Progress(show=False))
 
 
 def _fill(config: FillConfig, build: BuildFolder, progress: Progress) -> FillReport:
-    schema = manifest.header(config.manifest).schema
-    if config.out.suffix != ".parquet":
-        raise UbhpdError(f"{config.out} would be a Parquet file: let its name end in .parquet.")
-    if config.out.exists() and config.out.samefile(config.manifest):
-        raise UbhpdError(f"{config.out} is the manifest that is read: name another file, in the same folder.")
-    columns = tuple(_column(stored) for stored in schema)
+    schema, out = manifest.header(config.manifest).schema, config.place
+    if out.suffix != ".parquet":
+        raise UbhpdError(f"{out} would be a Parquet file: let its name end in .parquet.")
+    if out.exists() and out.samefile(config.manifest):
+        raise UbhpdError(f"{out} is the manifest that is read: name another file, in the same folder.")
+    columns = tuple(stored_column(stored) for stored in schema)
     if config.source is not None:
         points, unknown = _file_points(config.source, config.manifest)
-        report = FillReport(str(config.out), f"file:{config.source.name}", unknown=unknown)
-        report.fingerprint = manifest.write_parquet(_filled(config, points, report), config.out, columns)
+        report = FillReport(str(out), f"file:{config.source.name}", unknown=unknown)
+        report.fingerprint = manifest.write_parquet(_filled(config, points, report), out, columns)
         return report
-    parts = DlibParts(build.folder, config.detector)
-    report = FillReport(str(config.out), DLIB if config.detector == OWN_BOX else f"{DLIB}:{parts.detector_name}")
+    if config.projected:
+        report = FillReport(str(out), PROJECTED_KIND)
+        points = _projected_points(Images.of_build(build.folder))
+        report.fingerprint = manifest.write_parquet(_filled(config, points, report), out, columns)
+        return report
+    parts, detector_name = (fan_parts if config.fan else dlib_parts)(build.folder, config.detector)
+    kind = FAN if config.fan else DLIB
+    report = FillReport(str(out), kind if config.detector == OWN_BOX else f"{kind}:{detector_name}")
     wanted = list(_wanted_heads(config))
     parts.compute(wanted, config.jobs, progress)
-    report.fingerprint = manifest.write_parquet(_filled(config, parts.found, report), config.out, columns)
+    report.fingerprint = manifest.write_parquet(_filled(config, parts.found, report), out, columns)
     parts.remove(wanted)
     return report
+
+
+def _projected_points(images: Images) -> Points:
+    """Return what gives the points that 300W-LP has of its warped faces."""
+
+    def points(table: pa.Table) -> Found:
+        found, reasons = np.full((table.num_rows, _LENGTH), np.nan), {}
+        heads = table.select(["sample_id", "image_path"]).to_pylist()
+        for row, head in enumerate(heads):
+            folder, _, name = (head["image_path"] or "").rpartition("/")
+            try:
+                own = projected_points68(_reads(images), folder, name.rpartition(".")[0])
+            except (MatError, UbhpdError) as error:
+                reasons[row] = str(error)
+                continue
+            if own is None:
+                reasons[row] = f"{head['sample_id']} has no file in the folder landmarks of 300W-LP."
+            else:
+                found[row] = own.ravel()
+        return Found(found, reasons)
+
+    return points
+
+
+def _reads(images: Images) -> Callable[[str], bytes]:
+    return lambda path: images.label(PROJECTED_OF, path)
 
 
 def fill_text(report: FillReport) -> str:
@@ -408,7 +466,7 @@ def _filled(config: FillConfig, points: Points, report: FillReport) -> Iterator[
     """
     for batch in manifest.iterate(config.manifest):
         table = pa.Table.from_batches([batch])
-        wanted = _is_wanted(table, config.only_missing)
+        wanted = _is_wanted(table, config)
         found = np.full((len(wanted), _LENGTH), np.nan)
         rows = np.flatnonzero(wanted)
         found[rows], reasons = points(table.take(pa.array(rows)))
@@ -425,11 +483,15 @@ def _filled(config: FillConfig, points: Points, report: FillReport) -> Iterator[
         raise UbhpdError(f"Not one of {report.wanted} heads could be filled; the first: {report.first_failures[0][1]}")
 
 
-def _is_wanted(table: pa.Table, only_missing: bool) -> BoolArray:
-    """Return which heads (n,) are to be filled: usable ones, with `only_missing` those without 68 landmarks."""
+def _is_wanted(table: pa.Table, config: FillConfig) -> BoolArray:
+    """Return which heads (n,) are to be filled: usable ones, with `only_missing` those without 68 landmarks of their
+    own image, and of projected points those of 300W-LP."""
     wanted = table.column("drop_reason").is_null()
-    if only_missing:
-        wanted = pc.and_(wanted, table.column("landmarks68").is_null())
+    if config.only_missing:
+        of_photo = pc.ends_with(pc.fill_null(table.column("landmarks_kind"), ""), OF_SOURCE_PHOTO)
+        wanted = pc.and_(wanted, pc.or_(table.column("landmarks68").is_null(), of_photo))
+    if config.projected:
+        wanted = pc.and_(wanted, pc.equal(table.column("dataset"), PROJECTED_OF))
     return np.asarray(wanted.to_numpy(), dtype=bool)
 
 
@@ -437,6 +499,10 @@ def _with_landmarks(table: pa.Table, found: FloatArray, wanted: BoolArray, kind:
     is_filled: BoolArray = np.asarray(~np.isnan(found).all(axis=1))
     points = matrix(table.column("landmarks68"), _LENGTH)
     has: BoolArray = np.asarray(table.column("landmarks68").is_valid().to_numpy(), dtype=bool)
+    of_photo = pc.ends_with(pc.fill_null(table.column("landmarks_kind"), ""), OF_SOURCE_PHOTO)
+    # Those of the photograph stay where there is nothing better: the crops of the literature are cut by them.
+    stays: BoolArray = np.asarray(of_photo.to_numpy(zero_copy_only=False), dtype=bool) & ~is_filled
+    wanted = wanted & ~stays
     lost = wanted & has & ~is_filled
     points[wanted] = found[wanted]
     # Where landmarks21 remain, the kind may speak of them.
@@ -451,9 +517,10 @@ def _with_landmarks(table: pa.Table, found: FloatArray, wanted: BoolArray, kind:
 
 def _wanted_heads(config: FillConfig) -> Iterator[pa.Table]:
     """Yield IMAGE_COLUMNS of the heads to fill, cut as `_filled` cuts them."""
-    for batch in manifest.iterate(config.manifest, ["drop_reason", "landmarks68", *IMAGE_COLUMNS]):
+    names = ["drop_reason", "landmarks68", "landmarks_kind", *IMAGE_COLUMNS]
+    for batch in manifest.iterate(config.manifest, names):
         table = pa.Table.from_batches([batch])
-        yield table.filter(pa.array(_is_wanted(table, config.only_missing))).select(IMAGE_COLUMNS)
+        yield table.filter(pa.array(_is_wanted(table, config))).select(IMAGE_COLUMNS)
 
 
 def _file_points(path: Path, own: Path) -> tuple[Points, int]:
@@ -476,7 +543,7 @@ def _file_points(path: Path, own: Path) -> tuple[Points, int]:
     return points, unknown
 
 
-def _column(stored: pa.Field) -> Column:
+def stored_column(stored: pa.Field) -> Column:
     """Return a manifest's column as its file describes it, so that those beyond the pool's own come along."""
     metadata = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
     is_unique = any(c.mostly_unique for c in COLUMNS if c.name == stored.name)

@@ -46,6 +46,22 @@ class Images:
             where = self._roots[dataset].where
             raise UbhpdError(f"{image_path} cannot be read in {where} ({error}): build again.") from None
 
+    def label(self, dataset: str, path: str) -> bytes:
+        """Return the bytes of a label file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            UbhpdError: the dataset has moved, or the file is unreadable.
+        """
+        _refuse_escape(path)
+        try:
+            return self._tree(dataset).read(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            where = self._roots[dataset].where
+            raise UbhpdError(f"{path} cannot be read in {where} ({error}): check the disk.") from None
+
     def image(self, dataset: str, image_path: str, frame_index: int | None = None) -> Image:
         """Return an image (height, width, 3), BGR; of a video the frame `frame_index`.
 

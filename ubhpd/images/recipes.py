@@ -31,8 +31,9 @@ class Recipe:
     name: of the recipe. version: of its meaning. sources: keys of FACE_SOURCES, the first that gives a crop is taken.
     size: side of the crop in pixels, None to leave it as cut. reference: whose code or paper. note: what to know.
     shape: "sides" moves each side by `grow`, "square" takes max(width, height) * margin about the middle, "image"
-    is all of it. grow: left, top, right, bottom as shares of width or height, times k. k: a number, or (low, high) to
-    draw it per sample. sequential: right and bottom grow by the width and height after left and top have moved.
+    is all of it. shift: of a square's middle, right and down, as shares of max(width, height).
+    grow: left, top, right, bottom as shares of width or height, times k. k: a number, or (low, high) to draw it per
+    sample. sequential: right and bottom grow by the width and height after left and top have moved.
     truncate_first: the face box is cut to whole pixels before it grows. outside: what is beyond the image, "black"
     or "clamp" to its last pixel but one. takes_last: the clamped right and bottom pixel belongs to the crop.
     rounding: "truncate" toward zero, "round" to the nearest, "none". fit: "stretch" to a square, or "shorter-side"
@@ -60,6 +61,7 @@ class Recipe:
     keep: tuple[int, int] = (1, 1)
     interpolation: Literal["linear", "area", "nearest"] = "area"
     colour: Literal["RGB", "BGR"] = "RGB"
+    shift: tuple[float, float] = (0.0, 0.0)
 
 
 _HOPENET = "Ruiz et al., CVPRW 2018; natanielruiz/deep-head-pose, code/datasets.py"
@@ -145,16 +147,28 @@ _OPAL_16 = Recipe(
     colour="BGR",
 )
 
+_SQUARE = Recipe(
+    name="square",
+    sources=("bbox", "pt2d"),
+    size=224,
+    reference="this project",
+    note="The default: aspect ratio kept, black outside, whole pixels, no aliasing.",
+    shape="square",
+    margin=1.6,
+    rounding="round",
+)
+
 _ALL = (
-    Recipe(
-        name="square",
-        sources=("bbox", "pt2d"),
-        size=224,
-        reference="this project",
-        note="The default: aspect ratio kept, black outside, whole pixels, no aliasing.",
-        shape="square",
-        margin=1.6,
-        rounding="round",
+    _SQUARE,
+    replace(
+        _SQUARE, name="square-1.4", margin=1.4, rounding="none", interpolation="linear",
+        note="For models of others whose own crop is not known: of margins from 1.0 to 1.6, the one with which "
+        "opentrack's and OpenVINO's networks have the lowest error on AFLW2000.",
+    ),
+    replace(
+        _SQUARE, name="square-1.2-up", margin=1.2, shift=(0.0, -0.1), interpolation="linear",
+        note="The square of the longer side with a fifth of it above and a tenth at either end: about the box of the "
+        "68 landmarks the forehead comes in. 3DDFA v2 and lightweight have their lowest error on AFLW2000 with it.",
     ),
     _FSANET_06,
     _FSANET_04,
@@ -178,6 +192,14 @@ _ALL = (
         _FSANET_04, name="6drepnet-biwi", size=224, keep=(224, 256), reference=_SIXDREPNET + "datasets.py, README",
         note="FSA-Net's BIWI at 256, of it the middle 224; BGR, as 6DRepNet in effect used.",
     ),
+    replace(
+        _HOPENET_TRAIN, name="dadl", keep=(224, 256),
+        note="Hopenet's box, of which the paper says nothing; the middle 224 of 256 (DADL, section 4.3).",
+    ),
+    replace(
+        _HOPENET_BIWI, name="dadl-biwi", keep=(224, 256),
+        note="Hopenet's box of BIWI; the middle 224 of 256 (DADL, section 4.3).",
+    ),
     replace(_FSANET_06, name="osggnet", size=256, reference=_OSGGNET, note="FSA-Net's 300W-LP and AFLW2000 at 256."),
     replace(_FSANET_04, name="osggnet-biwi", size=256, reference=_OSGGNET, note="FSA-Net's BIWI at 256."),
     Recipe(
@@ -192,6 +214,19 @@ _ALL = (
         colour="BGR",
     ),
     _OPAL_16,
+    Recipe(
+        name="3ddfa-v2",
+        sources=("bbox", "pt2d"),
+        size=120,
+        reference="Guo et al., ECCV 2020; cleardusk/3DDFA_V2, utils/functions.py (crop about landmarks)",
+        note="3DDFA v2 about landmarks, where its code has them: the side is the diagonal of a square of the longer "
+        "side.",
+        shape="square",
+        margin=2**0.5,
+        rounding="round",
+        interpolation="linear",
+        colour="BGR",
+    ),
     replace(_OPAL_16, name="opal-1.0", margin=1.0, note="BIWI of OPAL; not rounded to pixels, nearest neighbour."),
     Recipe(
         name="none",

@@ -9,8 +9,9 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from math import sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,10 +23,10 @@ from ubhpd.core.files import replacing
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
 from ubhpd.core.typing import AnyArray, FloatArray, Image
 from ubhpd.images.crops import crop, crop_box, placed, recipe_named
-from ubhpd.images.drawing import draw_axes, draw_cube, draw_label
+from ubhpd.images.drawing import draw_axes, draw_cube, draw_label, draw_text
 from ubhpd.images.faces import Detector, Face, Images, InputImage, frame_rate, text_name, video
 from ubhpd.inference.prediction_file import ANGLES, BATCH_HEADS, MATRIX, Batch, Draw, Drawable, in_order, stacked
-from ubhpd.nn.geometric import Heads
+from ubhpd.nn.inputs import Heads
 
 if TYPE_CHECKING:
     from ubhpd.nn.contract import InputRecipe
@@ -203,15 +204,28 @@ def _name(image: InputImage) -> str:
     return image.name if image.frame_index is None else f"{image.name}:{image.frame_index}"
 
 
-def drawer(folder: Path) -> Draw:
+def drawer(folder: Path, truth: Mapping[str, FloatArray] | None = None) -> Draw:
     """Return a function that writes a head's image with its pose to `folder`, named after the head.
 
     The folders in a name are kept: "a/b.jpg" becomes a/b.jpg.jpg.
+
+    Args:
+        folder: where to write.
+        truth: sample_id -> true rotation (3, 3); then the ground truth is drawn on a second image to the right of the
+            prediction, where it is known.
     """
 
     def draw(sample_id: str, drawable: Drawable, rotation: FloatArray) -> None:
         image = drawable.image.copy()
         _draw_pose(image, drawable.box_xyxy, rotation)
+        true = None if truth is None else truth.get(sample_id)
+        if truth is not None:
+            beside = drawable.image.copy()
+            if true is not None and np.isfinite(true).all():
+                _draw_pose(beside, drawable.box_xyxy, true)
+            for part, word in ((image, "predicted"), (beside, "ground truth" if true is not None else "unknown")):
+                draw_text(part, word, (0, part.shape[0]))
+            image = np.hstack([image, beside])
         is_written, data = cv2.imencode(".jpg", image)
         if not is_written:
             raise UbhpdError(f"The image of {sample_id} cannot be encoded: leave --draw out.")
@@ -219,6 +233,45 @@ def drawer(folder: Path) -> Draw:
             part.write_bytes(data.tobytes())
 
     return draw
+
+
+GRID = "grid.jpg"
+_CELL_PX = 240  # height of a drawing in a grid
+
+
+def draw_grid(folder: Path, predictions: Path, heads: int) -> Path:
+    """Write one image of several drawings of `drawer`, in rows, and return its path: `folder`/grid.jpg.
+
+    Args:
+        folder: with the drawings.
+        predictions: the prediction file of them.
+        heads: how many to take, at equal distances in the file.
+
+    Raises:
+        UbhpdError: not one drawing is there.
+    """
+    with predictions.open(encoding="utf-8", newline="") as file:
+        ids = [row["sample_id"].removeprefix("./") for row in csv.DictReader(file)]
+    at: list[int] = (
+        np.unique(np.linspace(0, len(ids) - 1, min(heads, len(ids))).round().astype(int)).tolist() if ids else []
+    )
+    cells = []
+    for path in (folder / f"{_file_of(ids[i])}.jpg" for i in at):
+        image = cv2.imread(str(path)) if path.is_file() else None
+        if image is not None:
+            width = max(1, round(image.shape[1] * _CELL_PX / image.shape[0]))
+            cells.append(cv2.resize(image, (width, _CELL_PX), interpolation=cv2.INTER_AREA))
+    if not cells:
+        raise UbhpdError(f"{folder} has no drawing of {predictions}, so there is no grid: give an empty folder.")
+    columns = max(1, round(sqrt(len(cells) * _CELL_PX / max(c.shape[1] for c in cells))))
+    wide = max(c.shape[1] for c in cells)
+    canvas = np.full((-(-len(cells) // columns) * _CELL_PX, columns * wide, 3), 255, dtype=np.uint8)
+    for number, cell in enumerate(cells):
+        top, left = number // columns * _CELL_PX, number % columns * wide
+        canvas[top : top + _CELL_PX, left : left + cell.shape[1]] = cell
+    with replacing(folder / GRID) as part:
+        part.write_bytes(cv2.imencode(".jpg", canvas)[1].tobytes())
+    return folder / GRID
 
 
 def draw_video(place: Path, predictions: Path, folder: Path) -> Path:

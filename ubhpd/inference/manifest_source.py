@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _TEXTS = ("sample_id", "dataset", "sequence_id", "image_path")
 _LISTS = {"bbox_xyxy": 4, "landmarks21": 42, "landmarks68": 136}
+PLAN_COLUMNS = (*_TEXTS, *(name for name in FIELDS if name not in _TEXTS), "landmarks_kind", "frame_index")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class Plan:
         return np.stack(rows[::-1], axis=1)
 
 
-def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: int = 0) -> Plan:
+def read_plan(
+    path: Path, recipe: InputRecipe | None, split: str | None, seed: int = 0, completed_by: Path | None = None
+) -> Plan:
     """Return the usable heads of a manifest, of one split if it is named, each with its crop.
 
     Args:
@@ -82,14 +85,19 @@ def read_plan(path: Path, recipe: InputRecipe | None, split: str | None, seed: i
         recipe: of the model; None for a geometric method, which cuts nothing.
         split: keep those of this split only.
         seed: of a crop recipe that draws its margin.
+        completed_by: a manifest whose landmarks complete those of the heads; they do not move the crops.
 
     Raises:
         UbhpdError: no manifest, no such split, or no usable head.
     """
-    table = manifest.usable(path, [*_TEXTS, *FIELDS, "landmarks_kind", "frame_index"], split)
+    table = manifest.usable(path, [*PLAN_COLUMNS], split)
     if table.num_rows == 0:
         raise UbhpdError(f"{path} has no usable head: there is nothing to predict.")
-    return plan_of(table, recipe, manifest.header(path).fingerprint, seed)
+    plan = plan_of(table, recipe, manifest.header(path).fingerprint, seed)
+    if completed_by is None:
+        return plan
+    completed = manifest.with_landmarks(table, completed_by)
+    return replace(plan, landmarks=own_landmarks(completed), table=completed)
 
 
 def plan_of(table: pa.Table, recipe: InputRecipe | None, fingerprint: str, seed: int = 0) -> Plan:

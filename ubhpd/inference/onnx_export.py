@@ -81,7 +81,7 @@ def export_onnx(weights: Path, out: Path, opset: int = 17, heads: int = 16, seed
     model = Model.of_checkpoint(weights)
     network = CanonicalPose(FromPixels(model.network, model.recipe)).eval()
     inputs = random_inputs(model, heads, seed)
-    content = _with_metadata(onnx, _exported(network, inputs[:2], opset, model.name), model.about)
+    content = _with_metadata(onnx, exported(network, inputs[:2], opset, model.name), model.about)
     difference = _difference_deg(onnxruntime, content, network, inputs)
     if not difference < TOLERANCE_DEG:
         raise UbhpdError(
@@ -158,7 +158,7 @@ _BY_OTHER_MEANS: dict[Callable[..., Any], Callable[..., Any]] = {
 }
 
 
-def _exported(network: nn.Module, inputs: AnyArray, opset: int, name: str) -> bytes:
+def exported(network: nn.Module, inputs: AnyArray, opset: int, name: str) -> bytes:
     """Return the ONNX file that torch makes of a network by tracing it."""
     file: Any = io.BytesIO()
     # Tracing, because the newer exporter cannot write all of the networks; before torch 2.5 there is no choice.

@@ -23,9 +23,9 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import locked, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import euler_from_matrix, matrix_from_euler
-from ubhpd.core.text import csv_text
+from ubhpd.core.text import csv_lines, csv_text
 from ubhpd.core.typing import AnyArray, FloatArray, Image
-from ubhpd.nn.geometric import Heads
+from ubhpd.nn.inputs import Heads
 
 BATCH_HEADS = 64
 
@@ -282,6 +282,4 @@ def _of_cell(cell: str) -> str:
 
 
 def _line(values: tuple[Any, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    return csv_lines([values])

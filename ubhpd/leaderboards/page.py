@@ -9,26 +9,61 @@ in them needs a style attribute, which the page's content security policy would 
 
 from __future__ import annotations
 
+import base64
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from ubhpd import __version__
-from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG
+from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.registry import chosen
 from ubhpd.core.text import content_hash, rendered, template_part
-from ubhpd.leaderboards.columns import COLUMNS, Cell, Column, baseline_cells, method_cells, reported_cells
-from ubhpd.leaderboards.reported import Known
-from ubhpd.leaderboards.result import Split, read_all
-from ubhpd.leaderboards.standings import TIED, WINNER, Method, Standing, standings
-from ubhpd.leaderboards.tables import FORMATS, HOW_RANKED, Footnotes, facts, head_line, warnings
+from ubhpd.evaluation.pairing import known as counted_sets
+from ubhpd.leaderboards.reported import COUNTERPARTS, Known
+from ubhpd.leaderboards.result import read_all
+from ubhpd.leaderboards.standings import (
+    EVIDENCE,
+    EVIDENCE_MEANING,
+    METRICS,
+    RANK_BY,
+    Method,
+    Place,
+    Standing,
+    Value,
+    standings,
+    verify,
+)
+from ubhpd.leaderboards.tables import (
+    COLUMNS,
+    FORMATS,
+    Cell,
+    Column,
+    Footnotes,
+    as_json,
+    baseline_rows,
+    facts,
+    filled,
+    head_line,
+    how_ranked,
+    links,
+    method_cells,
+    rank_cell,
+    reported_cells,
+    subtitle,
+    value_cell,
+    warnings,
+    wide,
+)
 
 WIDTH, HEIGHT = 340, 200
 LEFT, RIGHT, TOP, BOTTOM = 40, WIDTH - 8, 12, HEIGHT - 38
@@ -120,17 +155,31 @@ class Figure(NamedTuple):
 
 def density_figure(standing: Standing) -> Figure:
     """Return the share of the heads per bin, training heads filled, test heads outlined."""
-    train, test = standing.result.train, standing.result.test
+    train, whose = _training_bins(standing)
+    test = standing.result.test
     panels = []
     for angle in ANGLES:
-        shares = [_shares(split, angle) for split in (train, test)]
-        outside = f"outside -90 to 90: {train.outside.get(angle, 0):,} and {test.outside.get(angle, 0):,}"
-        description = f"Share of training and of test heads per bin of {angle}; {outside}"
-        panel = Panel(f"true {angle}, degrees", description, 1.06 * max(map(max, shares)))
+        shares = [_shares(train[angle]), _shares(test.bins[angle])]
+        description = (
+            f"Share of training and of test heads per bin of {angle}; {test.outside.get(angle, 0):,} test heads"
+        )
+        panel = Panel(f"true {angle}, degrees", f"{description} outside -90 to 90", 1.06 * max(map(max, shares)))
         panel.add_bars(shares[0], "train")
         panel.add_stairs(shares[1], "test")
         panels.append(panel)
-    return Figure("Share of heads per bin of 12 degrees", panels, [("train", "training heads"), ("test", "test heads")])
+    return Figure("Share of heads per bin of 12 degrees", panels, [("train", whose), ("test", "test heads")])
+
+
+def _training_bins(standing: Standing) -> tuple[Mapping[str, Sequence[float]], str]:
+    """Return the training heads per angle and bin, those of the package if no result has any, and whose they are."""
+    own = standing.result
+    if own.train.heads:
+        return own.train.bins, "training heads"
+    counterpart = COUNTERPARTS.get(own.protocol.id)
+    shipped = counted_sets().get(counterpart.train) if counterpart is not None else None
+    if shipped is None:
+        return dict.fromkeys(ANGLES, (0.0,) * N_BINS), "training heads (not known)"
+    return dict(zip(ANGLES, shipped.counts.tolist(), strict=True)), f"training heads, {shipped.name}"
 
 
 def error_figure(standing: Standing) -> Figure:
@@ -158,9 +207,9 @@ def _over_seeds(method: Method, angle: str) -> list[float | None]:
     return [None if None in own else mean(v for v in own if v is not None) for own in zip(*lines, strict=True)]
 
 
-def _shares(split: Split, angle: str) -> list[float]:
-    total = sum(split.bins[angle])
-    return [n / total if total else 0.0 for n in split.bins[angle]]
+def _shares(heads: Sequence[float]) -> list[float]:
+    total = sum(heads)
+    return [n / total if total else 0.0 for n in heads]
 
 
 def _stretches(places: Sequence[Point | None]) -> list[list[Point]]:
@@ -180,13 +229,32 @@ def _nice_step(top: float) -> float:
 
 
 _LONG = ("training", "selection")  # columns whose text is broken into lines
+_BESIDE: Mapping[str, str] = {"balanced_mae": "mae", "mae": "balanced_mae", "ubmae": "mae"}  # in small print
+_DOWNLOADS: Mapping[str, str] = {"csv": "text/csv", "json": "application/json"}
+
+
+class Badge(NamedTuple):
+    """A mark of a row: its class in the style sheet, its word, and what it means."""
+
+    css: str
+    text: str
+    meaning: str
 
 
 class Row(NamedTuple):
-    """A row of a table: its class in the style sheet, and its cells by column."""
+    """A row of a table.
 
-    css: str
+    cells: by column. links: (word, address). badges: marks beside the evidence. places: by metric. orders: by metric,
+    the row's position. search: what a search looks in.
+    """
+
     cells: Mapping[str, Cell]
+    links: Sequence[tuple[str, str]] = ()
+    badges: Sequence[Badge] = ()
+    places: Mapping[str, Place] = MappingProxyType({})
+    orders: Mapping[str, int] = MappingProxyType({})
+    evidence: str = ""
+    search: str = ""
 
 
 class Group(NamedTuple):
@@ -212,6 +280,48 @@ class Section(NamedTuple):
     figures: list[Figure]
 
 
+class Shown(NamedTuple):
+    """A cell of the overview by one metric: rank, value, and another value in small print."""
+
+    rank: str
+    value: str
+    small: str
+    sort: float | None
+    css: str
+
+
+class OverviewRow(NamedTuple):
+    """A method over all protocols. cells: per protocol, by metric; None where it was not tested."""
+
+    name: str
+    why: str
+    links: list[tuple[str, str]]
+    year: str
+    badges: list[Badge]
+    evidence: str
+    owners: str
+    orders: Mapping[str, int]
+    search: str
+    cells: list[Mapping[str, Shown] | None]
+
+
+class Overview(NamedTuple):
+    """The first table: methods down, protocols across."""
+
+    headings: list[tuple[str, str, int]]
+    rows: list[OverviewRow]
+    baseline: list[Mapping[str, Shown] | None]
+    has_owners: bool
+
+
+class Download(NamedTuple):
+    """A file that lies in the page: its name, and its content as a data address."""
+
+    name: str
+    address: Markup
+    kilobytes: int
+
+
 def page(standings: Sequence[Standing], docs: str | None = None) -> str:
     """Return the page; `docs` is the address that the pages of docs/ are linked below, without it they are named."""
     style, script = (template_part(f"leaderboard.{kind}") for kind in ("css", "js"))
@@ -219,14 +329,20 @@ def page(standings: Sequence[Standing], docs: str | None = None) -> str:
         f"default-src 'none'; style-src '{content_hash(style)}'; script-src '{content_hash(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
+    present = {m.evidence for s in standings for m in s.methods}
     return rendered(
         "leaderboard.html",
         policy=Markup(policy),
         style=Markup(style),
         script=Markup(script),
-        how_ranked=HOW_RANKED,
+        how_ranked=how_ranked(standings[0].rank_by),
+        rank_by=standings[0].rank_by,
+        metrics=METRICS,
+        overview=overview(standings),
         sections=[_section(s) for s in standings],
         protocols=list(dict.fromkeys(s.result.protocol.id for s in standings)),
+        evidence=[(key, title, EVIDENCE_MEANING[key]) for key, title in EVIDENCE.items() if key in present],
+        downloads=[_download("csv", wide(standings)), _download("json", as_json(standings, None))],
         columns=COLUMNS,
         long_columns=_LONG,
         nothing=Cell(""),
@@ -235,15 +351,105 @@ def page(standings: Sequence[Standing], docs: str | None = None) -> str:
     )
 
 
+def overview(standings: Sequence[Standing]) -> Overview:
+    """Return the table of methods and protocols. Methods of one name, person and evidence share a row."""
+    across = sorted(standings, key=lambda s: -len(s.methods))
+    found: dict[tuple[object, ...], list[Method | None]] = {}
+    for column, standing in enumerate(across):
+        times: Counter[tuple[object, ...]] = Counter()
+        for method in standing.methods:
+            own = (method.name, method.owners, method.evidence)
+            key = (*own, times[own])  # the same method with two trainings has two rows
+            times[own] += 1
+            found.setdefault(key, [None] * len(across))[column] = method
+    orders = {metric: _overview_order(found, metric) for metric in METRICS}
+    keys = sorted(found, key=lambda k: orders[across[0].rank_by][k])
+    return Overview(
+        [(s.result.protocol.id, s.anchor, s.result.test.heads) for s in across],
+        [_overview_row(found[key], {m: orders[m][key] for m in METRICS}) for key in keys],
+        [{m: _baseline_shown(s, m) for m in METRICS} for s in across],
+        any(m.owners for s in standings for m in s.methods),
+    )
+
+
+def _overview_order(found: Mapping[tuple[object, ...], list[Method | None]], metric: str) -> dict[Any, int]:
+    """Return the position of each row: by the first protocol, ranked methods first, then by the next protocol."""
+
+    def position(key: tuple[object, ...]) -> list[tuple[int, float]]:
+        values = []
+        for method in found[key]:
+            place = Place() if method is None else method.places[metric]
+            value = None if method is None else method.values.get(metric, Value(None)).mean
+            known = math.inf if value is None else value
+            values.append((0 if place.rank is not None else 1 if method is not None else 2, known))
+        return values
+
+    return {key: number for number, key in enumerate(sorted(found, key=position))}
+
+
+def _overview_row(cells: list[Method | None], orders: Mapping[str, int]) -> OverviewRow:
+    own = [m for m in cells if m is not None]
+    first = own[0]
+    return OverviewRow(
+        name=first.name,
+        why="; ".join(dict.fromkeys(f"not ranked: {m.why_unranked}" for m in own if m.why_unranked))
+        or (subtitle(first) if first.train_mark else ""),
+        links=links(first.info),
+        year="" if first.info.year is None else str(first.info.year),
+        badges=_badges(first),
+        evidence=first.evidence,
+        owners=", ".join(first.owners),
+        orders=orders,
+        search=_search(first),
+        cells=[None if m is None else {metric: _shown(m, metric) for metric in METRICS} for m in cells],
+    )
+
+
+def _shown(method: Method, metric: str) -> Shown:
+    place, value = method.places[metric], value_cell(method.values.get(metric))
+    beside = value_cell(method.values.get(_BESIDE[metric]))
+    small = f"{METRICS[_BESIDE[metric]]} {beside.text}"
+    if metric == "ubmae" and method.ubmae_source is not None:
+        small = f"{method.ubmae_source}; {small}"
+    sort = value.value if isinstance(value.value, float) else None
+    return Shown(rank_cell(place).text, value.text, small, sort, place.standing)
+
+
+def _baseline_shown(standing: Standing, metric: str) -> Shown:
+    value, beside = (value_cell(standing.baseline_values.get(m)) for m in (metric, _BESIDE[metric]))
+    return Shown("", value.text, f"{METRICS[_BESIDE[metric]]} {beside.text}", None, "")
+
+
+def _badges(method: Method) -> list[Badge]:
+    found = [Badge(method.evidence, EVIDENCE[method.evidence], EVIDENCE_MEANING[method.evidence])]
+    if method.oracle:
+        found.append(Badge("oracle", "oracle", f"sees ground truth at test time: {method.oracle}"))
+    return found
+
+
+def _search(method: Method) -> str:
+    own = method.result
+    info = (method.info.paper, method.info.code, method.info.license, method.info.input)
+    known = [method.name, own.title, EVIDENCE[method.evidence], method.trained_on, *method.owners, *info]
+    return " ".join(filter(None, known)).lower()
+
+
 def _section(standing: Standing) -> Section:
     notes = Footnotes(standing)
-    own = [Row(_css(e), method_cells(e)) for e in standing.methods]
-    baseline = [Row("", baseline_cells(standing.baseline))]
-    reported = [Row("", reported_cells(r, notes.marks(r))) for r in standing.reported]
-    groups = [Group("Reproduced here", own), Group("Mean-pose baseline", baseline)]
+    orders = {m: _orders(standing, m) for m in METRICS}
+    own = [
+        Row(
+            method_cells(method), links(method.info), _badges(method), method.places,
+            {m: orders[m][number] for m in METRICS}, method.evidence, _search(method),
+        )
+        for number, method in enumerate(standing.methods)
+    ]  # fmt: skip
+    baselines = [Row(cells, search=cells["model"].text.lower()) for cells in baseline_rows(standing)]
+    printed = [reported_cells(r, notes.marks(r)) for r in standing.reported]
+    reported = [Row(cells, search=f"{cells['model'].text} {cells['model'].small}".lower()) for cells in printed]
+    groups = [Group("Methods", own), Group("The same pose for every head, not ranked", baselines)]
     if reported:
         groups.append(Group("Reported in papers, not ranked", reported))
-    filled = [row.cells for row in (*own, *baseline)]
     return Section(
         anchor=standing.anchor,
         protocol=standing.result.protocol.id,
@@ -252,39 +458,66 @@ def _section(standing: Standing) -> Section:
         methods=len(standing.methods),
         facts=facts(standing),
         warnings=warnings(standing),
-        columns=[c for c in COLUMNS if any(cells.get(c.key, Cell("")).value is not None for cells in filled)],
-        groups=groups,
+        columns=[c for c in filled([row.cells for row in (*own, *baselines)]) if c.key != "evidence"],
+        groups=[g for g in groups if g.rows],
         notes=[*(t for t in (notes.caveat, standing.why_no_reported) if t), *(" ".join(n) for n in notes.texts)],
         figures=[density_figure(standing), error_figure(standing)],
     )
 
 
-def _css(method: Method) -> str:
-    return method.standing if method.standing in (WINNER, TIED) else ""
+def _orders(standing: Standing, metric: str) -> list[int]:
+    """Return the position of each method by a metric: ranked ones by value, then the others."""
+
+    def position(method: Method) -> tuple[bool, float]:
+        value = method.values.get(metric, Value(None)).mean
+        return method.places[metric].rank is None, math.inf if value is None else value
+
+    own = standing.methods
+    by_value = sorted(range(len(own)), key=lambda i: position(own[i]))
+    return [by_value.index(i) for i in range(len(own))]
+
+
+def _download(kind: str, text: str) -> Download:
+    content = base64.b64encode(text.encode("utf-8")).decode("ascii")
+    return Download(
+        f"leaderboard.{kind}",
+        Markup(f"data:{_DOWNLOADS[kind]};charset=utf-8;base64,{content}"),
+        -(-len(text.encode("utf-8")) // 1024),
+    )
 
 
 HTML = "html"
 
 
 def publish(
-    places: Sequence[Path], out: Path, formats: Sequence[str], known: Known, docs: str | None = None
+    places: Sequence[Path | tuple[str, Path]],
+    out: Path,
+    formats: Sequence[str],
+    known: Known,
+    docs: str | None = None,
+    rank_by: str = RANK_BY,
+    is_verified: bool = False,
 ) -> tuple[list[Standing], list[Path]]:
-    """Write leaderboard.md, .csv, .tex and .html as asked for, and return the tables and the paths.
+    """Write leaderboard.md, .csv, .json, .tex and .html as asked for, and return the tables and the paths.
 
     Args:
-        places: result files, or folders that hold them.
+        places: result files, or folders that hold them; or (whose they are, path).
         out: folder to write to.
-        formats: of "md", "csv", "tex", "html".
+        formats: of "md", "csv", "json", "tex", "html".
         known: protocols and models, see `ubhpd.experiments.plan.known`.
         docs: address that the page links the pages of docs/ below; see `page`.
+        rank_by: the metric that decides the order: see `standings`.
+        is_verified: score every result's predictions again first, see `verify`.
 
     Raises:
-        UbhpdError: an unknown format, no result, one that was changed or is not whole, or a folder that cannot be
-            written. Nothing was written then.
+        UbhpdError: an unknown format, no result, one that was changed or is not whole, one whose predictions have other
+            scores, or a folder that cannot be written. Nothing was written then.
     """
-    if unknown := [f for f in formats if f not in (*FORMATS, HTML)]:
-        raise UbhpdError(f"There is no format {unknown[0]!r}: choose from {', '.join((*FORMATS, HTML))}.")
-    tables = standings(read_all(places), known)
+    formats = [chosen((*FORMATS, HTML), form, "format of a leaderboard") for form in formats]
+    files = read_all(places)
+    if is_verified:
+        verify(files)
+    tables = standings(files, known, rank_by)
     texts = {f: page(tables, docs) if f == HTML else FORMATS[f](tables) for f in dict.fromkeys(formats)}
     paths = {f: out / f"leaderboard.{f}" for f in texts}
     try:

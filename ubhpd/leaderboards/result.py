@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, N_BINS
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import read_json, write_json
-from ubhpd.core.options import from_json
+from ubhpd.core.files import read_json, replacing
+from ubhpd.core.options import from_json, from_values
+from ubhpd.core.typing import FloatArray
 
 FORMAT = 1
 MAX_BYTES = 16 << 20  # of a result file; one has a few kilobytes
 KIND = "ubhpd-result"
-TRAINED, FITTED, IMPORTED = "trained", "fitted", "imported"
+STRESS_KIND = "ubhpd-stress"
+TRAINED, FITTED, IMPORTED, SUBMITTED = "trained", "fitted", "imported", "submitted"
 
-_REMEDY = "run ubhpd bench again, or leave the file out"
+_REMEDY = "make it again with ubhpd bench or ubhpd submit, or leave the file out"
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Split:
     """The training heads, or the test heads.
 
     names_sha256: of their sorted names. fingerprint: of all their columns, labels and boxes included. datasets: heads
-    of each. bins: heads per angle and bin of 12 degrees. outside: heads beyond 90 degrees, per angle.
+    of each. bins: heads per angle and bin of 12 degrees. outside: heads beyond 90 degrees, per angle. labels_sha256: of
+    names and angles alone, see `labels_hash`; None in results of ubhpd 0.1.0.
     """
 
     heads: int
@@ -52,6 +57,7 @@ class Split:
     datasets: dict[str, int]
     bins: dict[str, tuple[int, ...]]
     outside: dict[str, int]
+    labels_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,11 @@ class Input:
 class Training:
     """How the weights were made.
 
-    how: "trained", "fitted" (a geometric method) or "imported". weights_sha256: of the tensors. start: what training
-    began with, "from scratch" or the file and hash of a backbone; for imported weights their files. selection: which
-    checkpoint of the training was kept. The rest is None where nothing was trained.
+    how: "trained", "fitted" (a geometric method), "imported", or "submitted" (only predictions are known).
+    weights_sha256: of the tensors, "" for submitted predictions. start: what training began with, "from scratch" or the
+    file and hash of a backbone; for imported weights their files. selection: which checkpoint of the training was kept.
+    declared: the training set of imported weights and submitted predictions, as declared by the person who ran or
+    submitted them; None where nobody declared one. The rest is None where nothing was trained.
     """
 
     how: str
@@ -102,6 +110,39 @@ class Training:
     augmentations: tuple[str, ...] | None = None
     balance: str | None = None
     precision: str | None = None
+    declared: str | None = None
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a reader wants to know about a method: all of it optional, and as the authors or submitters state it.
+
+    paper: address or citation. code: address. year: of the paper. license: of code or weights. input: the crop, in
+    words. reported_as: name of the method in published_results.csv.
+    """
+
+    paper: str | None = None
+    code: str | None = None
+    year: int | None = None
+    license: str | None = None
+    input: str | None = None
+    reported_as: str | None = None
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A finding of `ubhpd doctor` with which predictions were submitted all the same: its kind and its sentence."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Stress:
+    """The mean rise of the error over a fixed, named set of perturbations, in degrees."""
+
+    perturbations: str
+    rise_deg: float
 
 
 @dataclass(frozen=True)
@@ -135,10 +176,14 @@ class PerBin:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the mean-pose baseline scores on the same heads: for every head it predicts the mean pose of training."""
+    """What the mean-pose baseline scores on the same heads: for every head it predicts the mean pose of training.
+
+    note: where the mean is an estimate, or why there is no score.
+    """
 
     scores: dict[str, float | None]
     error: dict[str, tuple[float | None, ...]]
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +192,11 @@ class Result:
 
     input: the input recipe, None for a geometric method. coverage: share of the test heads with a prediction.
     printed_pair: the printed table whose constants `ubmae_printed` uses. inputs: hash of all inputs of the run.
+
+    The fields from `ubmae_source` on are optional. ubmae_source: the training set whose counts weigh UBMAE; None in
+    results of ubhpd 0.1.0, which used the training split of the protocol. by: the person or group that ran or submitted
+    it. crop: the crop recipe, where it is not the model's own. landmarks: kinds of the landmarks that a method read in
+    the test heads. oracle: the ground truth that the method sees at test time. accepted: findings of the doctor.
     """
 
     model: str
@@ -173,6 +223,14 @@ class Result:
     inputs: str
     torch: str | None = None
     ubhpd: str = __version__
+    ubmae_source: str | None = None
+    by: str | None = None
+    info: MethodInfo | None = None
+    crop: str | None = None
+    landmarks: tuple[str, ...] | None = None
+    oracle: str | None = None
+    accepted: tuple[Accepted, ...] = ()
+    stress: Stress | None = None
 
     @property
     def options_hash(self) -> str:
@@ -180,20 +238,27 @@ class Result:
         return canonical_hash(self.options)[:8]
 
     @property
-    def group(self) -> tuple[str, ...]:
-        """What two results of one table have in common: protocol, heads, labels, printed pair."""
+    def left_out(self) -> float | None:
+        """Share of the test heads that UBMAE leaves out, as their bins hold no training head; None without UBMAE."""
+        own = self.scores.get("dropped_mass")
+        return None if own is None else own.value
+
+    def group(self, labels: str) -> tuple[str, ...]:
+        """Return what two results of one table have in common: protocol, test heads, their labels, printed pair.
+
+        Args:
+            labels: hash of the labels of the test heads, see `Split`.
+        """
         p = self.protocol
-        return (
-            p.id, str(p.version), p.definition_hash, p.hash, self.train.fingerprint, self.test.fingerprint,
-            self.printed_pair or "",
-        )  # fmt: skip
+        return p.id, str(p.version), p.definition_hash, self.test.names_sha256, labels, self.printed_pair or ""
 
 
 class ResultFile(NamedTuple):
-    """A result and the file it stands in."""
+    """A result, the file it stands in, and whose it is: a name, "" where nobody is named."""
 
     path: Path
     result: Result
+    owner: str = ""
 
 
 def canonical_hash(content: Any) -> str:
@@ -202,15 +267,33 @@ def canonical_hash(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def labels_hash(names: Sequence[str], angles_deg: FloatArray) -> str:
+    """Return the SHA-256 of heads with their labels: a line per head, sorted by name, angles in 1e-4 degrees.
+
+    Args:
+        names: of the heads (n,).
+        angles_deg: their yaw, pitch, roll (n, 3).
+    """
+    whole = np.rint(np.asarray(angles_deg) * 1e4).astype(np.int64).tolist()
+    lines = sorted(f"{name} {yaw} {pitch} {roll}\n" for name, (yaw, pitch, roll) in zip(names, whole, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def text_of(result: Result) -> str:
+    """Return the JSON text of a result with its hash."""
+    content = {"kind": KIND, "format": FORMAT, **asdict(result)}
+    return json.dumps({**content, "hash": canonical_hash(content)}, indent=2, ensure_ascii=False) + "\n"
+
+
 def write(result: Result, path: Path) -> None:
     """Write a result and its hash; the file appears complete or not at all.
 
     Raises:
         UbhpdError: the file cannot be written.
     """
-    content = {"kind": KIND, "format": FORMAT, **asdict(result)}
     try:
-        write_json({**content, "hash": canonical_hash(content)}, path)
+        with replacing(path) as part:
+            part.write_text(text_of(result), encoding="utf-8")
     except OSError as error:
         raise UbhpdError(f"Cannot write {path} ({error.strerror}): check the path and the free disk space.") from None
 
@@ -223,7 +306,9 @@ def read(path: Path) -> Result:
     """
     content = _loaded(path)
     if not _is_result(content):
-        raise UbhpdError(f"{path} is not a result of ubhpd bench: give its --out folder, or the JSON files in it.")
+        raise UbhpdError(
+            f"{path} is not a result of ubhpd bench or ubhpd submit: give their --out folder, or the JSON files in it."
+        )
     version = content.pop("format", None)
     if type(version) is int and version > FORMAT:
         raise UbhpdError(f"{path} is a result of format {version}, this ubhpd reads {FORMAT}: update ubhpd.")
@@ -240,23 +325,50 @@ def read(path: Path) -> Result:
     return result
 
 
-def read_all(places: Iterable[Path]) -> list[ResultFile]:
+def read_all(places: Iterable[Path | tuple[str, Path]]) -> list[ResultFile]:
     """Return the results in files and folders, sub-folders included, sorted by path; each file counts once.
+
+    Args:
+        places: paths, or (whose results they are, path). A result that names its own person keeps that name.
 
     Raises:
         UbhpdError: no result anywhere, a path that does not exist or is neither file nor folder, or as `read`.
     """
-    paths: dict[Path, None] = {}
-    for place in places:
+    paths: dict[Path, str] = {}
+    for owner, place in (own if isinstance(own, tuple) else ("", own) for own in places):
         if not place.exists():
-            raise UbhpdError(f"There is no {place}: give the --out folder of ubhpd bench.")
+            raise UbhpdError(f"There is no {place}: give the --out folder of ubhpd bench or ubhpd submit.")
         if not (place.is_dir() or place.is_file()):
             raise UbhpdError(f"{place} is neither a file nor a folder: give the --out folder of ubhpd bench.")
         inside = sorted(p for p in place.rglob("*.json") if _may_be_result(p)) if place.is_dir() else [place]
-        paths |= {p.resolve(): None for p in inside if not place.is_dir() or _is_result(_loaded(p))}
+        for path in inside:
+            if not place.is_dir() or _is_result(_loaded(path)):
+                paths.setdefault(path.resolve(), owner)
     if not paths:
-        raise UbhpdError("No result was found: ubhpd bench writes them, see its --out.")
-    return [ResultFile(path, read(path)) for path in sorted(paths)]
+        raise UbhpdError("No result was found: ubhpd bench and ubhpd submit write them, see their --out.")
+    found = [(path, read(path)) for path in sorted(paths)]
+    return [ResultFile(path, own, own.by or paths[path]) for path, own in found]
+
+
+def read_stress(path: Path) -> Stress:
+    """Return the mean rise of the error that a JSON file of `ubhpd stress` holds.
+
+    Raises:
+        UbhpdError: no such file, or another one.
+    """
+    content = read_json(path, "make it with ubhpd stress")
+    if not isinstance(content, dict) or content.get("kind") != STRESS_KIND:
+        raise UbhpdError(f"{path} is not what ubhpd stress writes: its kind is not {STRESS_KIND}.")
+    wanted = {k: content.get(k) for k in ("perturbations", "rise_deg")}
+    return from_values(Stress, wanted, str(path))
+
+
+def place_of(text: str) -> tuple[str, Path]:
+    """Return whose results lie where: ("ann", FOLDER) of ann=FOLDER, ("", FOLDER) of a path without a name."""
+    name, equals, rest = text.partition("=")
+    if not equals or "/" in name or not name.strip() or Path(text).exists():
+        return "", Path(text)
+    return name.strip(), Path(rest)
 
 
 def _check_tables(result: Result, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The manifest: one row per head, as Parquet or HDF5, with a schema that explains itself and a fingerprint."""
 
-from ubhpd.manifest.build_folder import POOL, UBHPD, BuildFolder, readmitted
+from ubhpd.manifest.build_folder import LANDMARKS, NO_LANDMARKS, POOL, UBHPD, BuildFolder, readmitted
 from ubhpd.manifest.store import (
     ROW_GROUP,
     Header,
@@ -9,11 +9,14 @@ from ubhpd.manifest.store import (
     iterate,
     read,
     usable,
+    with_landmarks,
     write_hdf5,
     write_parquet,
 )
 
 __all__ = [
+    "LANDMARKS",
+    "NO_LANDMARKS",
     "POOL",
     "ROW_GROUP",
     "UBHPD",
@@ -25,6 +28,7 @@ __all__ = [
     "read",
     "readmitted",
     "usable",
+    "with_landmarks",
     "write_hdf5",
     "write_parquet",
 ]

@@ -21,6 +21,8 @@ from ubhpd.core.files import read_json
 
 POOL, UBHPD = "pool", "ubhpd"
 RECORD = "build.json"
+LANDMARKS = "landmarks.parquet"  # the pool with landmarks filled, which ubhpd landmarks writes and training uses
+NO_LANDMARKS = Path("none")  # in place of such a file: use none
 WORK = "work"  # folder in a build with what can be made again: parts, unpacked archives, caches
 SUFFIXES = (".parquet", ".h5")
 
@@ -147,6 +149,24 @@ class BuildFolder:
     def densities(self) -> Path:
         """Path of densities.csv."""
         return self.folder / "densities.csv"
+
+    def landmarks(self, chosen: Path | None = None) -> Path | None:
+        """Return the manifest whose landmarks complete those of the build's heads; None where there is none.
+
+        Args:
+            chosen: the file to take, NO_LANDMARKS for none; None takes landmarks.parquet of this folder if it is there.
+
+        Raises:
+            UbhpdError: the chosen file is not there.
+        """
+        if chosen is None:
+            own = self.folder / LANDMARKS
+            return own if own.is_file() else None
+        if chosen.is_file():
+            return chosen
+        if chosen == NO_LANDMARKS:
+            return None
+        raise UbhpdError(f"There is no file {chosen} of landmarks: write it by ubhpd landmarks, or name none.")
 
     def target(self) -> Any:
         """Return the density that UBHPD was sampled to, as build.json has it; None where none is recorded."""

@@ -2,17 +2,21 @@
 
 A dataset per column, in the column's order, and its mask under /valid if it has empty slots. Strings have
 a fixed length (the longest of the column), lists are rows of a matrix. Empty slots hold "", NaN, 0 or False.
-Attributes of the file and of each dataset hold the schema's metadata.
+Attributes of the file and of each dataset hold the schema's metadata as texts, for people and other tools. They are of
+variable length, and HDF5 can read such texts without end where the file is damaged: `read_schema` therefore takes the
+metadata from one attribute of fixed length, `schema`, in JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import h5py
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,7 +28,8 @@ Batches = Callable[[list[str]], Iterator[pa.RecordBatch]]
 
 _CHUNK_BYTES = 256 << 10
 _MAX_ROW_BYTES = 1 << 16  # of one column: a text, or 136 numbers
-_MASKS = "valid"
+_MASKS, _SCHEMA = "valid", "schema"
+_MAX_SCHEMA_BYTES = 1 << 20
 
 
 def write(schema: pa.Schema, rows: int, batches: Batches, path: Path) -> None:
@@ -38,11 +43,13 @@ def write(schema: pa.Schema, rows: int, batches: Batches, path: Path) -> None:
     """
     widths, with_nulls = _widths_and_nulls(schema, batches)
     with h5py.File(path, "w", libver="latest", track_order=True) as file:
-        file.attrs.update({k.decode(): v.decode() for k, v in schema.metadata.items()})
+        of_file, of_columns = _texts(schema.metadata), {field.name: _texts(field.metadata) for field in schema}
+        file.attrs[_SCHEMA] = np.void(json.dumps({"file": of_file, "columns": of_columns}).encode())
+        file.attrs.update(of_file)
         for field in schema:
             dtype, shape = _layout(field, widths.get(field.name, 1))
             dataset = _create(file, field.name, (rows, *shape), dtype)
-            dataset.attrs.update({k.decode(): v.decode() for k, v in (field.metadata or {}).items()})
+            dataset.attrs.update(of_columns[field.name])
         for name in with_nulls:
             _create(file, f"{_MASKS}/{name}", (rows,), np.dtype(bool))
         start = 0
@@ -69,8 +76,9 @@ def iterate(
 def read_schema(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
     """Return the Arrow schema that the datasets and their attributes describe, and the number of heads."""
     with h5py.File(path, "r") as file:
+        described = _described(file)
         datasets = _own_datasets(file)
-        fields = [pa.field(n, _arrow_type(d), metadata=_texts(d.attrs)) for n, d in datasets.items()]
+        fields = [pa.field(n, _arrow_type(d), metadata=described.columns.get(n) or None) for n, d in datasets.items()]
         rows = {len(d) for d in datasets.values()}
         if _MASKS in file:
             for name, mask in _own_datasets(file[_MASKS]).items():
@@ -79,7 +87,26 @@ def read_schema(path: str | os.PathLike[str]) -> tuple[pa.Schema, int]:
                 rows.add(len(mask))
         if len(rows) != 1:
             raise OSError("its columns differ in length")
-        return pa.schema(fields, _texts(file.attrs)), rows.pop()
+        return pa.schema(fields, described.file), rows.pop()
+
+
+class _Described(msgspec.Struct):
+    """The metadata of the file, and of its columns by name."""
+
+    file: dict[str, str]
+    columns: dict[str, dict[str, str]]
+
+
+def _described(file: h5py.File) -> _Described:
+    if not h5py.h5a.exists(file.id, _SCHEMA.encode()):
+        raise OSError("it has no attribute 'schema', which every manifest has")
+    attribute = h5py.h5a.open(file.id, _SCHEMA.encode())
+    if attribute.get_type().get_class() != h5py.h5t.OPAQUE or attribute.get_storage_size() > _MAX_SCHEMA_BYTES:
+        raise OSError("its attribute 'schema' is not that of a manifest")
+    try:
+        return msgspec.json.decode(file.attrs[_SCHEMA].tobytes(), type=_Described)
+    except (msgspec.MsgspecError, AttributeError, UnicodeDecodeError):
+        raise OSError("its attribute 'schema' cannot be read") from None
 
 
 def _own_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
@@ -99,6 +126,9 @@ def _own_datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
         if dataset.external or dataset.is_virtual:
             raise OSError(f"{name!r} in it is stored in another file")
         row_bytes = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:]))
+        text = h5py.check_string_dtype(dataset.dtype)
+        if text is not None and text.length is None:
+            raise OSError(f"{name!r} in it has texts of variable length, which no manifest has")
         if dataset.ndim not in (1, 2) or dataset.chunks is None or not 0 < row_bytes <= _MAX_ROW_BYTES:
             raise OSError(f"{name!r} in it is no column of a manifest")
         if dataset.id.get_num_chunks() != -(-len(dataset) // dataset.chunks[0]):
@@ -139,8 +169,8 @@ def _arrow_type(dataset: h5py.Dataset) -> pa.DataType:
     return pa.from_numpy_dtype(dataset.dtype)
 
 
-def _texts(attributes: h5py.AttributeManager) -> dict[str, str]:
-    return {k: str(v) for k, v in attributes.items()}
+def _texts(metadata: Mapping[bytes, bytes] | None) -> dict[str, str]:
+    return {k.decode(): v.decode() for k, v in (metadata or {}).items()}
 
 
 def _create(file: h5py.File, name: str, shape: tuple[int, ...], dtype: Any) -> h5py.Dataset:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ubhpd.core.errors import UbhpdError, shortened
 from ubhpd.core.files import file_identity, replacing
+from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.manifest.schema import (
     COLUMNS,
     FINGERPRINT_KEY,
@@ -258,6 +259,41 @@ def usable(path: str | os.PathLike[str], columns: Sequence[str], split: str | No
     if split not in splits:
         raise UbhpdError(f"{path} has no usable head of the split {split!r}: it has {', '.join(splits) or 'none'}.")
     return table.filter(pc.equal(table.column("split"), split))
+
+
+def with_landmarks(rows: pa.Table, path: str | os.PathLike[str]) -> pa.Table:
+    """Return rows of a manifest with the 68 landmarks that another manifest has of the same heads.
+
+    Args:
+        rows: with sample_id, landmarks68 and landmarks_kind.
+        path: the manifest that `ubhpd landmarks` wrote. Heads for which it has no landmarks of their own image keep
+            what they have; heads that are not among the rows do not count.
+
+    Raises:
+        UbhpdError: it is no manifest, or has landmarks of not one of the rows.
+    """
+    names = ["sample_id", "landmarks68", "landmarks_kind"]
+    parts = []
+    wanted = rows.column("sample_id").combine_chunks()
+    for batch in iterate(path, names):
+        kinds = pc.fill_null(batch.column("landmarks_kind"), "")
+        own = pc.and_(batch.column("landmarks68").is_valid(), pc.invert(pc.ends_with(kinds, OF_SOURCE_PHOTO)))
+        parts.append(batch.filter(pc.and_(own, pc.is_in(batch.column("sample_id"), value_set=wanted))))
+    found = pa.Table.from_batches(parts)
+    if rows.num_rows and not found.num_rows:
+        raise UbhpdError(
+            f"{path} has landmarks of not one of these {rows.num_rows:,} heads: fill them by ubhpd landmarks."
+        )
+    at = pc.index_in(wanted, value_set=found.column("sample_id").combine_chunks())
+    for name in names[1:]:
+        place = rows.schema.get_field_index(name)
+        theirs = found.column(name).take(at).cast(rows.schema.field(name).type)
+        both = pa.chunked_array([*rows.column(name).chunks, *theirs.chunks], rows.schema.field(name).type)
+        order = pc.if_else(
+            at.is_valid(), pa.array(range(rows.num_rows, 2 * rows.num_rows)), pa.array(range(rows.num_rows))
+        )
+        rows = rows.set_column(place, rows.schema.field(place), both.take(order))
+    return rows
 
 
 def header(path: str | os.PathLike[str]) -> Header:

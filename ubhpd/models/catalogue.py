@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ class ModelCard:
     name: on the command line. file: its module in baselines/. title, paper, code, license: of the method and its
     published weights. kind: one of KINDS. options: of its Config, where they differ from the defaults. parameters:
     trainable ones, None where it is no network. reported: its name in the published tables, None where it has no row.
-    summary: first line of `text`, which is the file's docstring.
+    summary: first line of `text`, which is the file's docstring. sees: "image", "landmarks", or "nothing", where every
+    head gets the same prediction. module: its import name, where it is a plug-in.
     """
 
     name: str
@@ -50,6 +52,8 @@ class ModelCard:
     reported: str | None
     summary: str
     text: str
+    sees: str = "image"
+    module: str = ""
 
     @property
     def megabytes(self) -> float | None:
@@ -67,7 +71,17 @@ def catalogue() -> dict[str, ModelCard]:
     import ubhpd.baselines as package
 
     cards = ((c.name, path.name, c) for path in registry.files(package).values() for c in cards_of(path))
-    return registry.by_name(cards, "models")
+    known = registry.by_name(cards, "models")
+    registry.add_plugins(known, "models", package, _cards_of_plugin)
+    return dict(sorted(known.items()))
+
+
+def _cards_of_plugin(plugin: registry.Plugin) -> dict[str, ModelCard]:
+    spec = importlib.util.find_spec(plugin.module)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        raise UbhpdError(f"there is no Python file of the module {plugin.module}")
+    path = Path(spec.origin)
+    return {c.name: replace(c, module=plugin.module) for c in cards_of(path, str(path))}
 
 
 def card(name: str) -> ModelCard:
@@ -79,13 +93,13 @@ def card(name: str) -> ModelCard:
     return registry.pick(catalogue(), name, "model")[1]
 
 
-def cards_of(path: Path) -> list[ModelCard]:
-    """Return the cards of the models in one file.
+def cards_of(path: Path, where: str | None = None) -> list[ModelCard]:
+    """Return the cards of the models in one file; `where` names it in errors.
 
     Raises:
         UbhpdError: it is no Python, or its card is not as it has to be.
     """
-    where = f"baselines/{path.name}"
+    where = where or f"baselines/{path.name}"
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
@@ -108,6 +122,7 @@ def cards_of(path: Path) -> list[ModelCard]:
             reported=card["REPORTED"].get(name),
             summary=text.splitlines()[0],
             text=text,
+            sees=card["SEES"],
         )
         for name, own in card["MODELS"].items()
     ]
@@ -115,10 +130,10 @@ def cards_of(path: Path) -> list[ModelCard]:
 
 def _constants(tree: ast.Module, where: str) -> dict[str, Any]:
     """Return the constants of the card; those that may be left out are empty then."""
-    found: dict[str, Any] = {"PARAMETERS": {}, "REPORTED": {}}
+    found: dict[str, Any] = {"PARAMETERS": {}, "REPORTED": {}, "SEES": ""}
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for name in (t.id for t in targets if isinstance(t, ast.Name) and t.id in (*_TEXTS, *_TABLES)):
+        for name in (t.id for t in targets if isinstance(t, ast.Name) and t.id in (*_TEXTS, *_TABLES, "SEES")):
             try:
                 found[name] = ast.literal_eval(getattr(node, "value"))  # noqa: B009
             except (ValueError, TypeError, MemoryError, RecursionError):
@@ -137,6 +152,9 @@ def _checked(card: dict[str, Any], where: str) -> dict[str, Any]:
             raise UbhpdError(f"{where} has no dictionary {name}: add it to its card.")
     if card["KIND"] not in KINDS:
         raise UbhpdError(f"{where}: KIND is {card['KIND']!r}, it has to be one of {', '.join(KINDS)}.")
+    if card["SEES"] not in ("", "nothing") or (card["SEES"] and card["KIND"] != "geometric"):
+        raise UbhpdError(f"{where}: SEES is {card['SEES']!r}: only a geometric method has it, and it is 'nothing'.")
+    card["SEES"] = card["SEES"] or ("landmarks" if card["KIND"] in ("landmarks", "geometric") else "image")
     models, parameters, reported = (card[name] for name in _TABLES)
     if not models:
         raise UbhpdError(f"{where}: MODELS is empty: name one model at least.")
@@ -199,11 +217,11 @@ def module_of(found: ModelCard) -> Any:
     Raises:
         UbhpdError: torch is not installed, the file does not run or lacks a part, or the model is only reported.
     """
-    where = f"baselines/{found.file}.py"
+    where = found.module or f"baselines/{found.file}.py"
     if found.kind == "reported":
         raise UbhpdError(f"{found.name} is known by its printed numbers only: ubhpd models {found.name} says why.")
     try:
-        module = importlib.import_module(f"ubhpd.baselines.{found.file}")
+        module = importlib.import_module(found.module or f"ubhpd.baselines.{found.file}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "torch":
             raise UbhpdError(f"{found.name} needs torch, which is not installed: {INSTALL}.") from None

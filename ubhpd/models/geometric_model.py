@@ -22,7 +22,7 @@ from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import matrix
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import ModelCard, card, config_of, configured, module_of
-from ubhpd.nn.geometric import Heads, Parameters
+from ubhpd.nn.inputs import Heads, Parameters
 
 COLUMNS = (
     "sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "landmarks68", "landmarks_kind", "image_width",
@@ -46,6 +46,7 @@ def heads_of(table: pa.Table) -> Heads:
         _matrix(table, "rotation", 9).reshape(-1, 3, 3) if "rotation" in there else None,
         own_landmarks(table),
         np.stack([_numbers(table, n) for n in ("image_width", "image_height")], axis=1),
+        table.column("landmarks_kind").to_pylist() if "landmarks_kind" in there else None,
     )
 
 

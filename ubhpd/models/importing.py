@@ -26,21 +26,28 @@ from ubhpd.core.typing import AnyArray
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
 from ubhpd.models.checkpoint import check_finite
+from ubhpd.models.downloads import imagenet_weights, is_imagenet
 from ubhpd.models.model import Model, fill
 from ubhpd.nn import weight_files
+from ubhpd.nn.backbones import torchvision_name
 from ubhpd.nn.contract import InputRecipe
 
 Tensors = dict[str, AnyArray]
 
 _KERAS = "model_weights"
+_COUNTER = "num_batches_tracked"  # of batch normalisation
 _MAX_GROWTH = 1032  # of deflate
 _NUMBERED = re.compile(r"/vars/[0-3]$")
 _KERAS_KINDS = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 
 def read_files(paths: Iterable[Path]) -> Tensors:
-    """Return the tensors of weight files by name; of several files those of file i begin "i/". Errors as `read`."""
-    files = [read(path) for path in paths]
+    """Return the tensors of weight files by name; of several files those of file i begin "i/". Errors as `read`.
+
+    Beside another file an .npz of NumPy is read, too: so come statistics that belong to a network.
+    """
+    places = list(paths)
+    files = [_npz(p) if len(places) > 1 and weight_files.kind(p) == "npz" else read(p) for p in places]
     if len(files) == 1:
         return files[0]
     return {f"{i}/{name}": values for i, tensors in enumerate(files) for name, values in tensors.items()}
@@ -67,6 +74,27 @@ def read(path: Path) -> Tensors:
         found = {name: _numbers(values) for name, values in weight_files.tensors(path).items()}
     if not found:
         raise UbhpdError(f"{path} holds no weights: give the file with the trained network.")
+    check_finite(found, str(path))
+    return found
+
+
+def _npz(path: Path) -> Tensors:
+    """Return the arrays of an .npz by name; pickled objects in it are refused. Errors as `read`."""
+    found: Tensors = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_GROWTH * path.stat().st_size:
+                raise UbhpdError(f"{path} states more arrays than its bytes can hold: {weight_files.AGAIN}.")
+        with np.load(path, allow_pickle=False) as stored:
+            for name in stored.files:
+                values = stored[name]
+                if values.dtype.kind not in "fiub":
+                    raise UbhpdError(f"{path}: {name} is of type {values.dtype}, no numbers: give arrays of numbers.")
+                found[name] = _numbers(torch.as_tensor(values))
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, TypeError, EOFError, MemoryError, KeyError) as error:
+        if "allow_pickle" in str(error):
+            raise UbhpdError(f"{path} holds pickled objects, which are not opened: store arrays of numbers.") from None
+        raise UbhpdError(f"{path} is damaged or cut off ({error}): {weight_files.AGAIN}.") from None
     check_finite(found, str(path))
     return found
 
@@ -140,12 +168,18 @@ def imported(files: Sequence[Path], name: str, chosen: Mapping[str, str] | None 
     model = Model.untrained(name, chosen)
     tensors: Mapping[str, Any] = read_files(files)
     where = " + ".join(map(str, files))
-    if hasattr(model.module, "published"):
+    own = {n for n in model.network.state_dict() if not n.endswith(_COUNTER)}
+    # A file may also have the names of this package's network, as somebody saves its state_dict.
+    if hasattr(model.module, "published") and not own <= tensors.keys():
         try:
             tensors = model.module.published(model.config, tensors)
         except UbhpdError as error:
             raise UbhpdError(f"{where}: {error}") from None
-    fill(model.network, {n: torch.as_tensor(np.asarray(v)) for n, v in tensors.items()}, where)
+    filled = {n: torch.as_tensor(np.asarray(v)) for n, v in tensors.items()}
+    state = model.network.state_dict()
+    if {n for n in state if not n.endswith(_COUNTER)} <= filled.keys():  # torch before 0.4.1 had no such counters
+        filled |= {n: torch.zeros_like(v) for n, v in state.items() if n not in filled}
+    fill(model.network, filled, where)
     check_answer(model, where)
     origin = {"how": "imported", "files": [checkpoint.file_origin(f) for f in files]}
     return model.of_origin(origin, card(name).license)
@@ -154,15 +188,28 @@ def imported(files: Sequence[Path], name: str, chosen: Mapping[str, str] | None 
 def with_backbone(model: Model, file: Path) -> Model:
     """Return the untrained model with a backbone's published weights, as a rule those of ImageNet.
 
+    Args:
+        model: its network has a backbone.
+        file: the weights; `imagenet`, where no file has that name, stands for torchvision's, which are downloaded.
+
     Raises:
-        UbhpdError: the model has no backbone, or the file does not fit it.
+        UbhpdError: the model has no backbone, the file does not fit it, or there are no such weights to download.
     """
     from ubhpd.nn.weight_files import load_backbone
 
     backbone = getattr(model.network, "backbone", None)
     if backbone is None:
         raise UbhpdError(f"{model.name} has no backbone that weights could be loaded into: leave --backbone out.")
+    if is_imagenet(file):
+        if (name := torchvision_name(backbone)) is None:
+            kind = type(backbone).__name__
+            raise UbhpdError(
+                f"torchvision publishes no ImageNet weights for the backbone of {model.name}, {kind}: give a file by "
+                "--backbone."
+            )
+        file = imagenet_weights(name)
     load_backbone(backbone, file)
+    model.network.has_published_backbone = True
     origin = {**model.about.origin, "backbone": checkpoint.file_origin(file)}
     return model.of_origin(origin, f"that of the backbone's weights, {file.name}")
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ubhpd.core.errors import UbhpdError
+from torch import nn
+
+from ubhpd.core.registry import pick
 from ubhpd.nn.backbone import Backbone
-from ubhpd.nn.resnets import LAYOUTS, BoTNet101, Res2Net101, resnet
+from ubhpd.nn.resnets import LAYOUTS, BoTNet101, Res2Net101, ResNet, resnet
 from ubhpd.nn.small_backbones import VGG16, AlexNet, EfficientNetB0, MobileNetV2, RepVGGB1g2
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
@@ -35,6 +37,15 @@ def backbone(name: str, num_classes: int | None = None, **options: Any) -> Backb
     Raises:
         UbhpdError: no backbone has that name.
     """
-    if name not in BACKBONES:
-        raise UbhpdError(f'There is no backbone "{name}": choose one of {", ".join(BACKBONES)}.')
-    return BACKBONES[name](num_classes=num_classes, **options)
+    return pick(BACKBONES, name, "backbone")[1](num_classes=num_classes, **options)
+
+
+def torchvision_name(network: Backbone) -> str | None:
+    """Return the name of torchvision's ImageNet weights that fit this backbone, None if there are none."""
+    if type(network) is ResNet:
+        depths = tuple(len(getattr(network, f"layer{n}")) for n in range(1, 5))
+        block = type(network.layer1[0])
+        return next((f"resnet{depth}" for depth, own in LAYOUTS.items() if own == (block, depths)), None)
+    if type(network) is VGG16:
+        return "vgg16_bn" if any(isinstance(m, nn.BatchNorm2d) for m in network.modules()) else "vgg16"
+    return {AlexNet: "alexnet", MobileNetV2: "mobilenet_v2"}.get(type(network))

@@ -8,6 +8,7 @@ A file in baselines/ holds one model in all its named variants. Its constants, a
     LICENSE   of the published weights and code; what is written here is MIT
     KIND      "image", "sequence" or "landmarks": what the network sees; "geometric": no network, see `ubhpd.models`;
               "reported": only results of a paper, and the docstring says why
+    SEES      only of a geometric method that reads no landmarks: "nothing", a constant prediction
     MODELS    name on the command line -> options of its Config that differ from the defaults
     PARAMETERS  the same names -> number of trainable parameters, checked by the tests
     REPORTED  the same names -> method as printed in published_results.csv, where one is
@@ -19,6 +20,11 @@ and its docstring says what the model is, what differs from the paper, and what 
     training_recipe(config)        how the paper trains it
     Network(config)                a `PoseNetwork`
     published(config, tensors)     optional: foreign weights, by their published names, to the network's own names
+    landmark_terms(config)         optional: terms of the loss that only heads with landmarks supervise, each with the
+                                   numbers (of 68) of the landmarks that it compares
+    training_remarks(config, recipe, has_backbone)
+                                   optional: sentences to warn of before a training by a recipe, which begins with a
+                                   backbone's published weights or not
 
 Images as Hopenet sees them, which several later papers took over: its crops, and ImageNet's normalisation.
 """
@@ -26,11 +32,14 @@ Images as Hopenet sees them, which several later papers took over: its crops, an
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
+
+from ubhpd.nn.inputs import WHOLE
+from ubhpd.nn.inputs import InputRecipe as InputRecipe
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # of RGB values 0 to 255
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -39,37 +48,18 @@ Output = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class InputRecipe:
-    """How an image of a head becomes the network's input: it belongs to the model and travels with its weights.
-
-    crop: name of a crop recipe of `ubhpd.images.recipes`. size: side of the input in pixels. colour: order of the
-    channels. mean, std: a value v of 0 to 255 enters as (v - mean) / std, per channel in the order of `colour`.
-    crop_of: pairs (dataset, crop recipe) where the paper cuts a dataset in another way. frames: images per input;
-    more than one for a network that sees a sequence and predicts its last image.
-    """
-
-    crop: str
-    size: int
-    colour: Literal["RGB", "BGR"] = "RGB"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    crop_of: tuple[tuple[str, str], ...] = ()
-    frames: int = 1
-
-    def crop_for(self, dataset: str) -> str:
-        """Return the name of the crop recipe for a dataset."""
-        return dict(self.crop_of).get(dataset, self.crop)
-
-
-@dataclass(frozen=True)
 class TrainingRecipe:
     """How the paper trains: optimiser, schedule, augmentation; the docstring of the model says where it is silent.
 
     epochs, batch_size: as printed. optimizer and its lr, betas, eps, momentum (nesterov where SGD has one),
-    weight_decay. schedule: "constant"; "step": lr * gamma at each of the `milestones` (epochs); "cosine": down to
-    lr * final_share at the end, per iteration; "exponential": lr * gamma per epoch. warmup_epochs: linear, from 0.
+    weight_decay. schedule: "constant"; "step": lr * gamma at each of the `milestones` (epochs); "cosine": down to lr *
+    final_share at the end, per iteration; "exponential": lr * gamma per epoch. warmup_epochs: linear, from 0.
     clip_norm, clip_value: of the gradient. augmentations: names of `ubhpd.training.augmentations`, in their order.
-    max_angle_deg: heads with an angle of this size or more are left out.
+    max_angle_deg: heads with an angle of this size or more are left out. batch_size_of, weight_decay_of: pairs (series
+    of protocols or how their ids begin, value) where the paper has another one, as ("2", 8). crops: pairs (crop recipe
+    of the input, crop recipe that takes its place in training), as for a margin that is drawn. cut_from: (a, b) where
+    crops are cut b / a times as large as the input, of which training sees a random window, and validation the middle;
+    before all augmentations.
     """
 
     epochs: int
@@ -90,6 +80,36 @@ class TrainingRecipe:
     clip_value: float | None = None
     augmentations: tuple[str, ...] = ()
     max_angle_deg: float = 99.0
+    batch_size_of: tuple[tuple[str, int], ...] = ()
+    crops: tuple[tuple[str, str], ...] = ()
+    cut_from: tuple[int, int] = (1, 1)
+    weight_decay_of: tuple[tuple[str, float], ...] = ()
+
+    def for_protocol(self, series: str, protocol: str) -> TrainingRecipe:
+        """Return the recipe for a protocol, of the series that papers number."""
+
+        def own(pairs: tuple[tuple[str, Any], ...], usual: Any) -> Any:
+            return next((value for key, value in pairs if key == series or protocol.startswith(key)), usual)
+
+        return replace(
+            self,
+            batch_size=own(self.batch_size_of, self.batch_size),
+            weight_decay=own(self.weight_decay_of, self.weight_decay),
+            batch_size_of=(),
+            weight_decay_of=(),
+        )
+
+    def input_in_training(self, own: InputRecipe) -> InputRecipe:
+        """Return how heads are cut in training, where `own` is how they are cut otherwise."""
+        crops, (kept, cut) = dict(self.crops), self.cut_from
+        # A recipe that keeps the middle is cut whole, since the window is drawn from all of it.
+        whole = WHOLE if cut != kept else ""
+
+        def of(crop: str) -> str:
+            return crops.get(crop, crop) + whole
+
+        crop_of = tuple((dataset, of(crop)) for dataset, crop in own.crop_of)
+        return replace(own, crop=of(own.crop), crop_of=crop_of, size=round(own.size * cut / kept))
 
 
 class Target(NamedTuple):
@@ -115,6 +135,7 @@ class PoseNetwork(nn.Module, ABC):
     """
 
     config: Any
+    has_published_backbone: bool = False  # whether its backbone's weights are those of a published file
 
     @abstractmethod
     def pose(self, output: Output) -> torch.Tensor:

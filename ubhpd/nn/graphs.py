@@ -3,7 +3,7 @@
 Coordinates are those of `contract.Target`: x and y from -0.5 at the left and top edge to 0.5, so that a map and the
 image it belongs to agree for all sizes: the middle of column i of n lies at (i + 0.5) / n - 0.5.
 
-A graph of a face out of the heat maps of its landmarks: one-step graph generation (OsGG-Net, section 4.2).
+A graph of a face out of the heat maps of its landmarks: one-step graph generation (OsGG-Net, section 3.2).
 
 The paper can be read in several ways and its code does otherwise; each choice has a name here, and baselines/osggnet.py
 says which is whose.
@@ -36,7 +36,7 @@ from ubhpd.nn.resnets import BasicBlock
 def soft_argmax(probabilities: torch.Tensor) -> torch.Tensor:
     """Return the mean place x, y (n, K, 2) of maps (n, K, h, w) that each sum to 1, differentiable.
 
-    Sun et al., Integral Human Pose Regression, ECCV 2018; equations 3 and 4 of OsGG-Net, whose columns count from 1.
+    Sun et al., Integral Human Pose Regression, ECCV 2018; equations 2 and 4 of OsGG-Net, whose columns count from 1.
     """
     height, width = probabilities.shape[-2:]
     x = (probabilities.sum(dim=-2) * middles(width, probabilities)).sum(dim=-1)
@@ -45,7 +45,7 @@ def soft_argmax(probabilities: torch.Tensor) -> torch.Tensor:
 
 
 def softmax_maps(logits: torch.Tensor) -> torch.Tensor:
-    """Return logits (n, K, h, w) as probabilities: the softmax over all cells of a map (OsGG-Net, equation 2)."""
+    """Return logits (n, K, h, w) as probabilities: the softmax over all cells of a map (OsGG-Net, equation 3)."""
     return logits.flatten(2).softmax(dim=2).view_as(logits)
 
 
@@ -95,13 +95,15 @@ def adjacency(affinity: torch.Tensor, allowed: torch.Tensor, mask: MaskReading, 
 
     Args:
         affinity: F of `affinities`.
-        allowed: which nodes (K, K) the node of the row may be joined to, at least one each.
-        mask: "inf" takes the others out of the softmax; "multiply", printed and released, makes their affinity 0,
-            which the softmax counts as exp(0).
+        allowed: which nodes (K, K) the node of the row may be joined to.
+        mask: "inf" takes the others out of the softmax, and a row without any has no edge; "multiply", printed and
+            released, makes their affinity 0, which the softmax counts as exp(0).
         total: "mean" is (A + A^T) / 2, as printed; "sum" A + A^T, as released.
     """
     masked = affinity.masked_fill(~allowed, -torch.inf) if mask == "inf" else affinity * allowed
     weights = masked.softmax(dim=2)
+    if mask == "inf":  # a row without any is a softmax of nothing
+        weights = torch.where(allowed.any(dim=1, keepdim=True), weights, 0.0)
     both = weights + weights.transpose(1, 2)
     return both / 2 if total == "mean" else both
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
@@ -109,19 +110,47 @@ def distances_mm(landmarks: Sequence[int]) -> FloatArray:
     return distance
 
 
-def neighbours(landmarks: Sequence[int], count: int) -> BoolArray:
+Ties = Literal["all", "first"]
+
+
+def neighbours(landmarks: Sequence[int], count: int, ties: Ties = "all") -> BoolArray:
     """Return which nodes (K, K) are among the `count` nearest other ones of the node of the row.
 
-    Nodes as far as the last of them belong to it: a node of the midline has its neighbours in pairs, so its row may
-    hold one more. Mirroring the nodes leaves the matrix as it is.
+    A node of the midline has its neighbours in pairs that are equally far.
+
+    Args:
+        landmarks: the nodes.
+        count: S, nodes per row.
+        ties: "all" takes all nodes as far as the last one, so that a row may hold one more, and mirroring the nodes
+            leaves the matrix as it is; "first" takes of equally far ones those that come first, so that every row holds
+            `count`.
 
     Raises:
         UbhpdError: a count that is not in 1 to K - 1.
     """
     if not 1 <= count < len(landmarks):
         raise UbhpdError(f"A node of {len(landmarks)} has no {count} neighbours: choose 1 to {len(landmarks) - 1}.")
-    distance = distances_mm(landmarks)
+    # Pairs that mirror each other are equally far but for the last digits.
+    distance = distances_mm(landmarks).round(6)
     np.fill_diagonal(distance, np.inf)
+    if ties == "first":
+        nearest = np.argsort(distance, axis=1, kind="stable")[:, :count]
+        first: BoolArray = np.zeros(distance.shape, dtype=bool)
+        np.put_along_axis(first, nearest, True, axis=1)
+        return first
     farthest = np.sort(distance, axis=1)[:, count - 1 : count]
     near: BoolArray = distance <= farthest
     return near
+
+
+def block(landmarks: Sequence[int], count: int) -> BoolArray:
+    """Return the mask (K, K) whose first `count` rows and columns are True: equation 7 of OsGG-Net, as printed.
+
+    Raises:
+        UbhpdError: a count that is not in 1 to K.
+    """
+    if not 1 <= count <= len(landmarks):
+        raise UbhpdError(f"A block of {len(landmarks)} nodes has no {count} rows: choose 1 to {len(landmarks)}.")
+    inside = np.arange(len(landmarks)) < count
+    mask: BoolArray = inside[:, None] & inside
+    return mask

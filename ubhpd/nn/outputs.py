@@ -131,6 +131,30 @@ def nearest_rotation(matrix: torch.Tensor) -> torch.Tensor:
     return _rotation_of_products(power)
 
 
+def quaternion_from_euler(angles_deg: torch.Tensor) -> torch.Tensor:
+    """Return unit quaternions (..., 4), w x y z with w not below 0, of canonical yaw, pitch, roll (..., 3) in degrees.
+
+    The product of the turns about x by -pitch, y by -yaw and z by -roll, as `matrix_from_euler` has it.
+    """
+    half = torch.deg2rad(-angles_deg / 2)
+    (cy, cp, cr), (sy, sp, sr) = half.cos().unbind(-1), half.sin().unbind(-1)
+    quaternion = torch.stack(
+        [
+            cp * cy * cr - sp * sy * sr,
+            sp * cy * cr + cp * sy * sr,
+            cp * sy * cr - sp * cy * sr,
+            cp * cy * sr + sp * sy * cr,
+        ],
+        dim=-1,
+    )
+    return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+
+
+def rotation_from_quaternion(quaternion: torch.Tensor) -> torch.Tensor:
+    """Return rotations (..., 3, 3) of unit quaternions (..., 4), w x y z."""
+    return _rotation_of_products(quaternion[..., :, None] * quaternion[..., None, :])
+
+
 _SQUARINGS = 16  # a second eigenvalue 0.1 % below the first has no part in the power 2^16
 
 

@@ -6,7 +6,7 @@ released code p comes from a ReLU, not from a softmax: it is no distribution, an
 
 FSA-Net's layers: capsules made of the places that belong together, and three ways from them to a vector per stage.
 
-Yang et al., FSA-Net, CVPR 2019, sections 3.3 and 3.4. Capsules are (n, capsules, 64), the vectors have 16 numbers.
+Yang et al., FSA-Net, CVPR 2019, sections 3.4 and 3.5. Capsules are (n, capsules, 64), the vectors have 16 numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _KERAS_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean",
 def stagewise_deg(p: torch.Tensor, eta: torch.Tensor, delta: torch.Tensor, min_delta: float = -1.0) -> torch.Tensor:
     """Return angles (n, 3) in degrees: V sum_k [sum_i (i + eta_k) p_ki] / prod_{l<=k} s (1 + delta_l).
 
-    That is equation 3 of FSA-Net with bins i = -1, 0, 1 about the middle, as its code has it.
+    That is equation 2 of FSA-Net with bins i = -1, 0, 1 about the middle, as its code has it.
 
     Args:
         p: weights of the bins, (n, stage, angle, bin).
@@ -70,11 +70,12 @@ def input_recipe(size: int, colour: str) -> InputRecipe:
     return InputRecipe("fsanet-0.6", size, order, crop_of=(("biwi", "fsanet-0.4"),))
 
 
-def training_recipe(batch_size: int) -> TrainingRecipe:
+def training_recipe(batch_size: int, batch_size_of: tuple[tuple[str, int], ...] = ()) -> TrainingRecipe:
     """Return FSA-Net's training: Adam with Keras' eps, and a tenth of the rate at epochs 30 and 60 of 90."""
     return TrainingRecipe(
         epochs=90,
         batch_size=batch_size,
+        batch_size_of=batch_size_of,
         lr=1e-3,
         eps=1e-7,
         schedule="step",
@@ -226,7 +227,7 @@ _MIN_NORM = 1e-6  # TensorFlow's, of what is normalised to length 1
 
 
 class Structure(nn.Module):
-    """The fine-grained structure: which places make a capsule, learnt from their scores (section 3.3).
+    """The fine-grained structure: which places make a capsule, learnt from their scores (section 3.5).
 
     Args:
         places: of each stage.
@@ -245,16 +246,28 @@ class Structure(nn.Module):
 
     def forward(self, places: torch.Tensor) -> torch.Tensor:
         """Return capsules (n, 21, 64) of places (n, 192, 64): S_k = C M_k, rows of sum 1, times the places."""
-        if self.score is not None:
-            scores = self.score(places).squeeze(-1).sigmoid()
-        else:
-            scores = places.var(dim=-1, correction=0)
-        n, all_places = scores.shape
-        maps = self.maps(scores.view(n, STAGES, -1)).sigmoid().view(n, STAGES, _STRUCTURES, all_places)
-        weights = self.weights(scores).sigmoid().view(n, 1, CAPSULES, _STRUCTURES)
+        scores = self._scores(places)
+        maps = self._maps(scores)
+        weights = self.weights(scores).sigmoid().view(scores.shape[0], 1, CAPSULES, _STRUCTURES)
         shares = (weights @ maps).flatten(1, 2)
         capsules: torch.Tensor = (shares @ places) / shares.sum(dim=-1, keepdim=True)
         return capsules
+
+    def structures(self, places: torch.Tensor) -> torch.Tensor:
+        """Return the maps M_k (n, stage, 5, 192) of places (n, 192, 64), from 0 to 1: each row is a fine-grained
+        structure, how much each of the places of all three maps contributes (equation 5 and figure 5)."""
+        return self._maps(self._scores(places))
+
+    def _scores(self, places: torch.Tensor) -> torch.Tensor:
+        if self.score is None:
+            return places.var(dim=-1, correction=0)
+        scores: torch.Tensor = self.score(places).squeeze(-1).sigmoid()
+        return scores
+
+    def _maps(self, scores: torch.Tensor) -> torch.Tensor:
+        n, all_places = scores.shape
+        maps: torch.Tensor = self.maps(scores.view(n, STAGES, -1)).sigmoid()
+        return maps.view(n, STAGES, _STRUCTURES, all_places)
 
 
 class CapsuleRouting(nn.Module):

@@ -23,7 +23,7 @@ from ubhpd.core.errors import UbhpdError, shortened
 from ubhpd.nn.backbone import Backbone
 
 Tensors = dict[str, torch.Tensor]
-Kind = Literal["keras", "keras_zip", "torch", "safetensors"]
+Kind = Literal["keras", "keras_zip", "torch", "safetensors", "npz"]
 
 AGAIN = "get it again"  # what to do about a damaged file
 _GIVE = "give .h5 or .keras of Keras, .pth of torch, or .safetensors"
@@ -61,7 +61,10 @@ def kind(path: Path) -> Kind:
         return "safetensors"
     if start.startswith(b"PK"):
         _check_zip(path)
-        return "keras_zip" if KERAS_WEIGHTS in _zip_names(path) else "torch"
+        names = _zip_names(path)
+        if names and all(name.endswith(".npy") for name in names):
+            return "npz"
+        return "keras_zip" if KERAS_WEIGHTS in names else "torch"
     if start.startswith(_TORCH):
         return "torch"
     if start.startswith(b"\x93NUMPY"):
@@ -82,9 +85,9 @@ def _zip_names(path: Path) -> list[str]:
 
 def _check_zip(path: Path) -> None:
     names = _zip_names(path)
-    if names and all(name.endswith(".npy") for name in names):
-        raise UbhpdError(f"{path} is an archive of NumPy arrays (.npz), no weight file of Keras or torch: {_GIVE}.")
-    if names and KERAS_WEIGHTS not in names and not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
+    if all(name.endswith(".npy") for name in names):
+        return
+    if KERAS_WEIGHTS not in names and not any(name.endswith(("data.pkl", "constants.pkl")) for name in names):
         raise UbhpdError(f"{path} is a zip archive without weights in it: unpack it, and {_GIVE}.")
 
 
@@ -98,6 +101,8 @@ def tensors(path: Path) -> Tensors:
         UbhpdError: as `kind`; or of Keras, damaged, or with anything but plain tensors in it.
     """
     found = kind(path)
+    if found == "npz":
+        raise UbhpdError(f"{path} is an archive of NumPy arrays (.npz), no weight file of Keras or torch: {_GIVE}.")
     if found in ("keras", "keras_zip"):
         raise UbhpdError(f"{path} is a file of Keras: give .pth of torch or .safetensors.")
     return _without_prefixes(_torch(path) if found == "torch" else _safetensors(path), path)
@@ -144,7 +149,7 @@ def _torch(path: Path) -> Tensors:
         if not is_truncated and ("weights only" in text or "weights_only" in text):
             raise UbhpdError(more) from None
         raise UbhpdError(f"{path} is damaged or no file of torch ({type(error).__name__}): {AGAIN}.") from None
-    content = _unwrapped(content)
+    content = _unwrapped(content, path)
     if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
         raise UbhpdError(f"{path} holds no tensors by name: save the state_dict of the network.")
     found: Tensors = {}
@@ -155,11 +160,28 @@ def _torch(path: Path) -> Tensors:
     return found
 
 
-def _unwrapped(content: Any) -> Any:
-    """Return the innermost state dict; one level a wrapper, for a pickle can hold itself."""
+def _unwrapped(content: Any, path: Path) -> Any:
+    """Return the innermost state dict: that of a usual name, else the only one there is.
+
+    One level a wrapper, for a pickle can hold itself.
+    """
     for _ in _WRAPPERS:
-        if isinstance(content, Mapping):
-            content = next((content[k] for k in _WRAPPERS if isinstance(content.get(k), Mapping)), content)
+        if not isinstance(content, Mapping):
+            break
+        inner = {k: v for k, v in content.items() if isinstance(v, Mapping) and v}
+        named = next((inner[k] for k in _WRAPPERS if k in inner), None)
+        if named is None and not any(map(_is_plain, content.values())):
+            holding = {
+                k: v for k, v in inner.items() if any(isinstance(x, (torch.Tensor, Mapping)) for x in v.values())
+            }
+            holding = {k: v for k, v in holding.items() if "optim" not in str(k).lower()}
+            if len(holding) > 1:
+                names = ", ".join(str(k)[:40] for k in list(holding)[:_SHOWN])
+                raise UbhpdError(f"{path} holds several sets of tensors ({names}): save the state_dict of one network.")
+            named = next(iter(holding.values()), None)
+        if named is None:
+            break
+        content = named
     return content
 
 
@@ -204,9 +226,12 @@ def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
     missing = [name for name in expected if name not in found and name not in optional]
     unknown = [name for name in found if name not in expected]
     lack, have = ("lacks", "has") if they == "it" else ("lack", "have")
-    if missing and unknown and (prefix := _prefix_before_all(found, missing)):
+    if missing and unknown and (prefix := _prefix_of(found, missing)):
+        others = [name for name in found if not name.startswith(prefix)]
+        besides = f", and {they} {have} {_listed(others)} besides" if others else ""
         raise UbhpdError(
-            f"{where}: all names fit but for {shortened(prefix)} before them: save the state_dict of that part alone."
+            f"{where}: all names fit but for {shortened(prefix)} before them{besides}: save the state_dict of that "
+            "part alone."
         )
     parts = [f"{lack} {_listed(missing)}"] * bool(missing) + [f"{have} {_listed(unknown)} too many"] * bool(unknown)
     if parts:
@@ -221,11 +246,11 @@ def check_fit(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Te
             raise UbhpdError(f"{where}: {name} is of type {types}; {remedy}.")
 
 
-def _prefix_before_all(found: Mapping[str, torch.Tensor], missing: list[str]) -> str:
-    """Return what stands before every name of the file, if the missing names are there behind it; "" otherwise."""
+def _prefix_of(found: Mapping[str, torch.Tensor], missing: list[str]) -> str:
+    """Return what stands before names of the file, if all missing names are there behind it; "" otherwise."""
     name = missing[0]
     ends = [other.removesuffix(name) for other in found if other.endswith(name) and other != name]
-    return next((p for p in ends if all(n.startswith(p) for n in found) and all(p + n in found for n in missing)), "")
+    return next((p for p in ends if all(p + n in found for n in missing)), "")
 
 
 def fit(

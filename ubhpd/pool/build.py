@@ -120,6 +120,7 @@ def build(config: BuildConfig, engine: Engine | None = None, progress: Progress 
 
 def _build(config: BuildConfig, engine: Engine, progress: Progress) -> BuildReport:
     chosen = registry.select(config.sources)
+    config = _located(config, chosen)
     if unknown := sorted(set(config.options) - set(chosen)):
         raise UbhpdError(f"Option for {unknown[0]!r}, which is not among the sources {', '.join(chosen)}.")
     options = {n: registry.options_for(b, dict(config.options.get(n, {}))) for n, b in chosen.items()}
@@ -170,6 +171,17 @@ def _resolved(config: BuildConfig) -> BuildConfig:
     )
 
 
+def _located(config: BuildConfig, chosen: Mapping[str, registry.Builder]) -> BuildConfig:
+    """Return the settings with roots and options by dataset; a table that --root names becomes folder and option."""
+    roots = {registry.dataset_name(name): place for name, place in config.roots.items()}
+    options = {registry.dataset_name(name): dict(own) for name, own in config.options.items()}
+    for name, place in roots.items():
+        if name in chosen and (locate := getattr(chosen[name], "locate", None)):
+            roots[name], own = locate(place)
+            options[name] = {**own, **options.get(name, {})}
+    return replace(config, roots=roots, options=options)
+
+
 def _check(config: BuildConfig) -> None:
     if not config.max_angle_deg > 0:
         raise UbhpdError(f"--max-angle is {config.max_angle_deg}, but must be above 0 degrees.")
@@ -210,8 +222,9 @@ def _tasks(
     with without_cycle_search():
         units = builder.units(source, options)
         listing = source.account(path for unit in units for path in unit.paths)
+    is_rendered = source.is_rendered
     for i, unit in enumerate(units):
-        digest = parts.digest_of(name, source, spec, unit, options)
+        digest = parts.digest_of(name, source, spec, unit, options, is_rendered)
         path = work / "parts" / name / f"{i:05d}-{digest[:12]}.arrow"
         task = Task(
             dataset=name,
@@ -221,6 +234,8 @@ def _tasks(
             thorough=source.thorough,
             part=str(path),
             digest=digest,
+            is_rendered=is_rendered,
+            builder=registry.module_name(builder),
         )
         tasks.append((task, parts.is_fresh(path, digest)))
     if not tasks:
@@ -308,7 +323,7 @@ def _refuse_duplicates(ids: pa.ChunkedArray) -> None:
 
 def _cross_check(config: BuildConfig, report: BuildReport, pool: Path) -> None:
     """Let each builder that can compare its heads with those of another dataset do so."""
-    for name, builder in registry.select(report.datasets).items():
+    for name, builder in registry.select(config.sources).items():
         if check := getattr(builder, "check", None):
             notes = list(check(lambda dataset: _poses(pool, dataset)))
             report.datasets[name].notes += _merged_notes(notes)

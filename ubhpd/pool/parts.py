@@ -24,7 +24,7 @@ from ubhpd.core.files import replacing
 from ubhpd.core.records import Drop, Note, Record, Unit
 from ubhpd.manifest.schema import CONVENTION_VERSION, SCHEMA_VERSION, schema, table_from_records
 from ubhpd.pool import sources
-from ubhpd.raw.source import Source
+from ubhpd.raw.source import RENDERED, Source
 from ubhpd.raw.trees import TreeSpec, open_tree
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class PartHead(NamedTuple):
     notes: list[Note]
 
 
-def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options: Any) -> str:
+def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options: Any, is_rendered: bool = False) -> str:
     """Return a digest of everything a part depends on: the unit, how it is read, and which files it is read from."""
     files = [source.identity(path) for path in unit.paths]
     content = (
@@ -68,12 +68,19 @@ def digest_of(dataset: str, source: Source, spec: TreeSpec, unit: Unit, options:
         files,
         options,
         source.thorough,
+        is_rendered,
     )
     return hashlib.sha256(repr(content).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def collect(dataset: str, items: Iterable[Record | Drop | Note]) -> tuple[pa.Table, list[Note]]:
-    """Return the heads of a unit as a manifest table, in their order, and the notes."""
+def collect(
+    dataset: str, items: Iterable[Record | Drop | Note], is_rendered: bool = False
+) -> tuple[pa.Table, list[Note]]:
+    """Return the heads of a unit as a manifest table, in their order, and the notes.
+
+    The ids of rendered heads end in RENDERED, which no real head has: predictions of one are never scored against
+    the other.
+    """
     records: list[Record] = []
     notes: list[Note] = []
     for item in items:
@@ -84,6 +91,11 @@ def collect(dataset: str, items: Iterable[Record | Drop | Note]) -> tuple[pa.Tab
         else:
             notes.append(item)
     records = [_guarded(r) for r in records]
+    if is_rendered:
+        records = [
+            r._replace(sample_id=f"{r.sample_id}{RENDERED}", flip_of=r.flip_of and f"{r.flip_of}{RENDERED}")
+            for r in records
+        ]
     try:
         return table_from_records(dataset, records), notes
     except UnicodeEncodeError:  # a name that is not UTF-8, as an old archive leaves them
@@ -163,7 +175,7 @@ def _refused(drop: Drop) -> Record:
 
 
 class Task(NamedTuple):
-    """A unit to read and the part file to write."""
+    """A unit to read and the part file to write. builder: the reader, where its name is not the dataset's."""
 
     dataset: str
     spec: TreeSpec
@@ -172,6 +184,8 @@ class Task(NamedTuple):
     thorough: bool
     part: str
     digest: str
+    is_rendered: bool = False
+    builder: str = ""
 
 
 @contextmanager
@@ -197,18 +211,18 @@ def sweep(work: Path, parts_in_use: set[str], datasets: set[str]) -> None:
 
 def run_task(task: Task, session: str) -> int:
     """Read a unit and write its part."""
-    builder = sources.builders()[task.dataset]
+    builder = sources.builders()[task.builder or task.dataset]
     items: list[Record | Drop | Note] = []
     digest = task.digest
     with without_cycle_search():
         source = _source(task.spec, task.thorough, session)
         try:
             items.extend(builder.read(source, task.unit, task.options))
-            table, notes = collect(task.dataset, items)
+            table, notes = collect(task.dataset, items, task.is_rendered)
         except UbhpdError:
             raise
         except Exception as error:  # what a builder did not foresee costs the heads of this unit, not the build
-            table, notes = collect(task.dataset, _lost(task, items, error))
+            table, notes = collect(task.dataset, _lost(task, items, error), task.is_rendered)
             digest = UNFINISHED
     write_part(Path(task.part), table, notes, digest)
     return task.unit.size

@@ -6,6 +6,7 @@ Datasets are found unpacked or as archives, whatever their top folders are calle
 from __future__ import annotations
 
 import os
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -27,6 +28,7 @@ from ubhpd.raw.trees import (
     is_compressed_tar,
     open_tree,
     peek,
+    unnamed_archive,
 )
 
 # What every file in builders/ defines; docs/add-a-dataset.md explains each.
@@ -51,7 +53,11 @@ BUILDER_CARD = Card(
 
 
 class Builder(Protocol):
-    """The reader of one raw dataset: a module in builders/."""
+    """The reader of one raw dataset: a module in builders/.
+
+    A builder that can read any number of datasets has an option `name`, the dataset's name in the manifest, and a
+    function `locate(place) -> (folder, options)`, which turns what --root names into a folder and options.
+    """
 
     NAME: str
     TITLE: str
@@ -83,7 +89,7 @@ def builders() -> dict[str, Builder]:
     """
     import ubhpd.builders as package
 
-    return registry.entries(package, check_builder, lambda builder: builder.NAME, "builders")
+    return registry.entries(package, check_builder, lambda builder: builder.NAME, "builders", "builders")
 
 
 def check_builder(module: Any) -> None:
@@ -91,17 +97,56 @@ def check_builder(module: Any) -> None:
     registry.check_card(module, BUILDER_CARD)
 
 
+class Named:
+    """A builder that reads a dataset of another name, as `table:mycar` does; otherwise the builder itself."""
+
+    def __init__(self, builder: Builder, name: str) -> None:
+        self.builder = builder
+        self.NAME = name
+        self.TITLE = f"{builder.TITLE} {name}"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.builder, name)
+
+
 def select(names: Iterable[str]) -> dict[str, Builder]:
-    """Return the named builders in the order of all builders; upper and lower case do not count.
+    """Return the named builders by the names of their datasets, in the order of all builders; case does not count.
+
+    `table:mycar` is the builder table for a dataset mycar.
 
     Raises:
-        UbhpdError: an unknown name, or none at all.
+        UbhpdError: an unknown name, none at all, or a name of a dataset that is none or taken.
     """
     known = builders()
-    chosen = {registry.pick(known, name, "source")[0] for name in sorted(set(names))}
+    chosen: dict[str, Builder] = {}
+    for text in sorted(set(names)):
+        base, colon, own = text.partition(":")
+        name = registry.pick(known, base, "source")[0]
+        if not colon:
+            chosen[name] = known[name]
+            continue
+        if not hasattr(known[name], "locate"):
+            raise UbhpdError(f"{name} is one dataset and takes no other name: write {name} instead of {text}.")
+        if not _DATASET_NAME.fullmatch(own) or own in known or own in chosen:
+            raise UbhpdError(
+                f"{text} has no good name for a dataset: use up to 40 lower-case letters, digits, _ and -, and no name "
+                "of another source."
+            )
+        chosen[own] = Named(known[name], own)
     if not chosen:
         raise UbhpdError(f"No source named: choose from {', '.join(known)}.")
-    return {name: builder for name, builder in known.items() if name in chosen}
+    order = {name: place for place, name in enumerate(known)}
+    return dict(sorted(chosen.items(), key=lambda item: (order.get(item[0], len(order)), item[0])))
+
+
+def dataset_name(text: str) -> str:
+    """Return the dataset's name in the manifest of a source as --sources, --root and -O name it."""
+    return text.partition(":")[2] or text
+
+
+def module_name(builder: Builder) -> str:
+    """Return the name under which `builders()` has the module of a builder."""
+    return builder.builder.NAME if isinstance(builder, Named) else builder.NAME
 
 
 def options_for(builder: Builder, chosen: Mapping[str, str]) -> Any:
@@ -112,9 +157,11 @@ def options_for(builder: Builder, chosen: Mapping[str, str]) -> Any:
     Raises:
         UbhpdError: an unknown option or value.
     """
-    return options.from_texts(builder.Options, chosen, builder.NAME)
+    own = {"name": builder.NAME} if isinstance(builder, Named) else {}
+    return options.from_texts(builder.Options, {**chosen, **own}, builder.NAME)
 
 
+_DATASET_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _MAX_DEPTH = 5  # folders below the data root, and again inside an archive
 _MAX_FOLDERS = 5000
 _MAX_LISTED = 20  # archives and folders that a message names
@@ -153,8 +200,9 @@ def discover(
     if data_root is not None and searched:
         _search(data_root, searched, findings, spool_dir, keep_whole)
     for name, place in roots.items():
-        if os.path.isdir(place) and _recognised(
-            builders[name], "recognise", Source(peek(place)), ""
+        is_table = hasattr(builders[name], "locate") and (os.path.isdir(place) or is_archive(place))
+        if is_table or (
+            os.path.isdir(place) and _recognised(builders[name], "recognise", Source(peek(place)), "")
         ):  # the dataset itself
             findings.specs[name] = TreeSpec(((place, ""),), spool_dir, keep_whole)
         else:
@@ -245,6 +293,13 @@ def _folders(place: str, findings: Findings) -> Iterator[tuple[Source, str, str]
                 files = [os.path.join(here, folder, e.name) for e in entries if not e.is_dir]
                 places.extend(file for file in files if is_archive(file))
                 findings.faults |= dict(filter(None, map(foreign_archive, files)))
+                unnamed = [file for file in files if "." not in os.path.basename(file)]
+                findings.faults |= dict(filter(None, map(unnamed_archive, unnamed[:_MAX_LISTED])))
+            else:
+                for entry in entries:
+                    if not entry.is_dir and is_archive(entry.name):
+                        inner = f"{folder}/{entry.name}" if folder else entry.name
+                        findings.faults[f"{here}:{inner}"] = f"is an archive inside an archive: unpack {here} there"
         for folder, fault in source.faults.items():
             findings.faults[os.path.join(here, folder)] = fault
 
@@ -267,7 +322,7 @@ def _peek(place: str, findings: Findings) -> Tree | None:
             return None
         return peek(place)
     except UbhpdError as error:
-        findings.faults[place] = f"cannot be used ({error})"
+        findings.faults[place] = f"cannot be used ({str(error).removesuffix('.')})"
         return None
 
 

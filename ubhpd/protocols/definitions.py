@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
 
 POOL, UBHPD = "pool", "ubhpd"  # the manifests of a build's folder
 TRAIN, TEST, ALL = "train", "test", "all"
@@ -124,16 +124,36 @@ class Protocol:
 
 
 def protocol(protocol_id: str) -> Protocol:
-    """Return the protocol of this id.
+    """Return the protocol of this id; upper and lower case do not count.
 
     Raises:
-        UbhpdError: there is none.
+        UbhpdError: there is none; the sentence suggests the nearest.
     """
-    if protocol_id in PROTOCOLS:
-        return PROTOCOLS[protocol_id]
-    near = difflib.get_close_matches(protocol_id.lower(), PROTOCOLS, n=3, cutoff=0.4)
+    lower = protocol_id.lower()
+    if lower in PROTOCOLS:
+        return PROTOCOLS[lower]
+    near = difflib.get_close_matches(lower, PROTOCOLS, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else "ubhpd protocols lists them."
-    raise UbhpdError(f"There is no protocol {protocol_id!r}: {hint}")
+    raise UbhpdError(f"There is no protocol {shortened(protocol_id)}: {hint}")
+
+
+def protocols_named(name: str) -> tuple[Protocol, ...]:
+    """Return the protocol of an id, or those of a short name, as "1"; errors as `protocol`."""
+    ids = SHORT_NAMES.get(name.lower())
+    return (protocol(name),) if ids is None else tuple(PROTOCOLS[i] for i in ids)
+
+
+def training_protocol(name: str) -> Protocol:
+    """Return the protocol whose training split an id or a short name means.
+
+    Raises:
+        UbhpdError: there is none, or the protocols of the short name train on different heads.
+    """
+    found = protocols_named(name)
+    if any((p.train, p.divide) != (found[0].train, found[0].divide) for p in found):
+        ids = ", ".join(p.id for p in found)
+        raise UbhpdError(f"The protocols of {name!r} train on different heads: choose one of {ids}.")
+    return found[0]
 
 
 def in_series(series: str) -> tuple[Protocol, ...]:
@@ -171,6 +191,22 @@ def _biwi(id: str, divide: Divide, sentence: str, note: str) -> Protocol:
         note="The 70/30 list of the papers never existed in public: FSA-Net drew 16 of the 24 recordings with an "
         "unseeded generator and kept no names, Hopenet's three splits are unpublished. Compare results of equal id and "
         f"hash only. {note}",
+    )  # fmt: skip
+
+
+def _upna(id: str, train: int, paper: str, note: str) -> Protocol:
+    """Return UPNA divided by person: the first `train` of its ten users train."""
+
+    def users(first: int, last: int) -> SplitDefinition:
+        names = tuple(f"upna/user_{u:02d}" for u in range(first, last + 1))
+        return SplitDefinition((_dataset("upna"), Where("subject_id", "is", names)))
+
+    return Protocol(
+        id=id, version=1, series="2", paper=paper, train=users(1, train), test=users(train + 1, 10),
+        sentence=f"UPNA by person: users 01 to {train:02d} train, {train + 1:02d} to 10 test.",
+        published={TRAIN: Published(3_600 * train), TEST: Published(3_600 * (10 - train))},
+        note=f"{note} The numbers are 12 videos of 300 frames per user, as the literature has it. The labels, raw or "
+        "zeroed, are an option of the build: name it beside a result.",
     )  # fmt: skip
 
 
@@ -268,23 +304,34 @@ _ALL: tuple[Protocol, ...] = (
         },
         note="No person is in both splits. The authors' own training list lacks 40 frames of recordings 18 and 21.",
     ),
-    Protocol(
-        id="upna_subjects",
-        version=1,
-        series="2",
-        sentence="UPNA by person: users 01 to 06 train, 07 to 10 test.",
-        paper="D. Mohlin, G. Bianchi, J. Sullivan: Probabilistic Orientation Estimation with Matrix Fisher "
+    _upna(
+        "upna_7_3",
+        7,
+        _OSGG + ", protocol 2",
+        "The paper prints 7 subjects for training and 3 for testing in section 5.2, and once, in 5.1, 7 and 4 of 10. "
+        "It does not say which; here they are in the order of their numbers.",
+    ),
+    _upna(
+        "upna_subjects",
+        6,
+        "D. Mohlin, G. Bianchi, J. Sullivan: Probabilistic Orientation Estimation with Matrix Fisher "
         "Distributions. NeurIPS 2020; I. Gilitschenski et al.: Deep Orientation Uncertainty Learning based on a "
         "Bingham Loss. ICLR 2020",
-        train=SplitDefinition(
-            (_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(1, 7))))
-        ),
-        test=SplitDefinition(
-            (_dataset("upna"), Where("subject_id", "is", tuple(f"upna/user_{u:02d}" for u in range(7, 11))))
-        ),
-        published={TRAIN: Published(21_600), TEST: Published(14_400)},
-        note="The numbers are 12 videos of 300 frames per user, as the literature has it. Mohlin et al. keep every "
-        "20th frame. The labels, raw or zeroed, are an option of the build: name it beside a result.",
+        "Mohlin et al. keep every 20th frame.",
+    ),
+    Protocol(
+        id="aflw_21080_1000",
+        version=1,
+        series="2",
+        sentence="AFLW with 1,000 heads drawn by seed to test and 21,080 of other photographs to train.",
+        paper=_HOPENET + ", table 4",
+        train=SplitDefinition((_dataset("aflw"),), max_angle_deg=MAX_ANGLE_DEG),
+        test=SplitDefinition((_dataset("aflw"),), max_angle_deg=MAX_ANGLE_DEG),
+        divide=Divide("drawn heads", 21_080 / 22_080),
+        published={TRAIN: Published(21_080), TEST: Published(1_000)},
+        note="The paper names neither numbers nor heads of its test set. The literature quotes 21,080 and 1,000, "
+        "without saying which of AFLW's 24,384 heads these are: a seed draws them. "
+        "Compare results of equal id and hash only. A build with fewer heads is divided in the same proportion.",
     ),
     Protocol(
         id="ubhpd",
@@ -308,10 +355,21 @@ _ALL: tuple[Protocol, ...] = (
         "biwi",
         Published(15_678, _BIWI_HASH),
         (Where("sample_id", "does not start with", ("synhead/BIWI/",)),),
-        "SynHead's tracks that replay BIWI are left out of train. The paper's UBHPD -> BIWI does not say that BIWI was "
-        "left out of UBHPD.",
+        "SynHead's tracks that replay BIWI are left out of train. The paper samples UBHPD without its target (section "
+        "5.1): so does a build with --exclude biwi.",
     ),
     _cross("synhead"),
     _cross("upna", Published(36_000)),
 )
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType({p.id: p for p in _ALL})
+
+# What papers call by these numbers, one id for each pair of train and test set. Of the divisions of BIWI it is the
+# one that is drawn as FSA-Net drew it, of those of UPNA OsGG-Net's; the others are there by their ids.
+SHORT_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "1": ("300wlp_aflw2000_1969", "300wlp_biwi_15678"),
+        "2": ("biwi_16_8_drawn", "upna_7_3"),
+        "3": ("ubhpd",),
+        "cross": tuple(p.id for p in in_series("cross")),
+    }
+)

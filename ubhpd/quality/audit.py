@@ -26,6 +26,7 @@ from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
+from ubhpd.core.text import csv_lines
 from ubhpd.core.typing import BoolArray, IntArray, UInt64Array
 from ubhpd.manifest import BuildFolder
 from ubhpd.quality.duplicates import ImageHashes, nearest
@@ -318,11 +319,12 @@ def audit_places(
 
 def write_list(report: AuditReport, path: Path) -> None:
     """Write the pairs as CSV: train,test,kind,distance,partners; by kind, then by the test head."""
-    from pyarrow import csv
-
+    pairs = report.pairs()
     try:
-        with replacing(path) as part:
-            csv.write_csv(report.pairs(), part, csv.WriteOptions(quoting_style="needed"))
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_lines([pairs.column_names]))
+            for batch in pairs.to_batches(max_chunksize=65_536):
+                file.write(csv_lines(zip(*(c.to_pylist() for c in batch.columns), strict=True)))
     except OSError as error:
         raise UbhpdError(f"Cannot write the list to {path} ({error.strerror}): choose another file.") from None
 

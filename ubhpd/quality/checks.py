@@ -33,6 +33,7 @@ from ubhpd.core.files import replacing
 from ubhpd.core.progress import Progress
 from ubhpd.core.records import OF_SOURCE_PHOTO
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
+from ubhpd.core.text import csv_lines
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.manifest import BuildFolder
 from ubhpd.manifest.schema import COLUMNS, matrix
@@ -466,10 +467,10 @@ def check_manifest(path: Path, thresholds: Thresholds | None = None, progress: P
 
 def write_flags(flags: pa.Table, path: Path) -> None:
     """Write flags as CSV: sample_id,flag,value,detail."""
-    from pyarrow import csv
-
     try:
-        with replacing(path) as part:
-            csv.write_csv(flags, part, csv.WriteOptions(quoting_style="needed"))
+        with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            file.write(csv_lines([flags.column_names]))
+            for batch in flags.to_batches(max_chunksize=65_536):
+                file.write(csv_lines(zip(*(c.to_pylist() for c in batch.columns), strict=True)))
     except OSError as error:
         raise UbhpdError(f"Cannot write the flags to {path} ({error.strerror}): choose another file.") from None

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.text import csv_lines
 
 KEEP, DROP = "keep", "drop"
 WORDS = (KEEP, DROP)
@@ -237,9 +238,7 @@ def _rewrite(path: Path, rows: list[Decision]) -> None:
 
 
 def _line(cells: Iterable[str]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    return csv_lines([cells])
 
 
 def _clean(text: str) -> str:

@@ -49,6 +49,7 @@ DAMAGED = (
 )
 
 _DIRECTORY_ENTRY = b"PK\x01\x02"  # of a zip
+_ENCRYPTED = 0x1  # bit of a zip member's flags
 _ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
 _SYMBOLIC_LINK = "symbolic links in the archive"
 _KINDS = {tarfile.SYMTYPE: _SYMBOLIC_LINK, tarfile.LNKTYPE: "hard links in the archive to files that are not in it"}
@@ -131,11 +132,8 @@ class ZipTree(ArchiveTree):
     def read(self, path: str, limit: int = LABEL_LIMIT) -> bytes:
         info = self._info(path)
         refuse_large(info.file_size, limit)
-        try:
-            with self._zip.open(info) as member:
-                data = member.read(info.file_size)  # never inflates more than it says
-        except DAMAGED as error:
-            raise OSError(f"damaged inside the archive ({error})") from None
+        with self._member(path) as member:
+            data = member.read(info.file_size)  # never inflates more than it says
         if len(data) != info.file_size:
             raise OSError("damaged inside the archive (shorter than it says)")
         return data
@@ -150,12 +148,25 @@ class ZipTree(ArchiveTree):
         except KeyError:
             raise FileNotFoundError("no such file in the archive") from None
 
-    def _copy(self, path: str, to: IO[bytes]) -> None:
+    @contextmanager
+    def _member(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a member; what is wrong with it is an OSError."""
+        info = self._info(path)
+        if info.flag_bits & _ENCRYPTED:
+            raise OSError("encrypted in the archive: unpack it with its password")
         try:
-            with self._zip.open(self._info(path)) as source:
-                shutil.copyfileobj(source, to)
+            with self._zip.open(info) as member:
+                yield member
+        except NotImplementedError:
+            raise OSError(
+                f"packed by a method that is not read here (type {info.compress_type}): unpack the archive"
+            ) from None
         except DAMAGED as error:
             raise OSError(f"damaged inside the archive ({error})") from None
+
+    def _copy(self, path: str, to: IO[bytes]) -> None:
+        with self._member(path) as source:
+            shutil.copyfileobj(source, to)
 
 
 def refuse_escape(archive: str, name: str) -> None:
@@ -313,7 +324,7 @@ def tar_fault(archive: str) -> str | None:
         with _opened(archive):
             return None
     except tarfile.ReadError:
-        return "is not a tar archive"
+        return "is not a tar archive: get it again, or move it away"
 
 
 def peek_tar(archive: str) -> Tree:
@@ -553,5 +564,9 @@ def _is_header_longer(first: bytes) -> bool:
 
 
 def _clean_name(name: str) -> str:
-    """Return a member name with slashes, which some Windows tools write as backslashes, and without a leading ./."""
-    return re.sub(r"^(\./)+", "", name.replace("\\", "/"))
+    """Return a member name with slashes, which some Windows tools write as backslashes, and without . and empty parts.
+
+    A leading slash stays, and that behind a folder, too.
+    """
+    name = re.sub(r"^(\./)+", "", name.replace("\\", "/"))
+    return re.sub(r"/(\.?/)+", "/", name)

@@ -133,7 +133,8 @@ def decode_fault(data: bytes) -> str | None:
         return "does not decode"
     if pixels.shape[:2] != (size.height, size.width):
         return f"decodes to {pixels.shape[1]}x{pixels.shape[0]}, its header says {size.width}x{size.height}"
-    return None
+    damage = jpeg_damage(data)
+    return None if damage is None else f"is a damaged JPEG ({damage})"
 
 
 def decode(data: bytes, upright: bool = False) -> Image | None:

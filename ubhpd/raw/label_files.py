@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ubhpd.core.typing import AnyArray
+from ubhpd.core.rotation import MIRROR_68, mirrored_points68
+from ubhpd.core.typing import AnyArray, FloatArray
 
 _MAX_INFLATED = 4 << 20
 _HEAD_BYTES = 128  # of an inflated variable: its header with a name of up to 64 characters
@@ -285,6 +286,65 @@ def _part(element: bytes, position: int, order: str) -> tuple[int, bytes, int]:
         kind, size, start, following = kind & 0xFFFF, kind >> 16, position + 4, position + 8
     content = element[start : min(start + size, following)]
     return (kind, content, following) if len(content) == size else (-1, b"", position)
+
+
+_FLIP = "_Flip"  # end of the folder of 300W-LP that holds the mirror images of another
+_MIRRORED_PX = 0.5  # by how much the points of a mirror image may miss those of its twin
+
+
+def projected_path(folder: str, stem: str) -> str:
+    """Return the file of 300W-LP with the points of a warped face, as in folder AFW the stem AFW_134212_1_3."""
+    return f"landmarks/{folder}/{stem}_pts.mat"
+
+
+def projected_paths(folder: str, stem: str) -> tuple[str, ...]:
+    """Return the files that may hold the points of a head: its own and, of a mirror image, those of its twin."""
+    own, twin = projected_path(folder, stem), folder.removesuffix(_FLIP)
+    return (own,) if twin == folder else (own, projected_path(twin, stem), f"{twin}/{stem}.mat")
+
+
+def projected_points68(read: Callable[[str], bytes], folder: str, stem: str) -> FloatArray | None:
+    """Return the 68 points (68, 2) of a head of 300W-LP on its own, warped image; None if there is no file of them.
+
+    The dataset has such files for the four sets without their mirror images only. Points of a mirror image are those of
+    its twin, mirrored: left and right landmarks change places, and x becomes w - x. Since the points of the photograph,
+    pt2d, were published for both, w is what x and mirrored x add up to there.
+
+    Args:
+        read: gives the bytes of a file of the dataset; it raises FileNotFoundError for a file that is not there.
+        folder: of the dataset, as AFW or AFW_Flip.
+        stem: of the image.
+
+    Raises:
+        MatError: a file is damaged, or holds something else.
+    """
+    if (own := _points(read, projected_path(folder, stem), "pts_2d", (68, 2))) is not None:
+        return own
+    twin = folder.removesuffix(_FLIP)
+    if twin == folder or (of_twin := _points(read, projected_path(twin, stem), "pts_2d", (68, 2))) is None:
+        return None
+    photo = [_points(read, f"{f}/{stem}.mat", "pt2d", (2, 68)) for f in (folder, twin)]
+    if photo[0] is None or photo[1] is None:
+        return None
+    width = photo[0][0] + photo[1][0, list(MIRROR_68)]
+    if float(np.ptp(width)) > _MIRRORED_PX:
+        raise MatError(f"{folder}/{stem}.mat: its points are not the mirror image of those in {twin}/{stem}.mat")
+    return mirrored_points68(of_twin, float(np.median(width)))
+
+
+def _points(read: Callable[[str], bytes], path: str, name: str, shape: tuple[int, int]) -> FloatArray | None:
+    """Return a variable of a file as numbers, None if there is no such file."""
+    try:
+        content = read(path)
+    except FileNotFoundError:
+        return None
+    try:
+        (points,) = MatReader([name]).read(content)
+    except MatError as error:
+        raise MatError(f"{path}: {error}") from None
+    if points.shape != shape or not np.isfinite(points).all():
+        raise MatError(f"{path}: {name} has shape {points.shape} or a number that is not finite")
+    return np.asarray(points, dtype=np.float64)
 
 
 class NumberRows(NamedTuple):

@@ -24,6 +24,10 @@ _EXAMPLES = 3
 _WHOLE_HEADER = 65_536 * 4  # bytes; enough for most EXIF and colour profile blocks
 
 
+RENDERED_MARK = "ubhpd-rendered.txt"  # in the root of a dataset that `ubhpd synth` made
+RENDERED = "@rendered"  # at the end of the ids of its heads
+
+
 class Refused(Exception):
     """A head cannot be read. `reason` is a key of records.DROP_REASONS, `detail` names the file and the fault."""
 
@@ -53,6 +57,11 @@ class Source:
             self.faults[path] = f"cannot be listed: {_reason(error)}"
             return []
 
+    @property
+    def is_rendered(self) -> bool:
+        """Whether `ubhpd synth` made this dataset: then it has the file RENDERED_MARK."""
+        return any(entry.name == RENDERED_MARK and not entry.is_dir for entry in self.listdir(""))
+
     def actual(self, path: str) -> str:
         """Return the path as the listing spells it, which may have a suffix in upper case (image00002.JPG)."""
         folder, _, name = path.rpartition("/")
@@ -70,7 +79,7 @@ class Source:
         Args:
             used: the paths that the reader of the dataset opens; those that do not exist do not count.
         """
-        read_paths = set(used)
+        read_paths = {RENDERED_MARK, *used}
         read = hidden = 0
         others: list[str] = []
         other_count = too_deep = 0

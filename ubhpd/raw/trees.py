@@ -30,14 +30,29 @@ __all__ = [
     "is_compressed_tar",
     "open_tree",
     "peek",
+    "unnamed_archive",
 ]
 
 _COMPRESSED_TAR = (".tgz", ".tar.gz", ".txz", ".tar.xz", ".tar.bz2", ".tbz2", ".tar.zst", ".tzst")
 ARCHIVE_SUFFIXES = (".zip", ".tar", *_COMPRESSED_TAR)
 
+_WEB_PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype|!--|\?xml|html|head|body|script|meta)", re.IGNORECASE)
+_SIGNATURES = (  # first bytes, what the file is, what to do, the suffix that it should have
+    (b"PK\x03\x04", "a zip archive", "name it .zip", ".zip"),
+    (b"\x1f\x8b", "compressed with gzip", "name it .tar.gz", "gz"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "name it .tar.xz", "xz"),
+    (b"BZh", "compressed with bzip2", "name it .tar.bz2", "bz2"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "name it .tar.zst", "zst"),
+    (b"Rar!", "a RAR archive", "unpack it there", ".rar"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it there", ".7z"),
+)
 _SPLIT = re.compile(r"(.+\.(?:zip|7z|rar|tar|tgz|tar\.\w+))\.(?:\d{2,3}|a[a-z]|part\d+)", re.IGNORECASE)
 _UNFINISHED = (".part", ".crdownload", ".download", ".!ut", ".aria2")
-_OTHER_ARCHIVES = (".7z", ".rar", ".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".z", ".iso", ".dmg", ".cab")
+_AGAIN = re.compile(r"(.+\.(?:zip|tar|tgz|tar\.\w+))\.\d", re.IGNORECASE)  # wget's name of a second download
+_OTHER_ARCHIVES = (
+    ".7z", ".rar", ".gz", ".xz", ".bz2", ".zst", ".lz4", ".lzma", ".z", ".iso", ".dmg", ".cab", ".zipx", ".lz", ".lzo",
+    ".br", ".arj", ".squashfs", ".gpg",
+)  # fmt: skip
 
 
 class TreeSpec(NamedTuple):
@@ -75,6 +90,8 @@ def foreign_archive(path: str) -> tuple[str, str] | None:
     if re.search(r"\.z\d{2}$", lower):
         name = Path(path).with_suffix("").name
         return f"{path[:-4]}.z*", f"is a zip in parts: join them (zip -s 0 {name}.zip --out {name}-whole.zip)"
+    if match := _AGAIN.fullmatch(path):
+        return path, f"has the name of a second download: rename it to {Path(match[1]).name} if that one is not whole"
     if lower.endswith(_UNFINISHED):
         inner = lower.rpartition(".")[0]
         return (path, "is an unfinished download: get it again") if inner.endswith(ARCHIVE_SUFFIXES) else None
@@ -85,19 +102,48 @@ def foreign_archive(path: str) -> tuple[str, str] | None:
 
 def archive_fault(archive: str) -> str | None:
     """Return why the file is not an archive of the kind that its name says, or None. Often it is a saved web page."""
+    if os.path.exists(archive) and not os.path.isfile(archive):
+        return "is no regular file: move it away"
     try:
         with open(archive, "rb") as file:
             head = file.read(512)
-        if head.lstrip()[:1] == b"<":
-            return "is a web page saved under that name (a login or quota page), not an archive"
+        if archive.lower().endswith(".zip") and os.path.exists(f"{archive[:-4]}.z01"):
+            name = Path(archive).stem
+            return f"is the last part of a zip in parts: join them (zip -s 0 {name}.zip --out {name}-whole.zip)"
+        if _WEB_PAGE.match(head):
+            return "is a web page saved under that name (a login or quota page): download it again"
         if archive.lower().endswith(".zip"):
-            if os.path.exists(f"{archive[:-4]}.z01"):
-                name = Path(archive).stem
-                return f"is the last part of a zip in parts: join them (zip -s 0 {name}.zip --out {name}-whole.zip)"
-            return None if zipfile.is_zipfile(archive) else "is not a zip archive, or is truncated"
-        return tar_fault(archive)
+            fault = None if zipfile.is_zipfile(archive) else "is not a zip archive, or is truncated: download it again"
+        else:
+            fault = tar_fault(archive)
+        return (_by_content(archive, head) or fault) if fault else None
     except (*DAMAGED, OSError) as error:
-        return f"cannot be read ({error})"
+        return f"cannot be read ({error}): download it again"
+
+
+def unnamed_archive(path: str) -> tuple[str, str] | None:
+    """Return the name and the remedy of an archive whose name has no suffix, by its first bytes; None for others."""
+    if "." in os.path.basename(path):
+        return None
+    if not os.path.isfile(path):
+        return None
+    try:
+        with open(path, "rb") as file:
+            found = _by_content(path, file.read(16))
+    except OSError:
+        return None
+    return None if found is None else (path, found)
+
+
+def _by_content(path: str, head: bytes) -> str | None:
+    """Return what an archive is by its first bytes, and the remedy; None if it has the suffix of that kind."""
+    is_zip = path.lower().endswith(".zip")
+    is_tar = is_archive(path) and not is_zip  # whatever a tar is compressed with, it is opened
+    what = "not a zip archive but " if is_zip else "not a tar archive but " if is_tar else ""
+    for start, kind, remedy, suffix in _SIGNATURES:
+        if head.startswith(start) and not path.lower().endswith(suffix) and not (is_tar and "compressed" in kind):
+            return f"is {what}{kind}: {remedy}"
+    return None
 
 
 def open_tree(spec: TreeSpec, on_progress: OnProgress | None = None) -> Tree:
@@ -115,7 +161,7 @@ def peek(place: str) -> Tree:
     if not is_archive(place):
         return FolderTree(place)
     if fault := archive_fault(place):
-        raise UbhpdError(f"{place} {fault}; download it again.")
+        raise UbhpdError(f"{place} {fault}.")
     return ZipTree(place, "") if place.lower().endswith(".zip") else peek_tar(place)
 
 
@@ -125,7 +171,7 @@ def _open_part(place: str, root: str, spec: TreeSpec, on_progress: OnProgress | 
             raise UbhpdError(f"{place} is not a folder: check the path.")
         return FolderTree(os.path.join(place, root))
     if fault := archive_fault(place):
-        raise UbhpdError(f"{place} {fault}; download it again.")
+        raise UbhpdError(f"{place} {fault}.")
     if place.lower().endswith(".zip"):
         return ZipTree(place, root)
     return open_tar(place, root, spec.spool_dir, spec.keep_whole, on_progress)

@@ -21,6 +21,7 @@ from ubhpd.evaluation.metric_cards import metrics, page
 from ubhpd.exports._runner import formats
 from ubhpd.models.catalogue import catalogue
 from ubhpd.pool.sources import builders
+from ubhpd.reports.paper_tables import markdown_listing
 
 _MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->\n)", re.DOTALL)
 Rows = list[list[str]]
@@ -39,7 +40,8 @@ def datasets() -> Rows:
     """Return the datasets: name, title, heads published, where the pose comes from."""
     rows = [["`--sources`", "dataset", "heads", "pose from"]]
     for name, own in builders().items():
-        rows.append([f"`{name}`", own.TITLE, f"{heads_published(own.PUBLISHED):,}", getattr(own, "POSE", "")])
+        heads = f"{heads_published(own.PUBLISHED):,}" if own.PUBLISHED else ""
+        rows.append([f"`{name}`", own.TITLE, heads, getattr(own, "POSE", "")])
     return rows
 
 
@@ -79,6 +81,7 @@ TABLES: dict[str, Callable[[], Rows]] = {
     "models": models,
     "metrics": metric_pages,
     "exports": export_formats,
+    "experiments": markdown_listing,
 }
 
 

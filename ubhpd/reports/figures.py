@@ -9,7 +9,8 @@ Densities: each dataset beside UBHPD, two angles at a time, pool and UBHPD on to
 the layout of figure 3 of OsGG-Net (ACM MM 2021). The figures take what `densities.read` counts in manifests or
 `densities.from_arrays` in arrays.
 
-Landmark graph: drawn on the image, as figure 5 of OsGG-Net.
+Landmark graph: drawn on the image, as figure 5 of OsGG-Net. Structures of FSA-Net (its figure 5), and regions that
+decide an angle (Grad-CAM, figure 10 of DADL).
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ubhpd.core import plotting  # noqa: F401, before anything of matplotlib
+
+# isort: split
 
 import matplotlib
 import matplotlib.style
@@ -40,10 +45,16 @@ from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, EDGES_DEG, LIMIT_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
+from ubhpd.core.registry import chosen
+from ubhpd.core.text import csv_lines
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.pool.sources import builders
 from ubhpd.sampling import densities, targets
 from ubhpd.sampling.densities import PAIRS, POOL, SIDES, TARGET, UBHPD, Densities, Tally
+from ubhpd.sampling.sampler import LARGE_ROLL_DEG, RARE_YAW_DEG, rolled_share
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("png", "svg", "pdf")
 DEFAULT_FORMATS = ("png", "svg")
@@ -180,14 +191,13 @@ def write(
     """
     if not names:
         raise UbhpdError(f"No figure was named: choose from {', '.join(FIGURES)}.")
-    if unknown := [n for n in names if n not in FIGURES]:
-        raise UbhpdError(f"There is no figure {unknown[0]!r}: choose from {', '.join(FIGURES)}.")
+    names = [chosen(FIGURES, name, "figure") for name in names]
     content = densities.read(place, densities.target_for(place, target))
     files: dict[str, bytes] = {}
     for name in dict.fromkeys(names):
         figure = FIGURES[name](content)
         files |= {f"{name}.{form}": encoded(figure, form) for form in dict.fromkeys(formats)}
-    files["densities.csv"] = densities.table(content).to_csv(index=False, lineterminator="\n").encode()
+    files["densities.csv"] = _csv(densities.table(content)).encode()
     where = folder or (Path(place) if Path(place).is_dir() else Path(place).parent) / "figures"
     try:
         for name, data in files.items():
@@ -249,6 +259,11 @@ def joint_figure(content: Densities) -> Figure:
             axes.spines[["top", "right"]].set_visible(True)
             outside = columns[k].heads - int(columns[k].joint[p].sum())
             axes.set_title(_outside(outside))
+            is_rolls = ANGLES[across] == "yaw" and ANGLES[up] == "roll"
+            if is_rolls and (share := rolled_share(columns[k].joint[p])) is not None:
+                degree = "\N{DEGREE SIGN}"
+                text = f"|yaw| > {RARE_YAW_DEG}{degree}: {share:.0%} with |roll| > {LARGE_ROLL_DEG}{degree}"
+                axes.text(0.5, 0.03, text, transform=axes.transAxes, ha="center", fontsize=SMALL_PT, color="0.25")
             if p == 0:
                 _column_title(axes, columns[k], panel_in)
         bar = figure.colorbar(mesh, ax=grid, shrink=0.6, aspect=35, pad=0.02)
@@ -279,6 +294,11 @@ def overlay_figure(content: Densities) -> Figure:
         looks = {f"{label}, {tally.heads:,} heads": look for tally, label, look in layers}
         _legend(figure, content, looks, always=True)
         return settled(figure)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    cells = table.astype(object).where(table.notna(), None)
+    return csv_lines([list(table), *cells.itertuples(index=False, name=None)])
 
 
 FIGURES: dict[str, Callable[[Densities], Figure]] = {
@@ -313,16 +333,25 @@ def target_label(target: FloatArray) -> str:
     """Return what the legend calls a target (3, 15): with its sigma if it is Gaussian."""
     if np.allclose(target, targets.uniform(), atol=1e-6):
         return f"{TARGET} (uniform)"
+    sigmas = [_sigma_of(row) for row in target]
+    if None in sigmas:
+        return TARGET
+    texts = [f"{sigma:.3g}\N{DEGREE SIGN}" for sigma in sigmas]
+    return f"{TARGET} (Gaussian, sigma {texts[0] if len(set(texts)) == 1 else ', '.join(texts)})"
+
+
+def _sigma_of(row: FloatArray) -> float | None:
+    """Return the sigma in degrees of the Gaussian that a density (15,) is; None if it is none."""
     middle = N_BINS // 2
 
     def excess(sigma_deg: float) -> float:
-        return float(targets.gaussian(sigma_deg)[0, middle] - target[0, middle])
+        return float(targets.gaussian(sigma_deg)[0, middle] - row[middle])
 
     if excess(_SIGMAS_DEG[0]) > 0.0 > excess(_SIGMAS_DEG[1]):
-        sigma = brentq(excess, *_SIGMAS_DEG, xtol=1e-9)
-        if np.allclose(target, targets.gaussian(sigma), atol=1e-6):
-            return f"{TARGET} (Gaussian, sigma {sigma:.3g}\N{DEGREE SIGN})"
-    return TARGET
+        sigma = float(brentq(excess, *_SIGMAS_DEG, xtol=1e-9))
+        if np.allclose(row, targets.gaussian(sigma)[0], atol=1e-6):
+            return sigma
+    return None
 
 
 def _ticks(panel_in: float) -> IntArray:
@@ -409,6 +438,107 @@ def draw_graph(image: AnyArray, landmarks_xy: npt.ArrayLike, adjacency: npt.Arra
         )
         axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.set_axis_off()
+        return settled(figure)
+
+
+def draw_activations(rows: Sequence[Sequence[tuple[AnyArray, AnyArray | None]]], titles: Sequence[str]) -> Figure:
+    """Return a grid of crops with what decides on them laid over: the darker, the more (as figure 10 of DADL).
+
+    Args:
+        rows: of images; each is (crop (size, size, 3) BGR, share (size, size) from 0 to 1), None for the crop alone.
+        titles: of the columns.
+    """
+    with styled():
+        figure = new_figure(1.25 * len(titles), 1.25 * len(rows) + 0.3)
+        axes = figure.subplots(len(rows), len(titles), squeeze=False)
+        for row, own in zip(axes, rows, strict=True):
+            for place, (image, share) in zip(row, own, strict=True):
+                place.imshow(image[..., ::-1])
+                if share is not None:
+                    place.imshow(share, cmap=SEQUENTIAL, vmin=0, vmax=1, alpha=0.25 + 0.5 * np.asarray(share))
+                place.set_axis_off()
+        for place, title in zip(axes[0], titles, strict=True):
+            place.set_title(title, fontsize=6)
+        return settled(figure)
+
+
+def draw_structures(image: AnyArray, maps: AnyArray, scorings: Sequence[str]) -> Figure:
+    """Return the fine-grained structures of an FSA-Net beside the crop (figure 5 of FSA-Net).
+
+    Args:
+        image: the crop (size, size, 3), BGR.
+        maps: (scoring, stage, structure, map, side, side) from 0 to 1; of the maps the deepest is the first.
+        scorings: names of the first axis.
+    """
+    scores, stages, structures, depths = maps.shape[:4]
+    with styled():
+        figure = new_figure(0.62 * (structures * depths + 2), 0.62 * scores * stages + 0.5)
+        grid = figure.add_gridspec(scores * stages, structures * depths + 2)
+        face = figure.add_subplot(grid[:, :2])
+        face.imshow(image[..., ::-1])
+        face.set_axis_off()
+        for row in range(scores * stages):
+            for column in range(structures * depths):
+                place = figure.add_subplot(grid[row, column + 2])
+                own = maps[row // stages, row % stages, column // depths, column % depths]
+                place.imshow(own, cmap=SEQUENTIAL, vmin=0, vmax=1)
+                place.set(xticks=[], yticks=[])
+                if row == 0 and column % depths == 0:
+                    place.set_title(f"row {column // depths + 1}", fontsize=6, loc="left")
+                if column == 0:
+                    place.set_ylabel(f"{scorings[row // stages]}, k = {row % stages + 1}", fontsize=5)
+        return settled(figure)
+
+
+def draw_similarity(curves: Sequence[Any]) -> Figure:
+    """Return the similarity of heads with the frontal one by each angle, and the curves fitted to it.
+
+    They are figures 1, 4 and 5 of DADL.
+
+    Args:
+        curves: with angle, centres_deg, similarity, offset, mu_deg and sigma_deg, as `ubhpd.inference.similarity` gives
+            them.
+    """
+    with styled():
+        figure = new_figure(2.0 * len(curves), 1.9)
+        for place, own in zip(np.atleast_1d(figure.subplots(1, len(curves), sharey=True)), curves, strict=True):
+            place.plot(own.centres_deg, own.similarity, "o", color=BLUE, markersize=2.5)
+            if np.isfinite(own.sigma_deg):
+                x = np.linspace(min(own.centres_deg), max(own.centres_deg), 200)
+                bell = np.exp(-((x - own.mu_deg) ** 2) / (2 * own.sigma_deg**2))
+                place.plot(x, own.offset + (1 - own.offset) * bell, color=VERMILLION, linewidth=1)
+                place.set_title(f"mu {own.mu_deg:+.1f}, sigma {own.sigma_deg:.1f} degrees", fontsize=6)
+            place.set_xlabel(f"{own.angle}, degrees")
+        figure.axes[0].set_ylabel("similarity with 0")
+        return settled(figure)
+
+
+def draw_landmark_study(points: Sequence[Any]) -> Figure:
+    """Return the errors of pose from landmarks by their number, noise, stretch of the face and source.
+
+    They are figures 3 to 6 of Hopenet.
+
+    Args:
+        points: with figure, points, amount and mae, as `ubhpd.experiments.landmark_study` gives them.
+    """
+    panels = {"number": "number of landmarks", "noise": "noise, pixels", "width": "width of the face, %",
+              "height": "height of the face, %", "estimated": "landmarks of the other file"}  # fmt: skip
+    there = [name for name in panels if any(p.figure == name for p in points)]
+    looks = (("o", BLUE), ("s", VERMILLION), ("^", GREEN), ("D", PURPLE))
+    counts = sorted({p.points for p in points})
+    with styled():
+        figure = new_figure(1.7 * len(there), 1.8)
+        for place, name in zip(np.atleast_1d(figure.subplots(1, len(there))), there, strict=True):
+            own = [p for p in points if p.figure == name]
+            if name in ("number", "estimated"):
+                place.bar([str(p.points) for p in own], [p.mae for p in own], color=SKY, edgecolor=BLUE, linewidth=0.5)
+            else:
+                for count, (marker, colour) in zip(counts, looks, strict=False):
+                    line = [(p.amount, p.mae) for p in own if p.points == count]
+                    place.plot(*zip(*line, strict=True), marker=marker, color=colour, markersize=2.5, label=f"{count}")
+                place.legend(title="landmarks", fontsize=5, title_fontsize=5)
+            place.set(xlabel=panels[name], ylim=(0, None))
+        figure.axes[0].set_ylabel("MAE, degrees")
         return settled(figure)
 
 

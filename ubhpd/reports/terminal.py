@@ -166,10 +166,11 @@ def card_text(content: dict[str, Any]) -> str:
         if what in content:
             lines += ["", f"{what}: " + ", ".join(f"{k} {_value(v)}" for k, v in content[what].items())]
     if content["printed_results"]:
-        rows = [["reported in", "train", "test", "yaw", "pitch", "roll", "MAE"]]
+        rows = [["reported in", "train", "test", "yaw", "pitch", "roll", "MAE", "note"]]
         for r in content["printed_results"]:
             numbers = ["" if r[k] is None else f"{r[k]:g}" for k in ("yaw", "pitch", "roll", "mae")]
-            rows.append([f"{r['paper']}, table {r['table']}", r["train"], r["test"], *numbers])
+            note = "; ".join(text for text in (r["note"], r["differs"]) if text)
+            rows.append([f"{r['paper']}, table {r['table']}", r["train"], r["test"], *numbers, note])
         lines += ["", table(rows)]
     return "\n".join(lines)
 
@@ -178,7 +179,8 @@ _LABELS = {"paper": "paper", "code": "code", "licence": "license"}
 
 
 def _printed(row: Printed) -> dict[str, Any]:
-    return {k: getattr(row, k) for k in ("paper", "table", "train", "test", "yaw", "pitch", "roll", "mae", "ubmae")}
+    angles = ("yaw", "pitch", "roll", "mae", "ubmae")
+    return {k: getattr(row, k) for k in ("paper", "table", "train", "test", *angles, "note", "differs", "source")}
 
 
 def _value(value: Any) -> str:

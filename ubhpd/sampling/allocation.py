@@ -105,6 +105,43 @@ def allocate(counts: IntArray, target: FloatArray, size: int) -> Allocation:
     return Allocation(taken.reshape(counts.shape), lowest)
 
 
+def allocate_evenly(counts: IntArray, size: int) -> Allocation:
+    """Return the allocation that is as even over the occupied joint cells as their heads allow.
+
+    A cell gives min(n_c, m) heads, with m such that the total is `size`: all heads of the rare cells, and equally many
+    of the others. Its entropy over the cells is the largest that `size` heads can have. The lower bound of an
+    allocation that is its own target is 0.
+
+    Args:
+        counts: heads per joint cell (15, 15, 15).
+        size: heads to take.
+
+    Raises:
+        UbhpdError: size is below 1 or above the number of heads.
+    """
+    _check(counts, size)
+    caps = counts.ravel()
+    low, high = 0, int(caps.max())  # the largest m whose total is at most `size`
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(np.minimum(caps, middle).sum()) <= size else (low, middle - 1)
+    taken = np.minimum(caps, low)
+    rest = size - int(taken.sum())
+    # One more head of some of the cells that have more; spread over the angles, not all from one end.
+    open_cells = np.flatnonzero(caps > low)
+    taken[open_cells[np.argsort(open_cells * 0.6180339887498949 % 1, kind="stable")[:rest]]] += 1
+    return Allocation(taken.reshape(counts.shape), 0.0)
+
+
+def effective_cells(counts: AnyArray) -> float:
+    """Return the effective number of joint cells: exp of the entropy of the shares of the cells; 0 without heads."""
+    total = counts.sum()
+    if not total:
+        return 0.0
+    share = counts[counts > 0] / total
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
 def rounded(x: FloatArray, caps: IntArray, slabs: IntArray, wanted: FloatArray, total: int) -> IntArray:
     """Return whole numbers next to x (m,), at most caps, with this total and sums per bin near `wanted`.
 

@@ -134,22 +134,22 @@ def read(place: str | os.PathLike[str], target: FloatArray | None = None) -> Den
 
 
 def target_for(place: str | os.PathLike[str], wanted: str | None = None) -> FloatArray | None:
-    """Return the density (3, 15) to aim at: sigma in degrees, "uniform" or a file; else what OUT/build.json records.
+    """Return the density (3, 15) to aim at: sigma in degrees (or three), "uniform" or a file; else that of build.json.
 
     Raises:
         UbhpdError: not a target that `targets` knows.
     """
-    if wanted == "uniform":
+    if wanted is not None and targets.name_of(wanted) == "uniform":
         return targets.uniform()
     if wanted is not None:
         try:
-            sigma = float(wanted)
+            sigmas = [float(text) for text in wanted.split(",")]
         except ValueError:
             return targets.from_file(wanted)
-        return targets.gaussian(sigma)
+        return targets.gaussian(sigmas)
     build = BuildFolder.at(place)
     recorded = build.target()
-    return None if recorded is None else targets.checked(recorded, f"The sampling in {build.record_path}")
+    return None if recorded is None else targets.checked(recorded, f"The sampling in {build.record_path}", True)
 
 
 def table(content: Densities) -> pd.DataFrame:

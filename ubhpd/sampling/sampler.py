@@ -7,6 +7,9 @@ comparison: each head weighted by the product of its three bins' target / pool d
 
 What had to be chosen:
 * sigma "auto": the widest sigma whose lower bound is within the tolerance, else the sigma with the lowest lower bound.
+* target "widest": a sigma per angle, each as wide as the lower bound allows (`targets.widest_sigmas`).
+* target "joint": as even over the occupied joint cells as can be (`allocation.allocate_evenly`). The densities of the
+  angles then follow from the pool.
 * A size above the number of heads inside the bins is reduced to that number, and a note says so. That is the
   largest there is, but it takes every head and balances nothing. size "auto" is the largest size up to 25,000 at
   which the target is still met within the tolerance.
@@ -30,7 +33,7 @@ property allows to read a pool in batches that does not fit into memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -41,7 +44,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray, UInt64Array
 from ubhpd.sampling import allocation, heads, targets
 from ubhpd.sampling.heads import NO_FRAME, UNKNOWN, Heads, mixed
-from ubhpd.sampling.targets import TOLERANCE, largest_size, widest_sigma
+from ubhpd.sampling.targets import TOLERANCE, largest_size, widest_sigma, widest_sigmas
 
 _RANK_BITS = np.uint64(40)  # of an order key the upper 24 bits hold a rank, the lower 40 a tie-break
 _SPARE, _MORE = 4, 64  # heads per cell to choose from at first: so many times those wanted, and so many more
@@ -154,22 +157,30 @@ def _time_order(frame_index: IntArray, recording: UInt64Array, salt: np.uint64) 
 
 SIZE = 25_000  # of UBHPD in the paper
 MODES = ("joint", "independent")
+WIDEST, JOINT = "widest", "joint"  # targets
+LIMITS_DEG = (30, 54, 66)  # edges of bins, beyond which the heads are counted
+RARE_YAW_DEG, LARGE_ROLL_DEG = 54, 30
+UNNATURAL = 0.1  # more of the share of large rolls among rare yaws than in the pool
+ROUNDING = 0.001  # distance that whole heads cost at most
 
 _GATHER = 1 << 17  # heads gathered from a stream before the next choice among them
+
+
+Sigma = float | Literal["auto"]
 
 
 @dataclass(frozen=True)
 class SamplingConfig:
     """What to sample.
 
-    size: heads, or "auto". target: "gaussian", "uniform" or a CSV or JSON file. sigma_deg: of the Gaussian, or
-    "auto". seed: which of the equally good heads. mode: "joint" or "independent". tolerance: distance to the
-    target that "auto" accepts.
+    size: heads, or "auto". target: "gaussian", "widest", "uniform", "joint" or a CSV or JSON file. sigma_deg: of the
+    Gaussian, or "auto"; three of these for yaw, pitch and roll. seed: which of the equally good heads. mode: "joint" or
+    "independent". tolerance: distance to the target that "auto" accepts.
     """
 
     size: int | Literal["auto"] = SIZE
     target: str = "gaussian"
-    sigma_deg: float | Literal["auto"] = "auto"
+    sigma_deg: Sigma | tuple[Sigma, ...] = "auto"
     seed: int = 0
     mode: str = field(default="joint", metadata={"choices": MODES})
     tolerance: float = TOLERANCE
@@ -177,12 +188,30 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.size != "auto" and (not _is_whole(self.size) or self.size < 1):
             raise UbhpdError(f"The size of the sample is {self.size!r}: give a whole number of at least 1, or auto.")
-        if self.sigma_deg != "auto" and not _is_positive(self.sigma_deg):
-            raise UbhpdError(f"The sigma of the target is {self.sigma_deg!r} degrees: give a positive number, or auto.")
-        if self.size == self.sigma_deg == "auto" and self.target == "gaussian":
+        given: Any = self.sigma_deg
+        several = isinstance(given, (tuple, list))
+        sigmas = tuple(given) if several else (given,)
+        if len(sigmas) not in (1, 3) or not all(s == "auto" or _is_positive(s) for s in sigmas):
+            raise UbhpdError(
+                f"The sigma of the target is {self.sigma_deg!r} degrees: give a positive number or auto, or three of "
+                "them for yaw, pitch and roll."
+            )
+        object.__setattr__(self, "target", targets.name_of(self.target))
+        if several:
+            object.__setattr__(self, "sigma_deg", sigmas)  # read from JSON, it is a list
+        if self.size == "auto" and self.target == "widest":
+            raise UbhpdError(
+                "The target widest depends on the size, so the size cannot be auto: give --size, or the target "
+                "gaussian with a sigma."
+            )
+        if self.size == "auto" and self.target == "gaussian" and "auto" in sigmas:
             raise UbhpdError(
                 "Size and sigma are both auto, which leaves nothing to aim at: give one of them, as --sigma 20."
             )
+        if self.target == "widest" and self.sigma_deg != "auto":
+            raise UbhpdError("The target widest finds its own sigmas: leave the sigma out, or use the target gaussian.")
+        if self.target == "joint" and (self.size == "auto" or self.mode == "independent"):
+            raise UbhpdError("The target joint needs a size, and mode joint: give --size, and leave the mode out.")
         if self.mode not in MODES:
             raise UbhpdError(f"There is no sampling mode {self.mode!r}: choose {' or '.join(MODES)}.")
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**63:
@@ -195,9 +224,14 @@ class SamplingConfig:
 class SamplingResult:
     """What was chosen and how near it came. Distances are total variation, 0 to 1; arrays are (3,) or (3, 15).
 
-    rows: indices into the pool, ascending. eligible: usable heads with all angles inside the bins. lower_bound: the
-    smallest distance that any heads of this number can have; lower_bound_per_angle: the smallest of each angle if the
-    others did not matter. counts_before, outside: of the usable heads of the pool. notes: sentences for the user.
+    rows: indices into the pool, ascending. eligible: usable heads with all angles inside the bins. sigma_deg: of the
+    Gaussian, three where the angles differ, None for other targets. lower_bound: the smallest distance that any heads
+    of this number can have; lower_bound_per_angle: the smallest of each angle if the others did not matter.
+    counts_before, outside: of the usable heads of the pool. cells: effective number of joint cells
+    (`allocation.effective_cells`) of pool and UBHPD, and the number of occupied ones of both. beyond: share of the
+    heads inside the bins whose angle is beyond 30, 54 and 66 degrees, of pool, target and UBHPD. rolled: of the heads
+    of pool and UBHPD with a yaw beyond 54 degrees, the share with a roll beyond 30. notes, warnings: sentences for the
+    user.
     """
 
     config: SamplingConfig
@@ -205,7 +239,7 @@ class SamplingResult:
     size_wanted: int | Literal["auto"]
     size: int
     eligible: int
-    sigma_deg: float | None
+    sigma_deg: float | tuple[float, ...] | None
     target: FloatArray
     lower_bound: float
     lower_bound_per_angle: FloatArray
@@ -214,13 +248,17 @@ class SamplingResult:
     counts_before: IntArray
     outside: IntArray
     counts_after: IntArray
+    cells: dict[str, dict[str, float]]
+    beyond: dict[str, dict[str, list[float]]]
+    rolled: dict[str, float | None]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything but the rows as what JSON can hold."""
         content = {k: v for k, v in vars(self).items() if k not in ("rows", "config")}
         lists = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in content.items()}
-        return {"config": asdict(self.config), **lists, "notes": list(self.notes)}
+        return {"config": asdict(self.config), **lists, "notes": list(self.notes), "warnings": list(self.warnings)}
 
 
 class _Survey(NamedTuple):
@@ -235,9 +273,14 @@ class _Plan(NamedTuple):
     """The aim, settled from the joint counts."""
 
     size: int
-    sigma_deg: float | None
+    sigma_deg: float | tuple[float, ...] | None
     target: FloatArray
     notes: tuple[str, ...]
+
+    def allocate(self, counts: IntArray, config: SamplingConfig) -> allocation.Allocation:
+        if config.target == JOINT:
+            return allocation.allocate_evenly(counts, self.size)
+        return allocation.allocate(counts, self.target, self.size)
 
 
 def sample(pool: Heads, config: SamplingConfig) -> SamplingResult:
@@ -257,7 +300,7 @@ def sample(pool: Heads, config: SamplingConfig) -> SamplingResult:
         rows = _independent(pool, cell, survey.joint, plan, config.seed)
         chosen = allocation.joint_counts(cell[rows])
         return _result(config, survey, plan, rows, chosen, allocation.lower_bound(survey.joint, plan.target, plan.size))
-    taken, lower_bound = allocation.allocate(survey.joint, plan.target, plan.size)
+    taken, lower_bound = plan.allocate(survey.joint, config)
     return _result(config, survey, plan, pick(pool, cell, taken, config.seed), taken, lower_bound)
 
 
@@ -278,7 +321,7 @@ def sample_stream(batches: Callable[[], Iterable[Heads]], config: SamplingConfig
         raise UbhpdError("The independent mode needs the pool in memory: use mode joint for a pool read in batches.")
     survey = _survey((batch.index, batch.refused) for batch in batches())
     plan = _plan(survey.joint, config)
-    taken, lower_bound = allocation.allocate(survey.joint, plan.target, plan.size)
+    taken, lower_bound = plan.allocate(survey.joint, config)
     kept: list[Heads] = []
     kept_rows: list[IntArray] = []
     seen = waiting = 0
@@ -316,6 +359,16 @@ def _survey(batches: Iterable[tuple[IntArray, BoolArray]]) -> _Survey:
     return _Survey(joint, before, outside)
 
 
+def _sigma(counts: IntArray, size: int, config: SamplingConfig) -> float | tuple[float, ...]:
+    """Return the sigma of the Gaussian, or three where they differ."""
+    if config.target != WIDEST and not isinstance(config.sigma_deg, tuple):
+        if config.sigma_deg == "auto":
+            return widest_sigma(counts, size, config.tolerance)
+        return float(config.sigma_deg)
+    wanted = config.sigma_deg if isinstance(config.sigma_deg, tuple) else (config.sigma_deg,) * 3
+    return widest_sigmas(counts, size, wanted, config.tolerance)
+
+
 def _plan(counts: IntArray, config: SamplingConfig) -> _Plan:
     """Settle size, sigma and target, with the notes that say what was reduced."""
     eligible = int(counts.sum())
@@ -323,23 +376,22 @@ def _plan(counts: IntArray, config: SamplingConfig) -> _Plan:
         raise UbhpdError("No head of the pool has all three angles within 90 degrees: there is nothing to sample.")
     notes = []
     size = SIZE if config.size == "auto" else min(config.size, eligible)
-    sigma = None
-    if config.target == "gaussian":
-        sigma = widest_sigma(counts, size, config.tolerance) if config.sigma_deg == "auto" else float(config.sigma_deg)
+    sigma: float | tuple[float, ...] | None = None
+    if config.target in ("gaussian", WIDEST):
+        sigma = _sigma(counts, size, config)
         target = targets.gaussian(sigma)
+    elif config.target == JOINT:
+        target = bins.densities(allocation.marginals(allocation.allocate_evenly(counts, size).taken))
     else:
         target = targets.uniform() if config.target == "uniform" else targets.from_file(config.target)
-    if config.size != "auto" and config.size > eligible:
-        width = "" if sigma is None else f" --sigma {sigma:g}"
-        notes.append(
-            f"{config.size:,} heads were requested, {eligible:,} are inside the bins: all were taken, "
-            f"so the densities are the pool's own; --size auto{width} takes as many as the target allows."
-        )
     if config.size == "auto":
         size = largest_size(counts, target, SIZE, config.tolerance)
         lowest = allocation.lower_bound(counts, target, 1)
         goal = "the target" if lowest <= config.tolerance else f"the {lowest:.3f} that no size can do better than"
-        notes.append(f"{size:,} heads is the largest size up to {SIZE:,} within {config.tolerance:g} of {goal}.")
+        notes.append(
+            f"{size:,} heads is the largest size up to {SIZE:,} whose lower bound is within {config.tolerance:g} of "
+            f"{goal}."
+        )
     return _Plan(size, sigma, target, tuple(notes))
 
 
@@ -360,6 +412,7 @@ def _result(
     config: SamplingConfig, survey: _Survey, plan: _Plan, rows: IntArray, taken: IntArray, lower_bound: float
 ) -> SamplingResult:
     reached = allocation.distances(taken, plan.target)
+    rolled = {name: rolled_share(counts.sum(axis=1)) for name, counts in (("pool", survey.joint), ("ubhpd", taken))}
     return SamplingResult(
         config=config,
         rows=rows,
@@ -375,8 +428,67 @@ def _result(
         counts_before=survey.before,
         outside=survey.outside,
         counts_after=allocation.marginals(taken),
+        cells={
+            name: {"effective": round(allocation.effective_cells(counts), 3), "occupied": int((counts > 0).sum())}
+            for name, counts in (("pool", survey.joint), ("ubhpd", taken))
+        },
+        beyond={
+            name: _beyond(density)
+            for name, density in (
+                ("pool", bins.densities(survey.before)),
+                ("target", plan.target),
+                ("ubhpd", bins.densities(allocation.marginals(taken))),
+            )
+        },
+        rolled=rolled,
         notes=plan.notes,
+        warnings=tuple(_warnings(config, plan, int(survey.joint.sum()), float(reached.mean()), rolled)),
     )
+
+
+def rolled_share(yaw_roll: IntArray) -> float | None:
+    """Return the share of the heads with a yaw beyond 54 degrees whose roll is beyond 30; None without such heads.
+
+    Args:
+        yaw_roll: heads per bin of yaw and of roll (15, 15).
+    """
+    turned = yaw_roll[np.abs(bins.CENTRES_DEG) > RARE_YAW_DEG].sum(axis=0)
+    return float(turned[np.abs(bins.CENTRES_DEG) > LARGE_ROLL_DEG].sum() / turned.sum()) if turned.any() else None
+
+
+def _warnings(
+    config: SamplingConfig, plan: _Plan, eligible: int, reached: float, rolled: dict[str, float | None]
+) -> Iterator[str]:
+    """Yield what a user should know before training on the result."""
+    sigma = "" if plan.sigma_deg is None else f" --target gaussian --sigma {sigma_text(plan.sigma_deg)}"
+    if plan.size == eligible and config.size != "auto":
+        requested = f"{config.size:,} heads were requested and " if config.size > eligible else ""
+        yield (
+            f"{requested}all {eligible:,} heads inside the bins were taken, so nothing is balanced and the densities "
+            f"are the pool's own: --size auto{sigma} takes as many as the target allows."
+        )
+    elif config.target != JOINT and reached > config.tolerance + ROUNDING:
+        yield (
+            f"UBHPD misses its target: it is {reached:.4f} away from it and the tolerance is {config.tolerance:g}: "
+            f"--size auto{sigma} takes as many heads as the target allows."
+        )
+    pool, own = rolled["pool"], rolled["ubhpd"]
+    if pool is not None and own is not None and own > pool + UNNATURAL:
+        yield (
+            f"Rare yaws do not come with their natural roll: of the heads with a yaw beyond {RARE_YAW_DEG} degrees, "
+            f"{own:.0%} have a roll beyond {LARGE_ROLL_DEG} degrees, of the pool's {pool:.0%}; --target joint or "
+            "widest keeps more of the others (figures/joint.png)."
+        )
+
+
+def sigma_text(sigma_deg: float | tuple[float, ...]) -> str:
+    """Return a sigma as the option takes it: one number, or three with commas."""
+    return ",".join(f"{s:g}" for s in np.atleast_1d(sigma_deg))
+
+
+def _beyond(density: FloatArray) -> dict[str, list[float]]:
+    """Return by limit the share (3,) of a density (3, 15) in the bins beyond the limit to either side."""
+    return {f"{limit}": density[:, np.abs(bins.CENTRES_DEG) > limit].sum(axis=1).tolist() for limit in LIMITS_DEG}
 
 
 def _is_whole(value: Any) -> bool:

@@ -1,8 +1,9 @@
 """The density that the sampler aims at: one number per bin and angle, (3, 15), each row summing to 1.
 
-The paper balances "in Gaussian manner" (OsGG-Net, ACM MM 2021, section 3). It is read here as one Gaussian of
-mean 0, the same for yaw, pitch and roll; the uniform density is its limit for a wide sigma. Any other target
-can be given as a file.
+The paper balances "in Gaussian manner" (OsGG-Net, ACM MM 2021, section 4). It is read here as one Gaussian of
+mean 0, the same for yaw, pitch and roll; the uniform density is its limit for a wide sigma. Each angle can also have a
+sigma of its own, and any other target can be given as a file. The target "joint" is of another kind: it aims at the
+cells of the joint histogram (`allocation.allocate_evenly`).
 
 What "auto" means: the widest sigma, or the largest size, at which the pool can still meet the target.
 
@@ -16,9 +17,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,27 +27,44 @@ from scipy.special import ndtr
 
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.registry import nearest
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.sampling import allocation
+
+NAMES = ("gaussian", "widest", "uniform", "joint")  # every other target is a file
 
 _WANTED = f"give {N_BINS} positive numbers, one column for all angles or three columns {', '.join(ANGLES)}"
 
 
-def gaussian(sigma_deg: float) -> FloatArray:
-    """Return the density (3, 15) of a Gaussian of mean 0 and `sigma_deg` degrees, equal for the three angles.
+def gaussian(sigma_deg: float | Sequence[float]) -> FloatArray:
+    """Return the density (3, 15) of Gaussians of mean 0 and `sigma_deg` degrees: one for all angles, or one for each.
 
     A bin holds the difference of the normal distribution function at its edges; the 15 are renormalised to 1.
 
     Raises:
-        UbhpdError: sigma is not a positive finite number.
+        UbhpdError: a sigma is not a positive finite number, or there are neither one nor three.
     """
-    if not (np.isfinite(sigma_deg) and sigma_deg > 0):
-        raise UbhpdError(f"The sigma of the target is {sigma_deg!r} degrees: give a positive number, or auto.")
+    sigmas = np.atleast_1d(np.asarray(sigma_deg, dtype=np.float64))
+    if sigmas.shape not in ((1,), (len(ANGLES),)) or not (np.isfinite(sigmas) & (sigmas > 0)).all():
+        raise UbhpdError(
+            f"The sigma of the target is {sigma_deg!r} degrees: give a positive number, three for yaw, pitch and roll, "
+            "or auto."
+        )
+    return np.stack([_gaussian(float(s)) for s in np.broadcast_to(sigmas, len(ANGLES))])
+
+
+def _gaussian(sigma_deg: float) -> FloatArray:
     # The left half by the left tail and its mirror image: exact symmetry, and no 1 - 1 far from the middle.
     left = np.diff(ndtr(EDGES_DEG[: N_BINS // 2 + 1] / sigma_deg))
     middle = 1 - 2 * ndtr(EDGES_DEG[N_BINS // 2] / sigma_deg)
     mass = np.concatenate([left, [middle], left[::-1]])
-    return _for_all_angles(mass / mass.sum())
+    density: FloatArray = mass / mass.sum()
+    return density
+
+
+def name_of(text: str) -> str:
+    """Return the name of a target whatever its case, and any other text, the path of a file, as it is."""
+    return text.lower() if text.lower() in NAMES else text
 
 
 def uniform() -> FloatArray:
@@ -66,24 +84,35 @@ def from_file(path: str | os.PathLike[str]) -> FloatArray:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        near = nearest(os.fspath(path), NAMES) if isinstance(error, FileNotFoundError) else []
+        if near:
+            raise UbhpdError(f"{path} is neither a target nor a file: did you mean {' or '.join(near)}?") from None
         raise UbhpdError(f"The target file {path} cannot be read ({error}): {_WANTED}.") from None
     numbers = _from_json(text, path) if Path(path).suffix.lower() == ".json" else _from_csv(text, path)
     return checked(numbers, f"The target file {path}")
 
 
-def checked(numbers: npt.ArrayLike, source: str = "The target") -> FloatArray:
+def checked(numbers: npt.ArrayLike, source: str = "The target", may_be_zero: bool = False) -> FloatArray:
     """Return numbers (15,) or (3, 15) as a density (3, 15), renormalised to 1 per angle.
+
+    Args:
+        numbers: shares or counts per bin.
+        source: what the numbers are, for the error.
+        may_be_zero: accept bins of 0, as the target "joint" has them where the pool has no head; not all of an angle.
 
     Raises:
         UbhpdError: another shape, or a number that is zero, negative or not finite.
     """
-    array = np.asarray(numbers, dtype=np.float64)
+    try:
+        array = np.asarray(numbers, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError):
+        raise UbhpdError(f"{source} is no table of numbers: {_WANTED}.") from None
     if array.shape == (N_BINS,):
         array = _for_all_angles(array)
     if array.shape != (len(ANGLES), N_BINS):
         raise UbhpdError(f"{source} has numbers of shape {array.shape}: {_WANTED}.")
-    bad = ~(np.isfinite(array) & (array > 0))
+    bad = ~(np.isfinite(array) & ((array > 0) | (may_be_zero & (array == 0) & array.any(axis=1, keepdims=True))))
     if bad.any():
         angle, index = np.argwhere(bad)[0]
         found = f"{array[angle, index]} in bin {index + 1} of {ANGLES[angle]}"
@@ -175,6 +204,58 @@ def widest_sigma(counts: IntArray, size: int, tolerance: float = TOLERANCE) -> f
         middle = (low + high) // 2
         low, high = (middle, high) if lower_bound_at(middle) <= tolerance else (low, middle)
     return float(SIGMAS_DEG[low])
+
+
+def widest_sigmas(
+    counts: IntArray, size: int, wanted: Sequence[float | Literal["auto"]], tolerance: float = TOLERANCE
+) -> tuple[float, ...]:
+    """Return a sigma for each angle: the given ones, and for "auto" the widest that meet the target together.
+
+    The sigmas sought are raised together for as long as the lower bound stays within the tolerance, or within the
+    smallest lower bound of a common sigma if that is larger. An angle that cannot be raised any further stays, and
+    the others go on, until no angle can be raised.
+
+    Args:
+        counts: heads per joint cell (15, 15, 15).
+        size: heads to take.
+        wanted: sigma of yaw, pitch and roll in degrees, or "auto".
+        tolerance: of the mean total variation distance.
+    """
+    free = [j for j, sigma in enumerate(wanted) if sigma == "auto"]
+    last = len(SIGMAS_DEG) - 1
+
+    def sigmas(places: Mapping[int, int]) -> tuple[float, ...]:
+        return tuple(float(SIGMAS_DEG[places[j]]) if j in places else float(s) for j, s in enumerate(wanted))
+
+    def lower_bound_at(places: Mapping[int, int]) -> float:
+        return allocation.lower_bound(counts, gaussian(sigmas(places)), size)
+
+    if not free:
+        return sigmas({})
+    tried = {k: lower_bound_at(dict.fromkeys(free, k)) for k in range(0, last + 1, _COARSE_STEP)}
+    if min(tried.values()) > tolerance:
+        best = min(tried, key=lambda k: (tried[k], -k))
+        near = range(max(best - _COARSE_STEP + 1, 0), min(best + _COARSE_STEP, last + 1))
+        tried |= {k: lower_bound_at(dict.fromkeys(free, k)) for k in near if k not in tried}
+    allowed = max(tolerance, min(tried.values()))
+    place = dict.fromkeys(free, max(k for k, bound in tried.items() if bound <= allowed))
+
+    def raised(angles: Sequence[int], steps: int) -> dict[int, int]:
+        return place | {j: place[j] + steps for j in angles}
+
+    growing = list(free)
+    while growing:
+        low, high = 0, last - max(place[j] for j in growing) + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if lower_bound_at(raised(growing, middle)) <= allowed else (low, middle)
+        place = raised(growing, low)
+        # An angle that could not be raised before may be able to now: a wide yaw leaves room for a wide pitch.
+        able = [j for j in free if place[j] < last and lower_bound_at(raised([j], 1)) <= allowed]
+        if low == 0 and set(able) >= set(growing):  # each can be raised, but not all of them together
+            able = [min(able, key=lambda j: (place[j], j))]
+        growing = able
+    return sigmas(place)
 
 
 def largest_size(counts: IntArray, target: FloatArray, limit: int, tolerance: float = TOLERANCE) -> int:

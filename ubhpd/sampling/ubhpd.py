@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,13 +20,13 @@ from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import replacing
-from ubhpd.core.text import table
+from ubhpd.core.text import csv_lines, table
 from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.manifest.schema import COLUMNS, Column
 from ubhpd.quality import checks, decisions
 from ubhpd.quality.audit import AuditReport, audit_text
 from ubhpd.sampling import heads, splits
-from ubhpd.sampling.sampler import SamplingConfig, SamplingResult, sample
+from ubhpd.sampling.sampler import SamplingConfig, SamplingResult, sample, sigma_text
 
 UBHPD_COLUMNS: tuple[Column, ...] = (
     *COLUMNS,
@@ -137,6 +136,8 @@ def _decided(pool: Path, table: pa.Table, config: UnbiasedConfig) -> tuple[pa.Ta
 def _without(table: pa.Table, datasets: tuple[str, ...]) -> tuple[pa.Table, int]:
     """Return the table with the heads of these datasets out of the running, rows in place, and their number."""
     known = pc.unique(table.column("dataset")).to_pylist()
+    by_lower = {name.lower(): name for name in known}
+    datasets = tuple(by_lower.get(name.lower(), name) for name in datasets)
     if unknown := [name for name in datasets if name not in known]:
         raise UbhpdError(f"--exclude names {unknown[0]!r}, but the pool holds {', '.join(sorted(known))}.")
     if not datasets:
@@ -180,13 +181,13 @@ def _write_densities(path: Path, result: SamplingResult, counts: dict[str, IntAr
         "density_weight": weights.ravel(),
     }
     with replacing(path) as part:
-        pd.DataFrame(columns).to_csv(part, index=False, lineterminator="\n")
+        part.write_text(csv_lines([columns, *zip(*columns.values(), strict=True)]), encoding="utf-8", newline="")
 
 
 def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:
     """Return the report of a build's second half, for a terminal."""
     sampled, division = report.sampling, report.split
-    shape = f"sigma {sampled.sigma_deg:g} degrees" if sampled.sigma_deg is not None else sampled.config.target
+    shape = sampled.config.target if sampled.sigma_deg is None else f"sigma {sigma_text(sampled.sigma_deg)} degrees"
     rows = [["total variation to the target", *ANGLES, "mean"]]
     rows.append(["lower bound, each angle by itself", *map(_share, sampled.lower_bound_per_angle), ""])
     rows.append(["lower bound, all three together", "", "", "", _share(sampled.lower_bound)])
@@ -198,6 +199,9 @@ def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:
         "",
         f"UBHPD: {sampled.size:,} heads, target {shape}, seed {sampled.config.seed}",
         table(rows),
+        "",
+        table(_beyond_rows(sampled)),
+        _cells_line(sampled),
         "",
         table(sides),
     ]
@@ -211,9 +215,29 @@ def unbiased_text(report: UnbiasedReport, audit: AuditReport, out: Path) -> str:
             f"{own['protected']:,} flagged but kept"
         )
     lines += sampled.notes
+    lines += [f"warning: {sentence}" for sentence in sampled.warnings]
     lines += ["", audit_text(audit), ""]
     lines.append(f"Wrote {out / 'ubhpd.parquet'}, densities.csv, figures/, CARD.md and croissant.json beside it.")
     return "\n".join(lines)
+
+
+def _beyond_rows(sampled: SamplingResult) -> list[list[str]]:
+    """Return the table of the shares of heads turned further than some limits."""
+    limits = list(sampled.beyond["pool"])
+    head = [f"{angle} > {limit}" for angle in ANGLES for limit in limits]
+    rows = [["share beyond, degrees", *head]]
+    for name, shares in sampled.beyond.items():
+        cells = [f"{shares[limit][j]:.2%}" for j in range(len(ANGLES)) for limit in limits]
+        rows.append([name.replace("ubhpd", "UBHPD"), *cells])
+    return rows
+
+
+def _cells_line(sampled: SamplingResult) -> str:
+    pool, own = sampled.cells["pool"], sampled.cells["ubhpd"]
+    return (
+        f"joint cells of yaw, pitch and roll: {own['effective']:,.0f} effective of {own['occupied']:,.0f} occupied in "
+        f"UBHPD, {pool['effective']:,.0f} of {pool['occupied']:,.0f} in the pool"
+    )
 
 
 def _share(value: float) -> str:

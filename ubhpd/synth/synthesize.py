@@ -9,8 +9,6 @@ pool has them. They stand in the layout of SynHead, so that they are read as suc
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -22,15 +20,20 @@ import numpy as np
 from ubhpd import __version__, manifest
 from ubhpd.core.bins import ANGLES, EDGES_DEG, N_BINS, bin_index, counts
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import locked, write_json
+from ubhpd.core.files import locked, replacing, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.core.text import csv_lines
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.manifest import BuildFolder
+from ubhpd.raw.source import RENDERED, RENDERED_MARK
 from ubhpd.synth.rendered_heads import Head, Pose, Truth, draw_heads, draw_movement, draw_poses
 from ubhpd.synth.writers import aflw2000_writer, aflw_writer, biwi_writer, synhead_writer, upna_writer, w300lp_writer
 from ubhpd.synth.writers.writer_files import FACE_SIDE_PX, Work, write_bytes
 
 SETTINGS = "synth.json"
+_MARK_TEXT = """ubhpd synth rendered the heads in this folder; they are no photographs of people.
+A build ends their ids with @rendered, so that they are not taken for the real dataset's: keep this file.
+"""
 TRUTH = "truth.csv"
 MIN_SIDE_PX = 32
 
@@ -92,8 +95,16 @@ def _write_sources(config: SynthConfig, out: Path, jobs: int, progress: Progress
             written = WRITERS[source](config, out, Work(jobs, keep=True, report=report))
         heads[source] = len(written)
         truth |= written
+    mark_rendered(out)
     write_truth(truth, out)
     return heads
+
+
+def mark_rendered(out: Path) -> None:
+    """Write the file by which a build knows the datasets in a folder as rendered."""
+    for folder in sorted(p for p in out.iterdir() if p.is_dir()):
+        with replacing(folder / RENDERED_MARK) as part:
+            part.write_text(_MARK_TEXT, encoding="utf-8")
 
 
 def claim(out: Path, settings: dict[str, Any]) -> None:
@@ -119,11 +130,9 @@ def claim(out: Path, settings: dict[str, Any]) -> None:
 
 def write_truth(truth: Truth, out: Path) -> None:
     """Write the table of the poses that were drawn, sample_id and yaw, pitch, roll in degrees."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(("sample_id", "yaw_deg", "pitch_deg", "roll_deg"))
-    table.writerows((sample_id, *pose) for sample_id, pose in sorted(truth.items()))
-    write_bytes(out / TRUTH, text.getvalue().encode())
+    header = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg")
+    rows = ((f"{sample_id}{RENDERED}", *pose) for sample_id, pose in sorted(truth.items()))
+    write_bytes(out / TRUTH, csv_lines([header, *rows]).encode())
 
 
 def _heads(config: SynthConfig, source: str) -> list[Head]:
@@ -263,6 +272,7 @@ def fill(config: FillConfig, out: Path, jobs: int, progress: Progress) -> Filled
             side_px=config.size or synhead_writer.SIDE_PX,
             first_subject=_FIRST_SUBJECT + len(people) * config.seed, work=Work(jobs, keep=True, report=report),
         )  # fmt: skip
+    mark_rendered(out)
     write_truth(truth, out)
     return found
 

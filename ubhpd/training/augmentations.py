@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.registry import pick
 from ubhpd.core.rotation import mirror_euler
 from ubhpd.core.typing import FloatArray, Image
 from ubhpd.nn.landmark_sets import LANDMARK_SETS, mirror_of
@@ -74,6 +74,14 @@ def moved(
     if points is not None:
         points = points * scale + shift
     return Sample(np.asarray(pixels, dtype=np.uint8), sample.angles_deg, points)
+
+
+def window(sample: Sample, side: int, draw: np.random.Generator | None) -> Sample:
+    """Return a window of `side` pixels of a larger crop, at a place that is drawn; None takes the middle."""
+    room = sample.side - side
+    left, top = (room // 2,) * 2 if draw is None else (int(v) for v in draw.integers(0, room, size=2, endpoint=True))
+    pixels = np.ascontiguousarray(sample.pixels[top : top + side, left : left + side])
+    return moved(sample, pixels, (1.0, 1.0), (-float(left), -float(top)))
 
 
 def enlarged(
@@ -334,6 +342,14 @@ def blur_or_sharpen(sample: Sample, draw: np.random.Generator) -> Sample:
     return with_pixels(sample, cv2.GaussianBlur(sample.pixels, (window, window), 0))
 
 
+def gaussian_blur(sample: Sample, draw: np.random.Generator) -> Sample:
+    """Return the crop blurred by a Gaussian in a window of 3, 5, 7 or 9 pixels with p = 0.4, sharp or not."""
+    if draw.random() >= 0.4:
+        return sample
+    side = 1 + 2 * in_pixels(sample, 1 + int(draw.integers(4)), _PX)
+    return with_pixels(sample, cv2.GaussianBlur(sample.pixels, (side, side), 0))
+
+
 def shrink(sample: Sample, draw: np.random.Generator) -> Sample:
     """Return a sharp crop shrunk by 2 to 5 pixels on each side, black around it, with p = 0.5."""
     if draw.random() >= 0.5 or not is_sharp(sample):
@@ -376,6 +392,7 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
         "ehpnet_crop": crop,
         "ehpnet_resolution": resolution,
         "ehpnet_blur": blur_or_sharpen,
+        "ehpnet_gaussian_blur": gaussian_blur,
         "ehpnet_shrink": shrink,
         "ehpnet_grey": grey,
     }
@@ -388,9 +405,7 @@ def augmentation(names: Sequence[str]) -> Augmentation:
     Raises:
         UbhpdError: none has such a name.
     """
-    if unknown := [name for name in names if name not in AUGMENTATIONS]:
-        raise UbhpdError(f"No augmentation is called {unknown[0]!r}: choose from {', '.join(AUGMENTATIONS)}.")
-    steps = [AUGMENTATIONS[name] for name in names]
+    steps = [pick(AUGMENTATIONS, name, "augmentation")[1] for name in names]
 
     def all_of_them(sample: Sample, draw: np.random.Generator) -> Sample:
         for step in steps:

@@ -4,6 +4,9 @@ The file is HDF5 with `image`, uint8 (n, size, size, 3), contiguous and not comp
 the file at a known place, which the operating system keeps in memory if there is room; and beside it `sample_id`,
 `box_xyxy` and `is_cut`, False for a head whose image could not be read. It is named by a hash of all that decides
 its pixels. It is written beside its final place, resumes after an interruption, and is renamed when it is complete.
+
+Beside it lies a checksum of the whole file. It is verified before the crops are used, unless the file is the very one
+that was verified before (inode, size and times). A file that does not verify is cut again, and the log says so.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import json
 import logging
 import os
 import shutil
+import zlib
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +26,7 @@ import h5py
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing, write_json
+from ubhpd.core.files import file_identity, replacing, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import BoolArray, Image
 from ubhpd.images.crops import recipe_named
@@ -34,6 +39,7 @@ VERSION = 1  # of what this file writes for equal input
 
 
 _MARK_EVERY = 4096  # heads; a kill costs no more than these
+_BLOCK_BYTES = 8 << 20
 _ROOM = 1.02  # of the disk, as a multiple of the pixels
 
 
@@ -67,6 +73,9 @@ def crops_of(plan: Plan, recipe: InputRecipe, build: Path, folder: Path, progres
     recipe = replace(recipe, frames=1)
     path = folder / f"{key_of(plan, recipe)}.h5"
     try:
+        if path.is_file() and not _is_intact(path):
+            _LOG.warning(f"{path} is damaged: its crops are cut again.")
+            path.unlink()
         if not path.is_file():
             folder.mkdir(parents=True, exist_ok=True)
             _cut(path, plan, recipe, build, progress, threads)
@@ -142,7 +151,7 @@ def _begun(path: Path, plan: Plan, shape: tuple[int, ...]) -> _Growing:
         rows, problems = int(said["rows"]), [(str(i), str(r)) for i, r in said["problems"]]
         if part.is_file():
             return _Growing(part, mark, rows, problems)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     needed, free = _ROOM * np.prod(shape, dtype=float), shutil.disk_usage(path.parent).free
     if needed > free:
@@ -177,8 +186,40 @@ def _finish(growing: _Growing, path: Path, plan: Plan, problems: list[tuple[str,
     with h5py.File(growing.path, "r+", libver="latest") as file:
         file["is_cut"][:] = [i not in failed for i in plan.texts["sample_id"]]
         file.attrs["problems"] = np.void(json.dumps(problems).encode())
+    checksum = _checksum(growing.path)
+    _note(path).unlink(missing_ok=True)  # of an earlier file of this name
     growing.path.replace(path)
+    write_json({"crc32": checksum, "file": file_identity(path)}, _note(path))
     growing.mark.unlink(missing_ok=True)
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".checksum.json")
+
+
+def _checksum(path: Path) -> int:
+    """Return the CRC-32 of a file."""
+    value = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _is_intact(path: Path) -> bool:
+    """Whether a file has the checksum that was noted when it was written."""
+    try:
+        said = json.loads(_note(path).read_text(encoding="utf-8"))
+        checksum, file = int(said["crc32"]), str(said["file"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+    if file == file_identity(path):
+        return True
+    if checksum != _checksum(path):
+        return False
+    with suppress(OSError, UbhpdError):  # a folder that is not writable: the next run verifies again
+        write_json({"crc32": checksum, "file": file_identity(path)}, _note(path))
+    return True
 
 
 def _whole(path: Path, plan: Plan) -> Crops:

@@ -8,18 +8,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
+from torch.utils.data import Dataset
 
+from ubhpd import manifest
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import matrix_from_euler
 from ubhpd.core.typing import FloatArray, Image, IntArray
+from ubhpd.images.crops import recipe_named
+from ubhpd.inference.manifest_source import plan_of
 from ubhpd.inference.prediction_file import cores, in_order
+from ubhpd.manifest.build_folder import BuildFolder, readmitted
+from ubhpd.manifest.schema import NAMES, matrix
 from ubhpd.nn.contract import InputRecipe, Target
-from ubhpd.training.augmentations import Augmentation, Sample, augmentation
+from ubhpd.protocols.resolve import resolve
+from ubhpd.training.augmentations import Augmentation, Sample, augmentation, window
+from ubhpd.training.crop_cache import crops_of
+from ubhpd.training.training_heads import angles_deg
 
 # More threads are slower, on 16 cores too: Python runs one at a time, and each call of OpenCV has to wait for the GIL
 # again.
@@ -125,6 +138,8 @@ class Feed:
         if names and heads.pixels is None:
             raise UbhpdError(f"The augmentation {names[0]} changes images, and this model sees landmarks only.")
         self._heads, self._recipe, self._seed = heads, recipe, seed
+        # Landmarks without images are relative to the crop that they were placed in.
+        self._size = heads.size if heads.pixels is None else recipe.size
         self._change = augmentation(names) if names else None
         best = _THREADS_SMALL if recipe.size <= _SMALL else _THREADS
         self._threads, self._pinned = threads or min(cores(), best), pinned
@@ -146,7 +161,7 @@ class Feed:
             cv2.setNumThreads(before)
 
     def _draws(self, epoch: int, first: int) -> Callable[[int], np.random.Generator] | None:
-        if self._change is None:
+        if self._change is None and self._size == self._heads.size:
             return None
         return lambda at: np.random.default_rng((self._seed, _CHANGES, epoch, first + at))
 
@@ -159,22 +174,25 @@ class Feed:
             inputs.numpy()[:] = self._relative(points)
             return HeadBatch(rows, inputs, self._target(angles, points))
         frames = () if heads.window is None else (heads.window.shape[1],)
-        inputs = self._tensor((len(rows), *frames, heads.size, heads.size, 3), torch.uint8)
-        images = inputs.numpy().reshape(len(rows), -1, heads.size, heads.size, 3)
+        inputs = self._tensor((len(rows), *frames, self._size, self._size, 3), torch.uint8)
+        images = inputs.numpy().reshape(len(rows), -1, self._size, self._size, 3)
         for at, row in enumerate(rows.tolist()):
             for frame, source in enumerate(heads.sequence(row).tolist()):
                 sample = Sample(heads.pixels[source], angles[at], None if points is None else points[at])
                 # Each image of a sequence is changed by the same numbers.
-                changed = sample if draws is None else self._changed(sample, draws(at))
+                changed = self._seen(sample, None if draws is None else draws(at))
                 images[at, frame] = changed.pixels
             angles[at] = changed.angles_deg
             if points is not None and changed.landmarks68 is not None:
                 points[at] = changed.landmarks68
         return HeadBatch(rows, inputs, self._target(angles, points))
 
-    def _changed(self, sample: Sample, draw: np.random.Generator) -> Sample:
+    def _seen(self, sample: Sample, draw: np.random.Generator | None) -> Sample:
+        """Return a head as the network sees it: a window of a larger crop, then augmented, if numbers are drawn."""
+        if sample.side != self._size:
+            sample = window(sample, self._size, draw)
         change: Augmentation | None = self._change
-        return sample if change is None else change(sample, draw)
+        return sample if change is None or draw is None else change(sample, draw)
 
     def _target(self, angles: FloatArray, points: FloatArray | None) -> Target:
         angles_deg = self._tensor(angles.shape, torch.float32)
@@ -193,7 +211,7 @@ class Feed:
             raise UbhpdError(
                 "This model sees landmarks, and none of these heads has any: fill them with ubhpd landmarks."
             )
-        return points / self._heads.size - 0.5
+        return points / self._size - 0.5
 
     def _tensor(self, shape: tuple[int, ...], kind: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, pin_memory=self._pinned)
@@ -212,3 +230,90 @@ def normalised(inputs: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, chan
         return inputs
     images = (inputs.movedim(-1, -3).to(mean.dtype) - mean) / std
     return images if channels_last else images.contiguous()
+
+
+SPLITS = ("train", "test")
+
+
+class HeadDataset(Dataset[tuple[Any, dict[str, Any]]]):
+    """Heads as (image, target).
+
+    image: float32 (3, size, size), RGB, 0 to 1; or what `transform` makes of the crop, uint8 (size, size, 3) RGB.
+    target: sample_id, dataset; angles_deg, canonical yaw, pitch, roll, float32 (3,); rotation, float32 (3, 3), from
+    head coordinates to frame C of docs/conventions.md. problems: (sample_id, reason) of heads that are left out because
+    they have no crop.
+    """
+
+    def __init__(
+        self,
+        pixels: Image,
+        rows: IntArray,
+        table: pa.Table,
+        problems: list[tuple[str, str]],
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        """Keep crops (n, size, size, 3), uint8 RGB, and the rows (m,) of `table` and `pixels` that are used."""
+        self._pixels, self._rows, self._transform = pixels, rows, transform
+        chosen = table.take(pa.array(rows))
+        self.sample_id: list[str] = chosen.column("sample_id").to_pylist()
+        self.dataset: list[str] = chosen.column("dataset").to_pylist()
+        self.angles_deg: FloatArray = angles_deg(chosen)
+        self.rotation: FloatArray = matrix(chosen.column("rotation"), 9).reshape(-1, 3, 3)
+        self.problems = problems
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> tuple[Any, dict[str, Any]]:
+        crop = np.array(self._pixels[self._rows[index]])
+        if self._transform is not None:
+            image = self._transform(crop)
+        else:
+            image = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+        return image, {
+            "sample_id": self.sample_id[index],
+            "dataset": self.dataset[index],
+            "angles_deg": torch.from_numpy(self.angles_deg[index].astype(np.float32)),
+            "rotation": torch.from_numpy(self.rotation[index].astype(np.float32)),
+        }
+
+
+def head_dataset(
+    build: Path,
+    split: str,
+    *,
+    crop: str = "square",
+    size: int | None = None,
+    transform: Callable[[Any], Any] | None = None,
+    protocol: str | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> HeadDataset:
+    """Return the heads of a split of UBHPD, or of one of the two sets of a protocol; see `ubhpd.Build.dataset`.
+
+    Raises:
+        UbhpdError: no build, no such split, recipe or protocol, or no image that can be cut.
+    """
+    if split not in SPLITS:
+        raise UbhpdError(f"There is no split {split!r}: choose {' or '.join(SPLITS)}.")
+    side = size if size is not None else recipe_named(crop).size
+    if side is None or side < 1:
+        raise UbhpdError(f"The crop recipe {crop!r} needs a size of at least 1 pixel: give size.")
+    table, fingerprint = _rows(BuildFolder.at(build), split, protocol)
+    recipe = InputRecipe(crop, side)
+    plan = plan_of(table, recipe, fingerprint)
+    crops = crops_of(plan, recipe, build, cache or build / "work" / "crops", progress or Progress(show=False))
+    return HeadDataset(crops.pixels, np.flatnonzero(crops.is_cut), table, crops.problems, transform)
+
+
+def _rows(folder: BuildFolder, split: str, protocol: str | None) -> tuple[pa.Table, str]:
+    """Return the usable heads of a split, every column of a manifest, and the fingerprint of the manifest."""
+    folder.check()
+    if protocol is None:
+        path = folder.require("ubhpd")
+        return manifest.usable(path, NAMES, split).select(NAMES), manifest.header(path).fingerprint
+    found = resolve(protocol, folder.folder)
+    path = folder.require(getattr(found.protocol, split).table)
+    names = pa.array(getattr(found, split), pa.string())
+    batches = [b.filter(pc.is_in(b.column("sample_id"), value_set=names)) for b in manifest.iterate(path, NAMES)]
+    return readmitted(pa.Table.from_batches(batches)), manifest.header(path).fingerprint

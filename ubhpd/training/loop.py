@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import cos, pi
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -23,6 +23,7 @@ from torch import nn
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import write_json
+from ubhpd.core.options import from_texts
 from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import geodesic_deg, matrix_from_euler
 from ubhpd.core.typing import FloatArray, IntArray
@@ -31,6 +32,7 @@ from ubhpd.models.model import Model
 from ubhpd.nn.contract import Output, PoseNetwork, Target, TrainingRecipe
 from ubhpd.nn.outputs import teacher_probabilities
 from ubhpd.nn.tracing import Recorded
+from ubhpd.protocols.definitions import training_protocol
 from ubhpd.training import state
 from ubhpd.training import state as logs
 from ubhpd.training.distributed import Team
@@ -38,16 +40,34 @@ from ubhpd.training.feeding import Feed, HeadBatch, Order, TrainingHeads, normal
 from ubhpd.training.request import TrainRequest
 from ubhpd.training.state import Position, State, Tensors
 
+UBHPD_PROTOCOL = "ubhpd"  # the protocol that UBHPD's own split is
 SHARE = "share"  # key of a parameter group: its share of the learning rate
 
 
 def recipe_asked_for(recipe: TrainingRecipe, request: TrainRequest) -> TrainingRecipe:
-    """Return the recipe of the paper, with what the request says otherwise.
+    """Return the recipe of the paper for the protocol, with what the request says otherwise.
 
-    Epochs stay the paper's: the schedule is stretched over the length of the run, see `learning_rate`.
+    The request's epochs and steps are no part of it: the schedule is stretched over the length of the run, see
+    `learning_rate`; to change what the schedule counts by, give the recipe's own epochs.
+
+    Raises:
+        UbhpdError: the request names a value that the recipe lacks, or gives one of another type.
     """
-    given = {n: getattr(request, n) for n in ("batch_size", "lr", "optimizer", "schedule")}
-    return replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    own = training_protocol(UBHPD_PROTOCOL if request.protocol is None else request.protocol)
+    recipe = recipe.for_protocol(own.series, own.id)
+    if request.recipe:
+        values = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+        recipe = from_texts(TrainingRecipe, request.recipe, f"the training recipe of {request.model}", values)
+    names = ("batch_size", "lr", "optimizer", "schedule", "weight_decay")
+    given = {n: getattr(request, n) for n in names}
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    for name, least in (("epochs", 1), ("batch_size", 1), ("warmup_epochs", 0), ("momentum", 0), ("weight_decay", 0)):
+        if getattr(recipe, name) < least:
+            value = getattr(recipe, name)
+            raise UbhpdError(f"{name} of the training recipe is {value}: give a number of at least {least}.")
+    if not recipe.lr > 0:
+        raise UbhpdError(f"lr of the training recipe is {recipe.lr}: give a number above 0.")
+    return recipe
 
 
 def learning_rate(recipe: TrainingRecipe, step: int, steps: int) -> float:

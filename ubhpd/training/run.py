@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,27 +30,33 @@ from ubhpd.inference.manifest_source import Plan, plan_of
 from ubhpd.inference.network_predictor import device_title
 from ubhpd.models import checkpoint
 from ubhpd.models.catalogue import card
-from ubhpd.models.geometric_model import GeometricMethod, heads_of
+from ubhpd.models.geometric_model import GeometricMethod, heads_of, own_landmarks
 from ubhpd.models.importing import with_backbone
 from ubhpd.models.model import Model
-from ubhpd.nn.contract import InputRecipe, PoseNetwork
+from ubhpd.nn.contract import InputRecipe, PoseNetwork, TrainingRecipe
 from ubhpd.training import state
 from ubhpd.training.crop_cache import crops_of
 from ubhpd.training.distributed import Team, team
 from ubhpd.training.feeding import Feed, Order, TrainingHeads
 from ubhpd.training.loop import Loop, Work, recipe_asked_for
-from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest
+from ubhpd.training.request import REPORT, WEIGHTS, TrainReport, TrainRequest, departures
 from ubhpd.training.training_heads import (
     Held,
     TrainingSplit,
     angles_deg,
+    check_supervision,
     held_out,
     loss_weights,
     sampling_weights,
+    supervision,
     training_split,
 )
 
 _LOG = logging.getLogger(__name__)
+# Fields of a recipe that only some have, and their value where there is none.
+_OF_SOME: dict[str, tuple[Any, ...]] = {"batch_size_of": ((),), "crops": ((),), "cut_from": ((1, 1),),
+                                        "weight_decay_of": ((),)}  # fmt: skip
+_CHECKSUM = "sha256"  # key of train.json
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ def assembled(
     threads: int,
     team: Team,
     progress: Progress,
+    completed: pa.Table | None = None,
 ) -> Assembled:
     """Return the rows of a manifest as heads for a network.
 
@@ -89,11 +97,14 @@ def assembled(
         threads: for cutting.
         team: its first process cuts, the others wait.
         progress: shows how far the cutting is.
+        completed: the same rows with the landmarks that the network sees or learns from; None for those of `table`.
 
     Raises:
         UbhpdError: no head is usable, or crops cannot be kept.
     """
-    plan = plan_of(table, recipe, fingerprint, seed)
+    plan = replace(
+        plan_of(table, recipe, fingerprint, seed), landmarks=own_landmarks(table if completed is None else completed)
+    )
     angles = angles_deg(table)
     is_usable = (np.abs(angles) < max_angle_deg).all(axis=1)
     warnings = _said(np.flatnonzero(~is_usable), plan, f"with an angle of {max_angle_deg:g} degrees or more")
@@ -119,7 +130,7 @@ def assembled(
     if len(usable) < 2:
         raise UbhpdError(
             f"{len(usable)} of {len(plan):,} heads can be trained on, two at least are needed: "
-            f"{' '.join(warnings) or 'give more data.'}"
+            f"{'; '.join(w.removesuffix('.') for w in warnings) or 'give more data'}."
         )
     known = None if np.isnan(points).all() else points
     heads = TrainingHeads(plan.texts["sample_id"], angles, pixels, known, recipe.size, window)
@@ -160,7 +171,7 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
         UbhpdError: wrong input; a folder that holds another run; a loss that is not finite; no room.
         KeyboardInterrupt: a shutdown was requested; the same request resumes from there.
     """
-    side = training_split(request.data, request.protocol, request.frame_list, request.protocol_seed)
+    side = training_split(request.data, request.protocol, request.frame_list, request.protocol_seed, request.landmarks)
     try:
         # Of several processes of one training the first one holds the lock.
         with locked(request.out, is_file=True) if os.environ.get("RANK", "0") == "0" else nullcontext():
@@ -185,7 +196,7 @@ def train(request: TrainRequest, progress: Progress) -> TrainReport:
 
 
 def _fitted(request: TrainRequest, side: TrainingSplit) -> TrainReport:
-    method = GeometricMethod.fitted(request.model, request.options, heads_of(side.table), side.origin)
+    method = GeometricMethod.fitted(request.model, request.options, heads_of(side.completed), side.origin)
     about = method.save(request.out / WEIGHTS)
     return _written(
         request,
@@ -216,21 +227,27 @@ def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress
         model = with_backbone(model, request.backbone)
     teachers = tuple(_teacher(path, model) for path in request.teachers)
     recipe = recipe_asked_for(model.module.training_recipe(model.config), request)
+    if request.as_paper:
+        others = ", ".join(departures(request))
+        _LOG.info(f"Trains as its paper does{f', but for {others}' if others else ''}.")
     found = assembled(
-        side.table, side.origin["manifest_fingerprint"], model.kind, model.recipe, recipe.max_angle_deg,
+        side.table, side.origin["manifest_fingerprint"], model.kind, recipe.input_in_training(model.recipe),
+        recipe.max_angle_deg,
         build=request.data, cache=request.cache or request.data / "work" / "crops", seed=request.seed,
         threads=request.workers, team=members, progress=progress,
+        completed=side.completed,
     )  # fmt: skip
     for warning in found.warnings:
         _LOG.warning(warning)
     held = held_out(side.table.take(found.usable), request.validation)
     held = held._replace(train=found.usable[held.train], validation=found.usable[held.validation])
+    warnings = (*_remarks(model, recipe), *_check_supervision(request, model, found, held))
     angles = found.heads.angles_deg[held.train]
     share = sampling_weights(angles) if request.balance == "sampling" else None
     order = Order(held.train, recipe.batch_size, request.seed, share, members.size)
     _check_normalisation(model, order, members)
     steps = request.steps or (request.epochs or recipe.epochs) * order.steps
-    identity = json.loads(json.dumps(_identity(request, side, model, order, steps, asdict(recipe))))
+    identity = json.loads(json.dumps(_identity(request, side, model, order, steps, _described(recipe))))
     kept = _finished(request, identity)
     if kept is not None:
         return kept
@@ -253,7 +270,7 @@ def _trained(request: TrainRequest, side: TrainingSplit, members: Team, progress
     loop = Loop(work)
     loop.run(progress)
     if members.is_main_process:
-        _save(work, loop, side, held, found.warnings)
+        _save(work, loop, side, held, (*found.warnings, *warnings))
     members.wait()
     report = _finished(request, identity)
     if report is None:
@@ -275,11 +292,12 @@ def _save(work: Work, loop: Loop, side: TrainingSplit, held: Held, warnings: tup
     loop.network.load_state_dict(loop.best if is_best else loop.network.state_dict())
     best = position.best_epoch or None
     error = position.best_error_deg if best else None
-    recipe = {**asdict(work.recipe), "batch_size": work.order.batch_size,
+    recipe = {**_described(work.recipe), "batch_size": work.order.batch_size,
               "balance": request.balance, "precision": request.precision}  # fmt: skip
     origin = {
         **model.about.origin, "how": "trained", "data": side.origin, "heads": len(held.train),
         "validation_heads": len(held.validation), "recipe": recipe, "steps": work.steps, "epochs": epochs,
+        **({"as_paper": True, "departures": list(departures(request))} if request.as_paper else {}),
         "selection": rule, "best_epoch": best, "validation_error_deg": error, "seed": request.seed,
         "teachers": [checkpoint.file_origin(t) for t in request.teachers], "processes": work.team.size,
         "device": device_title(str(work.team.device)), "torch": metadata.version("torch"), "ubhpd": __version__,
@@ -320,8 +338,15 @@ def _summary(report: TrainReport) -> str:
 
 
 def _written(request: TrainRequest, report: TrainReport) -> TrainReport:
-    write_json(report.as_dict(), request.out / REPORT)
+    content = json.loads(json.dumps(report.as_dict()))
+    write_json({**content, _CHECKSUM: _checksum(content)}, request.out / REPORT)
     return report
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """Return the SHA-256 of everything in train.json but itself."""
+    rest = {name: value for name, value in content.items() if name != _CHECKSUM}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | None:
@@ -334,7 +359,13 @@ def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | 
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         before = dict(said["identity"])
-    except (OSError, ValueError, KeyError, TypeError):
+        is_intact = said.pop(_CHECKSUM) == _checksum(said)
+    except OSError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        is_intact = False
+    if not is_intact:
+        _LOG.warning(f"{path} is damaged: the run is made again.")
         return None
     state.check_same(path, before, identity)
     try:
@@ -344,6 +375,12 @@ def _finished(request: TrainRequest, identity: dict[str, Any]) -> TrainReport | 
     if about.sha256 != said["weights_sha256"]:
         return None
     return TrainReport(**{**said, "weights": request.out / WEIGHTS, "warnings": tuple(said["warnings"])})
+
+
+def _described(recipe: TrainingRecipe) -> dict[str, Any]:
+    """Return a recipe as JSON has it; what only some recipes have is left out where it is empty."""
+    found = asdict(recipe)
+    return {name: value for name, value in found.items() if name not in _OF_SOME or value not in _OF_SOME[name]}
 
 
 def _identity(
@@ -375,6 +412,32 @@ def _teacher(path: Path, student: Model) -> PoseNetwork:
     if found.recipe != student.recipe:
         raise UbhpdError(f"{path} sees other images than {student.name}: take a teacher with the same input.")
     return found.network
+
+
+def _remarks(model: Model, recipe: TrainingRecipe) -> tuple[str, ...]:
+    """Log and return what the model's file warns of before such a training."""
+    remarks = getattr(model.module, "training_remarks", None)
+    found = () if remarks is None else tuple(remarks(model.config, recipe, model.network.has_published_backbone))
+    for sentence in found:
+        _LOG.warning(sentence)
+    return found
+
+
+def _check_supervision(request: TrainRequest, model: Model, found: Assembled, held: Held) -> tuple[str, ...]:
+    """Log which share of the heads supervises each term of the loss, and return the warnings.
+
+    Raises:
+        UbhpdError: no head supervises a term, and it was not allowed by name.
+    """
+    terms_of = getattr(model.module, "landmark_terms", None)
+    terms = terms_of(model.config) if terms_of is not None else {}
+    shares = supervision(terms, found.heads.landmarks, held.train)
+    told, few = check_supervision(shares, request.allow_unsupervised)
+    for sentence in told:
+        _LOG.info(sentence)
+    for sentence in few:
+        _LOG.warning(sentence)
+    return tuple(few)
 
 
 def _check_normalisation(model: Model, order: Order, members: Team) -> None:

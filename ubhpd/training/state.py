@@ -9,8 +9,6 @@ numbers and what run it is of. Random numbers need no state: all are drawn from 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
@@ -25,6 +23,7 @@ from safetensors.torch import save_file
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import clear_parts, replacing
+from ubhpd.core.text import csv_lines
 
 LOG_FILE = "log.csv"
 TENSORBOARD = "tensorboard"
@@ -124,9 +123,7 @@ def _text(value: float | None) -> str:
 
 
 def _line(values: Any) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(values)
-    return text.getvalue()
+    return csv_lines([values])
 
 
 STATE_FILE = "state.safetensors"

@@ -17,6 +17,7 @@ The heads to train on are those of a protocol's training split or of UBHPD's spl
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,11 +29,11 @@ import pyarrow.compute as pc
 from ubhpd import manifest
 from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
 from ubhpd.core.typing import FloatArray, IntArray
 from ubhpd.manifest import UBHPD, BuildFolder, readmitted
 from ubhpd.manifest.schema import COLUMNS, NAMES, Fingerprint
-from ubhpd.protocols.resolve import ids_hash, resolve
+from ubhpd.protocols.resolve import ids_hash, resolve, training_protocol
 from ubhpd.sampling import heads as sampled
 from ubhpd.sampling.splits import split
 
@@ -90,9 +91,14 @@ _VALIDATION_SEED = 0  # one for all runs, so that what runs with several seeds a
 
 
 class TrainingSplit(NamedTuple):
-    """Rows of a manifest, every column of `COLUMNS`, and where they are from; warnings are sentences."""
+    """Rows of a manifest, every column of `COLUMNS`, and where they are from; warnings are sentences.
+
+    completed: the same rows with the landmarks of another manifest where it has some. Crops are cut by `table`, so that
+    they are those of the paper wherever landmarks come from.
+    """
 
     table: pa.Table
+    completed: pa.Table
     origin: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
@@ -105,20 +111,24 @@ class Held(NamedTuple):
     grouped_by: str
 
 
-def training_split(data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0) -> TrainingSplit:
+def training_split(
+    data: Path, protocol: str | None, frame_list: Path | None = None, seed: int = 0, landmarks: Path | None = None
+) -> TrainingSplit:
     """Return the heads that train, and nothing of those that test.
 
     Args:
         data: folder of a build.
-        protocol: an id; None for the split train of ubhpd.parquet.
+        protocol: an id or a short name, as "1"; None for the split train of ubhpd.parquet.
         frame_list: for protocols that need one.
         seed: of a protocol that divides one set of heads.
+        landmarks: a manifest with landmarks of these heads, see `BuildFolder.landmarks`.
 
     Raises:
-        UbhpdError: no build, no such protocol or split, or no usable head.
+        UbhpdError: no build, no such protocol or split, no usable head, or no such file of landmarks.
     """
     build = BuildFolder(data)
     build.check()
+    filled = build.landmarks(landmarks)
     if protocol is None:
         path = build.require(UBHPD, "Training without --protocol")
         table = _read(path, pc.equal, "split", TRAIN)
@@ -126,6 +136,7 @@ def training_split(data: Path, protocol: str | None, frame_list: Path | None = N
         origin: dict[str, Any] = {"split": TRAIN}
         warnings: tuple[str, ...] = ()
     else:
+        protocol = training_protocol(protocol).id
         found = resolve(protocol, data, frame_list, seed)
         path = build.require(found.protocol.train.table, f"Protocol {protocol}")
         table = _read(path, pc.is_in, "sample_id", pa.array(found.train, pa.string()))
@@ -134,12 +145,85 @@ def training_split(data: Path, protocol: str | None, frame_list: Path | None = N
         warnings = found.warnings
     if not table.num_rows:
         raise UbhpdError(f"{path} has no usable head to train on.")
+    completed = table
+    if filled is not None:
+        completed = manifest.with_landmarks(table, filled)
+        origin["landmarks"] = {"file": filled.name, "fingerprint": manifest.header(filled).fingerprint}
     mark = Fingerprint(COLUMNS)
-    mark.update(table)
-    return TrainingSplit(table, {
+    mark.update(completed)
+    return TrainingSplit(table, completed, {
         "manifest": path.name, "manifest_fingerprint": manifest.header(path).fingerprint, **origin,
         "heads_sha256": ids_hash(table.column("sample_id").to_pylist()), "fingerprint": mark.hexdigest(),
     }, warnings)  # fmt: skip
+
+
+class Supervision(NamedTuple):
+    """How many of the heads that are trained on supervise a term of the loss."""
+
+    term: str
+    heads: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.heads / self.of if self.of else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.term} by {self.heads:,} of {self.of:,} heads ({self.share:.1%})"
+
+
+LEAST_SHARE = 0.5  # of the heads; a term with fewer is a warning
+
+
+def supervision(terms: Mapping[str, Sequence[int]], landmarks: FloatArray | None, rows: IntArray) -> list[Supervision]:
+    """Return how many heads supervise each term of a loss that needs landmarks.
+
+    Args:
+        terms: the landmarks (of 68) that each term compares; a head with one of them supervises it.
+        landmarks: of all heads (n, 68, 2), NaN where not known; None if none is.
+        rows: which of the heads are trained on.
+    """
+    found = []
+    for term, points in terms.items():
+        known = 0
+        if landmarks is not None:
+            known = int(np.isfinite(landmarks[np.ix_(rows, np.asarray(points))]).any(axis=(1, 2)).sum())
+        found.append(Supervision(term, known, len(rows)))
+    return found
+
+
+def check_supervision(shares: Sequence[Supervision], allowed: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return what to say, and what to warn of, about the terms of a loss that need landmarks.
+
+    Args:
+        shares: of the terms.
+        allowed: terms that may be supervised by no head.
+
+    Raises:
+        UbhpdError: a term without any head that is not allowed, or an allowed one that there is not.
+    """
+    if stray := [t for t in allowed if t not in {s.term for s in shares}]:
+        known = ", ".join(s.term for s in shares) or "none"
+        raise UbhpdError(
+            f"{shortened(stray[0])} is allowed to be unsupervised, but no such term of this loss needs landmarks "
+            f"({known}): leave --allow-unsupervised {shortened(stray[0])} out."
+        )
+    for own in shares:
+        if not own.heads and own.term not in allowed:
+            raise UbhpdError(
+                f"None of the {own.of:,} heads to train on has landmarks, so nothing supervises the loss term "
+                f"{own.term}: fill them by ubhpd landmarks, give its weight 0, or allow it by --allow-unsupervised "
+                f"{own.term}."
+            )
+    told = ["Supervision of the loss: " + ", ".join(map(str, shares)) + "; its other terms by all."] if shares else []
+    few = [
+        f"Only {own.share:.1%} of the heads supervise the loss term {own.term}: fill landmarks by ubhpd landmarks to "
+        "train as the paper does."
+        for own in shares
+        if own.share < LEAST_SHARE
+    ]
+    return told, few
 
 
 def angles_deg(table: pa.Table) -> FloatArray:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ubhpd.core.rotation import MIRROR_68 as MIRROR_68  # also of this face
 from ubhpd.core.typing import BoolArray, FloatArray, IntArray
 from ubhpd.synth.renderer.persons import NEUTRAL, Expression, Shape, shape_of
 from ubhpd.synth.renderer.raster import grid_normals, grid_triangles
@@ -215,17 +216,6 @@ def _step(v: FloatArray) -> FloatArray:
     smooth: FloatArray = t * t * (3.0 - 2.0 * t)
     return smooth
 
-
-# Columns of the 68 landmarks of the same face in the mirrored image (iBUG order).
-MIRROR_68: tuple[int, ...] = (
-    *range(16, -1, -1),
-    *range(26, 16, -1),
-    *range(27, 31),
-    *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
-    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55),
-    *(64, 63, 62, 61, 60, 67, 66, 65),
-)
 
 # The 21 landmark codes of AFLW in its order; "left" is image-left.
 CODES_21: tuple[str, ...] = (

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.core.rotation import MIRROR_68
 from ubhpd.core.typing import FloatArray
 from ubhpd.synth.rendered_heads import Head, Pose, Truth, heads_from
-from ubhpd.synth.renderer.shape import MIRROR_68, landmarks68
+from ubhpd.synth.renderer.shape import landmarks68
 from ubhpd.synth.writers.writer_files import (
     FACE_SIDE_PX,
     Images,
