@@ -24,7 +24,15 @@ from torch import nn
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
+from ubhpd.nn.contract import (
+    InputRecipe,
+    Output,
+    PoseNetwork,
+    Target,
+    TrainingRecipe,
+    hopenet_images,
+    hopenet_training_from_scratch,
+)
 from ubhpd.nn.outputs import Bins, cross_entropy
 
 TITLE = "HPE"
@@ -78,13 +86,7 @@ def input_recipe(config: Config) -> InputRecipe:
 
 def training_recipe(config: Config) -> TrainingRecipe:
     """Return Hopenet's training with a higher learning rate, see above."""
-    return TrainingRecipe(
-        epochs=25,
-        batch_size=64,
-        lr=1e-4,
-        crops=(("hopenet", "hopenet-random"),),
-        augmentations=("hopenet_crop", "flip", "blur"),
-    )
+    return hopenet_training_from_scratch()
 
 
 class _Stage(nn.Module):

@@ -25,7 +25,15 @@ from torch.nn import functional
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.nn.backbones import backbone
-from ubhpd.nn.contract import InputRecipe, Output, PoseNetwork, Target, TrainingRecipe, hopenet_images
+from ubhpd.nn.contract import (
+    InputRecipe,
+    Output,
+    PoseNetwork,
+    Target,
+    TrainingRecipe,
+    hopenet_images,
+    hopenet_training_from_scratch,
+)
 from ubhpd.nn.outputs import HOPENET_BINS, quaternion_from_euler, rotation_from_quaternion
 
 TITLE = "QuatNet"
@@ -72,13 +80,7 @@ def input_recipe(config: Config) -> InputRecipe:
 
 def training_recipe(config: Config) -> TrainingRecipe:
     """Return Hopenet's training with a higher learning rate, see above."""
-    return TrainingRecipe(
-        epochs=25,
-        batch_size=64,
-        lr=1e-4,
-        crops=(("hopenet", "hopenet-random"),),
-        augmentations=("hopenet_crop", "flip", "blur"),
-    )
+    return hopenet_training_from_scratch()
 
 
 class Network(PoseNetwork):

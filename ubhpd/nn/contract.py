@@ -160,3 +160,14 @@ def hopenet_images(size: int, aflw2000: str = "hopenet-aflw2000", biwi: str = "h
     """
     crop_of = (("aflw2000", aflw2000), ("biwi", biwi))
     return InputRecipe(crop="hopenet", size=size, mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_of=crop_of)
+
+
+def hopenet_training_from_scratch() -> TrainingRecipe:
+    """Return Hopenet's training at a learning rate of 1e-4, for models whose published weights are not at hand."""
+    return TrainingRecipe(
+        epochs=25,
+        batch_size=64,
+        lr=1e-4,
+        crops=(("hopenet", "hopenet-random"),),
+        augmentations=("hopenet_crop", "flip", "blur"),
+    )
