@@ -34,6 +34,7 @@ from ubhpd.nn.contract import (
     hopenet_training_from_scratch,
 )
 from ubhpd.nn.outputs import Bins, cross_entropy
+from ubhpd.nn.resnets import LAYOUTS
 
 TITLE = "HPE"
 PAPER = (
@@ -47,7 +48,7 @@ MODELS = {"hpe": {}, "hpe_40": {"top_k": 40}}
 PARAMETERS = {"hpe": 25_353_023, "hpe_40": 25_353_023}
 REPORTED = {"hpe": "HPE", "hpe_40": "HPE"}
 
-_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_BACKBONES = tuple(f"resnet{depth}" for depth in LAYOUTS)
 _COARSE = Bins(count=67, width_deg=3.0, first_deg=-102.0)
 _FINE = Bins(count=33, width_deg=1.0, first_deg=-16.5)
 _UNIT_DEG = 90.0  # the angles of stage 1 enter stage 2 in this unit

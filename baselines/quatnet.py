@@ -35,6 +35,7 @@ from ubhpd.nn.contract import (
     hopenet_training_from_scratch,
 )
 from ubhpd.nn.outputs import HOPENET_BINS, quaternion_from_euler, rotation_from_quaternion
+from ubhpd.nn.resnets import LAYOUTS
 
 TITLE = "QuatNet"
 PAPER = (
@@ -48,7 +49,7 @@ MODELS: dict[str, dict[str, str]] = {"quatnet": {}}
 PARAMETERS = {"quatnet": 23_915_783}
 REPORTED = {"quatnet": "QuatNet"}
 
-_BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+_BACKBONES = tuple(f"resnet{depth}" for depth in LAYOUTS)
 _THRESHOLDS = HOPENET_BINS.count - 1
 
 

