@@ -176,6 +176,9 @@ def test_lists():
     assert ubhpd.list_models().loc["fsanet_capsule_1x1", "parameters"] > 100_000
     assert ubhpd.list_metrics().loc["ubmae", "unit"] == "degrees"
     assert "ubhpd" in ubhpd.list_protocols().index and ubhpd.list_crops().loc["fsanet-0.6", "size"] == 64
+    experiments = ubhpd.list_experiments()
+    assert experiments.loc["osgg/table-6", ["datasets", "runnable", "why"]].tolist() == [["biwi"], 9, ""]
+    assert "a drawing" in experiments.loc["osgg/figure-1", "why"]
 
 
 def test_the_printed_results_follow_their_rule():

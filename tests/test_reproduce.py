@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import ubhpd
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.parallel import Engine
 from ubhpd.core.progress import Progress
@@ -15,7 +16,7 @@ from ubhpd.models.catalogue import catalogue, configured
 from ubhpd.pipeline import run
 from ubhpd.pool.build import BuildConfig
 from ubhpd.protocols.resolve import PROTOCOLS
-from ubhpd.reports.paper_tables import experiments, listing, papers, rows_of
+from ubhpd.reports.paper_tables import OF_DATA, experiments, listing, papers, rows_of
 from ubhpd.sampling.sampler import SamplingConfig
 from ubhpd.sampling.ubhpd import UnbiasedConfig
 from ubhpd.synth.writers import aflw2000_writer, biwi_writer, upna_writer, w300lp_writer
@@ -66,7 +67,7 @@ def test_every_method_is_a_model_with_options_that_it_takes_or_says_why_not():
         assert set(paper.protocols.values()) <= set(PROTOCOLS)
         for own in paper.experiments:
             assert set(own.methods) <= set(paper.methods), own.id
-            assert own.why or own.kind in ("table", "densities") or (own.methods and own.pairs), own.id
+            assert own.why or own.kind in ("table", *OF_DATA) or (own.methods and own.pairs), own.id
             assert own.title and (own.why or own.kind != "table" or own.conclusion), own.id
         used = {r.method for e in paper.experiments for r in rows_of(paper, e)}
         assert set(paper.methods) == used, set(paper.methods) - used  # none for nothing
@@ -74,7 +75,7 @@ def test_every_method_is_a_model_with_options_that_it_takes_or_says_why_not():
 
 def test_what_cannot_be_run_says_why():
     listed = {own["id"]: own for own in listing()}
-    assert len(listed) == 63 and sum(not own["why"] for own in listed.values()) >= 33
+    assert len(listed) == 63 and sum(not own["why"] for own in listed.values()) >= 46
     assert listed["osgg/table-6"]["needs"] == ["biwi"] and listed["osgg/table-6"]["runnable"] == 9
     assert "a drawing" in listed["fsanet/figure-2"]["why"]
     for own in listed.values():
@@ -109,6 +110,16 @@ def test_printed_stands_beside_reproduced(made):
         assert all((out / path).is_file() for path in row["runs"])
     assert "The paper concludes: FSA-Caps-Fusion has the lowest MAE." in text
     assert len(found.verdict) == 1 and "of 2 rows" in found.verdict[0]
+
+
+def test_the_python_function_gives_the_same_rows_as_a_table(made, data):
+    found, out = made
+    again = ubhpd.reproduce("fsanet/table-2", data, out, scale="smoke", rows="SSR-Net-MD", device="cpu", progress=False)
+    table = again.table().set_index("angle")
+    value, low, high = found.rows[0].scores["mae"]
+    assert table.loc["mae", ["reproduced", "low", "high"]].tolist() == [value, low, high]
+    assert table.index.tolist() == ["yaw", "pitch", "roll", "mae"] and (table.method == "SSR-Net-MD").all()
+    assert table.loc["mae", "printed"] == found.rows[0].printed["mae"] and table.loc["yaw", "train"] == "300W-LP"
 
 
 def test_runs_are_shared_and_kept(made, data, monkeypatch):
@@ -150,6 +161,31 @@ def test_the_resolution_figure_and_the_densities(data, tmp_path):
     assert [c["amount"] for c in json.loads(path.read_text())["conditions"][1:]] == [96, 64, 48, 32, 16, 8]
     assert any(f.endswith("hopenet-figure-8.png") for f in found.files)
     assert any("osgg-figure-3" in f and f.endswith(".png") for f in smoke("osgg/figure-3", data, tmp_path).files)
+
+
+def test_figures_of_a_build_alone_are_drawn_with_their_numbers(data, tmp_path):
+    pytest.importorskip("torch")
+    found = smoke("hopenet/figure-4", data, tmp_path)
+    numbers = json.loads((tmp_path / "reproduced" / "hopenet-figure-4.numbers.json").read_text())
+    assert numbers["dataset"] == "aflw2000" and {p["figure"] for p in numbers["points"]} >= {"number", "noise"}
+    assert any(f.endswith("hopenet-figure-4.png") for f in found.files) and not found.rows
+    smoke("dadl/figure-5", data, tmp_path)
+    numbers = json.loads((tmp_path / "reproduced" / "dadl-figure-5.numbers.json").read_text())
+    assert [curve["angle"] for curve in numbers["curves"]] == ["yaw", "pitch", "roll"]
+    assert sum(sum(curve["heads"]) for curve in numbers["curves"]) > 0
+
+
+def test_activations_and_structures_are_drawn_for_test_heads(data, tmp_path):
+    pytest.importorskip("torch")
+    import cv2
+
+    found = smoke("dadl/figure-10", data, tmp_path, rows=("DADL",))
+    (path,) = (f for f in found.files if f.endswith(".png"))
+    assert not found.failed and cv2.imread(path).std() > 5
+    found = smoke("fsanet/figure-5", data, tmp_path)
+    drawn = [cv2.imread(f) for f in found.files if f.endswith(".png")]
+    assert len(drawn) == 3 and all(image.std() > 5 for image in drawn)
+    assert any((a.shape != drawn[0].shape or (a != drawn[0]).any()) for a in drawn[1:])  # of different heads
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         label_counts,
         list_crops,
         list_datasets,
+        list_experiments,
         list_metrics,
         list_models,
         list_protocols,
@@ -23,8 +24,18 @@ if TYPE_CHECKING:
         plot_angles,
         published_results,
         render,
+        reproduce,
     )
-    from ubhpd.api.runs import Leaderboard, Submission, bench, leaderboard, predict, stress, submit, train
+    from ubhpd.api.runs import (
+        Leaderboard,
+        Submission,
+        bench,
+        leaderboard,
+        predict,
+        stress,
+        submit,
+        train,
+    )
     from ubhpd.api.scores import Comparison, Diagnosis, Scores, compare, doctor, score
     from ubhpd.core.errors import UbhpdError
 
@@ -51,6 +62,7 @@ __all__ = [
     "leaderboard",
     "list_crops",
     "list_datasets",
+    "list_experiments",
     "list_metrics",
     "list_models",
     "list_protocols",
@@ -61,6 +73,7 @@ __all__ = [
     "predict",
     "published_results",
     "render",
+    "reproduce",
     "score",
     "stress",
     "submit",
@@ -85,6 +98,7 @@ _HOMES = {
         "label_counts",
         "list_crops",
         "list_datasets",
+        "list_experiments",
         "list_metrics",
         "list_models",
         "list_protocols",
@@ -92,6 +106,7 @@ _HOMES = {
         "plot_angles",
         "published_results",
         "render",
+        "reproduce",
     ),
     "ubhpd.api.runs": (
         "Leaderboard",

@@ -1,4 +1,4 @@
-"""Labels without images: real counts, invented poses, the lower bound of a sample; and lists of what there is."""
+"""Labels without images, lists of what there is, and the tables and figures of the papers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ubhpd.api.builds import ANGLE_NAMES, Build, PathLike, angles_of, frame_of, usable_heads
+from ubhpd.api.builds import ANGLE_NAMES, Build, PathLike, angles_of, frame_of, optional_path, path_of, usable_heads
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from ubhpd.experiments.reproduce import Reproduction
     from ubhpd.sampling.densities import Densities
 
 
@@ -201,6 +202,56 @@ def list_protocols() -> pd.DataFrame:
 
     rows = [{"id": p.id, "series": p.series, "definition": p.sentence, "paper": p.paper} for p in PROTOCOLS.values()]
     return pd.DataFrame(rows).set_index("id")
+
+
+def list_experiments() -> pd.DataFrame:
+    """Return the tables and figures of the papers: id, title, kind, datasets, rows, rows that can be run, why not."""
+    import pandas as pd
+
+    from ubhpd.reports.paper_tables import listing
+
+    columns = ["id", "title", "kind", "needs", "rows", "runnable", "why", "note"]
+    return pd.DataFrame(listing(), columns=columns).rename(columns={"needs": "datasets"}).set_index("id")
+
+
+def reproduce(
+    experiment: str,
+    data: Build | PathLike,
+    out: PathLike,
+    *,
+    scale: str = "full",
+    seeds: Sequence[int] | None = None,
+    rows: Sequence[str] = (),
+    backbone: PathLike | None = None,
+    device: str = "auto",
+    workers: int = 0,
+    progress: bool = True,
+) -> Reproduction:
+    """Run a table or figure of a paper, and write printed beside reproduced values below `out`.
+
+    Args:
+        experiment: id of `ubhpd.list_experiments`, as "osgg/table-6".
+        data: a build with the datasets that the experiment needs.
+        out: folder of tables, figures and runs. Experiments share runs, and an interrupted call resumes.
+        scale: "full" as the paper trains, "small" for 2,000 steps, "smoke" for two.
+        seeds: a run for each; by default 0, 1 and 2 for "full", else 0.
+        rows: only these methods, as the paper calls them.
+        backbone: published weights that networks begin with, or "imagenet" to download torchvision's.
+        device: cpu, cuda, cuda:1 or auto.
+        workers: threads that read images.
+        progress: show a bar.
+
+    Raises:
+        UbhpdError: an unknown experiment, scale or row; one that cannot be run; no build, or one without its datasets.
+    """
+    from ubhpd.experiments.reproduce import ReproduceRequest
+    from ubhpd.experiments.reproduce import reproduce as run
+
+    request = ReproduceRequest(
+        experiment, path_of(data), Path(out), scale, None if seeds is None else tuple(seeds),
+        (rows,) if isinstance(rows, str) else tuple(rows), device, workers, optional_path(backbone),
+    )  # fmt: skip
+    return run(request, Progress(progress))
 
 
 def list_crops() -> pd.DataFrame:

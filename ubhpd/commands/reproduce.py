@@ -42,14 +42,15 @@ def command(
     can be. RESULTS/reproduced gets a table as Markdown and JSON, or a figure; runs are shared and resume. Exit code 0
     good, 1 if a run failed, 2 wrong input.
     """
-    from ubhpd.core.progress import Progress, log_shown
+    from ubhpd.core.progress import log_shown
     from ubhpd.core.registry import pick
     from ubhpd.reports.paper_tables import experiments, listing, listing_text
 
     if not names:
         click.echo(json.dumps(listing(), indent=2, ensure_ascii=False) if as_json else listing_text())
         return
-    from ubhpd.experiments.reproduce import ReproduceRequest, reproduce, reproduction_text
+    from ubhpd.api.labels import reproduce
+    from ubhpd.experiments.reproduce import reproduction_text
 
     if data is None or out is None:
         raise UbhpdError("Name a build by --data OUT and a folder for results by --out RESULTS.")
@@ -57,15 +58,14 @@ def command(
         names = tuple(own["id"] for own in listing() if not own["why"])
     for name in names:
         pick(experiments(), name, "table or figure")  # a wrong name before any work
-    request = {
-        "data": data, "out": out, "scale": scale, "seeds": _numbers(seeds), "rows": _names(rows), "device": device,
-        "workers": workers, "backbone": backbone,
-    }  # fmt: skip
     made, left_out = [], []
     for name in names:
         try:
             with log_shown(not quiet and not as_json):
-                made.append(reproduce(ReproduceRequest(name, **request), Progress(show=not quiet and not as_json)))  # type: ignore[arg-type]
+                made.append(reproduce(
+                    name, data, out, scale=scale, seeds=_numbers(seeds), rows=_names(rows), backbone=backbone,
+                    device=device, workers=workers, progress=not quiet and not as_json,
+                ))  # fmt: skip
         except UbhpdError as error:
             if len(names) == 1:
                 raise

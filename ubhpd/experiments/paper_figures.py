@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ubhpd.core import plotting  # noqa: F401, before anything of matplotlib
 
 # isort: split
 
+import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -17,17 +20,23 @@ from matplotlib.figure import Figure
 from ubhpd import manifest
 from ubhpd.core.bins import ANGLES
 from ubhpd.core.errors import UbhpdError
-from ubhpd.core.files import replacing
+from ubhpd.core.files import replacing, write_json
 from ubhpd.core.progress import Progress
 from ubhpd.core.rotation import matrix_from_euler
 from ubhpd.core.typing import FloatArray, Image
 from ubhpd.evaluation import predictions
+from ubhpd.experiments.landmark_study import StudyRequest, landmark_study
 from ubhpd.experiments.stress import Condition, StressRequest, stress
 from ubhpd.images.drawing import draw_axes
+from ubhpd.images.faces import Detector, Face
 from ubhpd.images.reading import Images
+from ubhpd.inference.facial_graph import activation_map, structure_maps
 from ubhpd.inference.predicting import Request
+from ubhpd.inference.similarity import SimilarityRequest, similarity
 from ubhpd.leaderboards.result import read
 from ubhpd.manifest import POOL, BuildFolder
+from ubhpd.reports import figures
+from ubhpd.reports.paper_tables import OF_DATA, Experiment
 
 if TYPE_CHECKING:
     from ubhpd.experiments.reproduce import Reproduction
@@ -36,26 +45,43 @@ Runs = Mapping[tuple[str, str, str], Path]
 _EXAMPLES, _CROP_PX = 6, 160
 
 
-def draw(kind: str, made: Reproduction, runs: Runs, data: Path, out: Path, device: str) -> list[str]:
-    """Draw a figure of the named kind and return the files written.
+def draw(experiment: Experiment, made: Reproduction, runs: Runs, data: Path, out: Path, device: str) -> list[str]:
+    """Draw a figure of an experiment's kind and return the files written.
 
     Raises:
         UbhpdError: no run gave a result, or what the figure needs is not there.
     """
-    if kind == "densities":
-        from ubhpd.reports.figures import write
-
-        build = BuildFolder(data)
-        return [str(path) for path in write(build.folder, folder=out.with_suffix(""))]
+    if experiment.kind == "densities":
+        return [str(path) for path in figures.write(BuildFolder(data).folder, folder=out.with_suffix(""))]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if experiment.kind in OF_DATA:
+        numbers = out.with_name(f"{out.stem}.numbers.json")
+        figure = {"similarity": _similarity, "landmarks": _landmarks}[experiment.kind](
+            experiment.dataset, data, numbers
+        )
+        return [str(figures.save(figure, out)), str(numbers)]
     if not runs:
         raise UbhpdError(f"No run of {made.id} gave a result: {_first_reason(made)}.")
-    figure = {"examples": _examples, "scatter": _scatter, "bars": _bars, "resolution": _resolution}[kind](
-        made, runs, data, device
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
+    drawn = {"examples": _examples, "scatter": _scatter, "bars": _bars, "resolution": _resolution, "cam": _activations}
+    if experiment.kind == "structure":
+        return _structures(made, runs, data, out)
+    figure = drawn[experiment.kind](made, runs, data, device)
     with replacing(out) as part, part.open("wb") as file:
         figure.savefig(file, format="png", metadata={"Software": None})
     return [str(out)]
+
+
+def _similarity(dataset: str, data: Path, numbers: Path) -> Figure:
+    """Draw how alike heads look as they turn, by their pixels, and write the curves as JSON."""
+    found = similarity(SimilarityRequest(data, dataset=dataset), Progress(show=False))
+    write_json(found.as_dict(), numbers)
+    return figures.draw_similarity(found.curves)
+
+
+def _landmarks(dataset: str, data: Path, numbers: Path) -> Figure:
+    """Draw the error of pose from landmarks by their number, noise and the face, and write the points as JSON."""
+    study = landmark_study(StudyRequest(data, dataset), Progress(show=False), numbers)
+    return figures.draw_landmark_study(study.points)
 
 
 def _first_reason(made: Reproduction) -> str:
@@ -111,8 +137,6 @@ def _poses(path: Path) -> dict[str, tuple[FloatArray, FloatArray]]:
 
 def _crop(images: Images, head: dict[str, Any], rotation: FloatArray) -> Image:
     """Return the square about a head's box, with the axes of a pose."""
-    import cv2
-
     image = images.image(head["dataset"], head["image_path"], head["frame_index"])
     height, width = image.shape[:2]
     left, top, right, bottom = head["bbox_xyxy"] or (0.0, 0.0, float(width), float(height))
@@ -174,13 +198,76 @@ def _resolution(made: Reproduction, runs: Runs, data: Path, device: str) -> Figu
     return figure
 
 
-def _stressed(path: Path, device: str) -> list[Condition]:
-    """Return what a run's model does on its test heads at each resolution, the lowest first."""
-    own = read(path)
+class _BoxOfManifest:
+    """A detector that returns the box of one head."""
+
+    name = "manifest"
+
+    def __init__(self, box: Sequence[float] | None) -> None:
+        self.box = box
+
+    def boxes(self, image_bgr: Image) -> list[Face]:
+        """Return the head's face; the whole image where the manifest has no box."""
+        height, width = image_bgr.shape[:2]
+        left, top, right, bottom = self.box or (0.0, 0.0, float(width), float(height))
+        return [Face((left, top, right, bottom), 1.0)]
+
+
+@contextmanager
+def _test_images(runs: Runs, pair: tuple[str, str], data: Path, count: int) -> Iterator[list[tuple[Path, Detector]]]:
+    """Give image files of test heads, evenly over yaw, and detectors that find their boxes."""
+    own = [set(_poses(path)) for (_, *rest), path in runs.items() if tuple(rest) == pair]
+    known = _heads(data, sorted(set.intersection(*own)))
+    order = sorted(known, key=lambda name: (known[name]["yaw_deg"], name))
+    chosen = [order[k] for k in np.linspace(0, len(order) - 1, count + 2).round().astype(int)[1:-1]]
+    images = Images.of_build(data)
+    with TemporaryDirectory() as folder:
+        files: list[tuple[Path, Detector]] = []
+        for number, name in enumerate(dict.fromkeys(chosen)):
+            head = known[name]
+            image = images.image(head["dataset"], head["image_path"], head["frame_index"])
+            file = Path(folder) / f"{number}.png"
+            file.write_bytes(cv2.imencode(".png", image)[1].tobytes())
+            files.append((file, _BoxOfManifest(head["bbox_xyxy"])))
+        yield files
+
+
+def _activations(made: Reproduction, runs: Runs, data: Path, device: str) -> Figure:
+    """Draw, for test heads evenly over yaw, which pixels decide the pose of each method, by Grad-CAM."""
+    pair = next((train, test) for _, train, test in runs)
+    methods = [key for key in runs if key[1:] == pair]
+    with _test_images(runs, pair, data, _EXAMPLES) as files:
+        rows = []
+        for file, box in files:
+            found = [activation_map(_weights(runs[key]), file, box) for key in methods]
+            rows.append([(found[0].image, None), *((own.image, own.share) for own in found)])
+    return figures.draw_activations(rows, [f"image ({pair[1]})", *(method for method, *_ in methods)])
+
+
+def _structures(made: Reproduction, runs: Runs, data: Path, out: Path) -> list[str]:
+    """Draw the fine-grained structures of each method for test heads evenly over yaw, a file for each head."""
+    written = []
+    for method, train, test in runs:
+        with _test_images(runs, (train, test), data, 3) as files:
+            for number, (file, box) in enumerate(files, start=1):
+                found = structure_maps(_weights(runs[method, train, test]), file, box)
+                figure = figures.draw_structures(found.image, found.maps, found.scorings)
+                written.append(str(figures.save(figure, out.with_name(f"{out.stem}-{number}.png"))))
+    return written
+
+
+def _weights(path: Path) -> Path:
+    """Return the weights of a run, which lie beside its result."""
     weights = sorted(path.parents[1].glob(f"weights/{path.stem}-*/weights.safetensors"))
     if not weights:
         raise UbhpdError(f"The weights of {path} are not beside it any more: run the same command with another --out.")
-    request = Request(weights[-1], path, own.model, path.parent / "test", device=device)
+    return weights[-1]
+
+
+def _stressed(path: Path, device: str) -> list[Condition]:
+    """Return what a run's model does on its test heads at each resolution, the lowest first."""
+    own = read(path)
+    request = Request(_weights(path), path, own.model, path.parent / "test", device=device)
     report = stress(
         StressRequest(request, path.with_name(f"{path.stem}.resolution.json"), 0, kinds=("resolution",)),
         Progress(show=False),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +25,14 @@ from ubhpd.experiments.plan import BenchRequest, HowToTrain, runs_of
 from ubhpd.leaderboards.result import Result, read
 from ubhpd.manifest import BuildFolder
 from ubhpd.models.catalogue import card, configured, module_of
-from ubhpd.reports.paper_tables import Row, experiments, needs, rows_of
+from ubhpd.reports.paper_tables import OF_DATA, Row, experiments, needs, rows_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SCALES = ("full", "small", "smoke")
 _SMALL_STEPS = 2000
+_SCORES = (*((a, f"mae_{a}") for a in ANGLES), ("mae", "mae"))  # printed name, score
 _SMOKE = HowToTrain(steps=2, batch_size=4, validation=0.0, select="last")
 
 
@@ -80,6 +85,24 @@ class Reproduction:
     failed: list[tuple[str, str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
 
+    def table(self) -> pd.DataFrame:
+        """Return a line per row and angle, degrees: printed and reproduced MAE, and the ends of the 95 % interval."""
+        import pandas as pd
+
+        lines = [
+            {
+                "method": row.method, "train": row.train, "test": row.test, "angle": name, "printed": row.printed[name],
+                **dict(zip(("reproduced", "low", "high"), row.scores.get(score, (None,) * 3), strict=True)),
+                "why": row.why,
+            }
+            for row in self.rows
+            for name, score in _SCORES
+        ]  # fmt: skip
+        columns = ["method", "train", "test", "angle", "printed", "reproduced", "low", "high", "why"]
+        frame: pd.DataFrame = pd.DataFrame(lines, columns=columns)
+        frame[columns[4:8]] = frame[columns[4:8]].astype(float)
+        return frame
+
 
 def reproduce(request: ReproduceRequest, progress: Progress | None = None) -> Reproduction:
     """Run an experiment, write its table or figure below OUT, and return what came of it.
@@ -99,17 +122,18 @@ def reproduce(request: ReproduceRequest, progress: Progress | None = None) -> Re
     build.check()
     rows = _asked_for(rows_of(paper, experiment), request.rows, name)
     folder = request.out / "reproduced" / name.replace("/", "-")
-    if experiment.kind != "densities":
+    runs: dict[tuple[str, str, str], Path] = {}
+    if experiment.kind not in OF_DATA:
         _check_data(name, rows, build)
         runs = _run(rows, request, seeds, made, progress)
-    else:
-        runs = {}
+    elif experiment.dataset and experiment.dataset not in build.roots:
+        raise UbhpdError(f"{name} needs {experiment.dataset}, which {build.folder} does not hold: build it, too.")
     if experiment.kind in ("table", "bars"):
         made.verdict = _verdict(made.rows)
     if experiment.kind != "table":
         from ubhpd.experiments.paper_figures import draw
 
-        made.files += draw(experiment.kind, made, runs, request.data, folder.with_suffix(".png"), request.device)
+        made.files += draw(experiment, made, runs, request.data, folder.with_suffix(".png"), request.device)
     _write(made, folder)
     return made
 
@@ -262,7 +286,7 @@ def _lines(made: Reproduction) -> list[list[str]]:
     lines = [[*header, "95 % interval", "note"]]
     for row in made.rows:
         cells = [row.method, row.train, row.test]
-        for name, score in (*((a, f"mae_{a}") for a in ANGLES), ("mae", "mae")):
+        for name, score in _SCORES:
             cells += [_number(row.printed[name]), _number(row.scores.get(score, (None,))[0])]
         _, low, high = row.scores.get("mae", (None, None, None))
         interval = f"{low:.2f} to {high:.2f}" if low is not None and high is not None else ""

@@ -21,7 +21,8 @@ from ubhpd.evaluation.printed_results import Printed, results
 from ubhpd.models.catalogue import card
 from ubhpd.protocols.resolve import PROTOCOLS
 
-FIGURES = ("densities", "examples", "scatter", "bars", "resolution")
+FIGURES = ("densities", "similarity", "landmarks", "examples", "scatter", "bars", "resolution", "cam", "structure")
+OF_DATA = FIGURES[:3]  # drawn from a build alone, without a run
 # Which protocol a pair of training and test set of the papers is; a paper's file may say otherwise.
 _PROTOCOLS = {
     "300W-LP>AFLW2000": "300wlp_aflw2000_1969",
@@ -58,16 +59,21 @@ class Experiment:
     """A table or figure of a paper.
 
     conclusion: what the paper concludes from it. kind: "table", or one of FIGURES. methods, pairs: of a figure, which
-    reported methods on which training and test sets. why: why it cannot be run.
+    reported methods on which training and test sets. dataset: of a figure that is drawn from a build alone. why: why
+    it cannot be run. note: how it differs from the paper's.
     """
 
     id: str
     title: str
     conclusion: str = ""
-    kind: Literal["table", "densities", "examples", "scatter", "bars", "resolution"] = "table"
+    kind: Literal[
+        "table", "densities", "similarity", "landmarks", "examples", "scatter", "bars", "resolution", "cam", "structure"
+    ] = "table"
     methods: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+    dataset: str = ""
     why: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,11 +164,12 @@ def listing() -> list[dict[str, Any]]:
     for name, (paper, experiment) in experiments().items():
         rows = rows_of(paper, experiment)
         runnable = [row for row in rows if not row.why]
-        why = experiment.why or ("" if runnable or experiment.kind == "densities" else "no row of it can be run")
+        why = experiment.why or ("" if runnable or experiment.kind in OF_DATA else "no row of it can be run")
         listed.append(
             {
-                "id": name, "title": experiment.title, "kind": experiment.kind, "needs": list(needs(rows)),
-                "rows": len(rows), "runnable": len(runnable), "why": why,
+                "id": name, "title": experiment.title, "kind": experiment.kind,
+                "needs": list(needs(rows)) or list(filter(None, [experiment.dataset])),
+                "rows": len(rows), "runnable": len(runnable), "why": why, "note": experiment.note,
                 "left_out": {row.method: row.why for row in rows if row.why},
             }
         )  # fmt: skip
@@ -187,6 +194,7 @@ def markdown_listing() -> list[list[str]]:
     rows = [["id", "what", "datasets", "state"]]
     for own in listing():
         state = own["why"] or (f"{own['runnable']} of {own['rows']} rows" if own["rows"] else "runs")
+        state += f"; {own['note']}" if own["note"] else ""
         if own["left_out"] and not own["why"]:
             absent = ", ".join(dict.fromkeys(own["left_out"]))
             state += f"; without {absent}"
