@@ -20,7 +20,7 @@ from ubhpd.core.rotation import (
 from ubhpd.inference import io_file
 from ubhpd.inference.io_file import InputFile, IoFile, OutputFile
 from ubhpd.pool.build import BuildConfig, build
-from ubhpd.synth.writers import w300lp_writer
+from ubhpd.synth.writers import aflw2000_writer, w300lp_writer
 
 ANGLES = np.random.default_rng(0).uniform(-60, 60, (12, 3))
 ROTATIONS = matrix_from_euler(ANGLES)
@@ -473,3 +473,77 @@ def test_real_models_of_others_reach_their_known_errors(tmp_path, io, files, mae
     table = ubhpd.predict(data=made, onnx=[REAL / "weights/foreign" / f for f in files], io=io, progress=False)
     score = ubhpd.score(table, made)
     assert len(table) == 1969 and score["mae"] == pytest.approx(mae, abs=0.015)
+
+
+# In bench
+
+
+@pytest.fixture(scope="module")
+def trained_and_tested(tmp_path_factory):
+    """A build of 12 heads of 300W-LP's layout and 8 of AFLW2000's; read only."""
+    root = tmp_path_factory.mktemp("bench-onnx")
+    w300lp_writer.write(root / "raw", 6, views=2, distinct_images=3)
+    aflw2000_writer.write(root / "raw", 8, distinct_images=2)
+    build(BuildConfig(("300wlp", "aflw2000"), root / "out", str(root / "raw")))
+    return root / "out"
+
+
+def bench_onnx(ubhpd, build, out, *more):
+    return ubhpd(
+        "bench", "--protocols", "300wlp_aflw2000_2000", "--data", build, "--out", out, "--device", "cpu", *more
+    )
+
+
+def test_bench_takes_onnx_files_beside_models_and_the_leaderboard_ranks_them(trained_and_tested, tmp_path, ubhpd):
+    pytest.importorskip("torch")
+    from ubhpd.leaderboards.result import read
+
+    model = onnx_file(tmp_path / "my net.onnx", scale=0.01)
+    (tmp_path / "my.io.toml").write_text(io_file.as_toml(IO))
+    models = ("--models", f"mean_pose,onnx:{model}", "--io", tmp_path / "my.io.toml", "--trained-on", "my-net=300W-LP")
+    code, out, err = bench_onnx(ubhpd, trained_and_tested, tmp_path / "r", *models, "--speed", 4)
+    assert code == 0 and "2 results written" in out, err
+    path = next((tmp_path / "r" / "300wlp_aflw2000_2000").glob("my-net-*imported.json"))
+    result = read(path)
+    assert (result.model, result.training.how, result.training.declared) == ("my-net", "imported", "300W-LP")
+    assert result.coverage == 1.0 and result.speed.images_per_second > 0 and result.options["input"]["size"] == 32
+    predicted = ubhpd("predict", "--onnx", model, "--io", tmp_path / "my.io.toml", "--manifest", tmp_path / "r" /
+                      "300wlp_aflw2000_2000" / "test", "--out", tmp_path / "p.csv")  # fmt: skip
+    assert predicted[0] == 0 and rows_of(tmp_path / "p.csv") == rows_of(path.with_name(result.predictions))
+    assert (
+        "0 results written, 2 kept" in bench_onnx(ubhpd, trained_and_tested, tmp_path / "r", *models, "--speed", 4)[1]
+    )
+    board = ubhpd("leaderboard", tmp_path / "r")[1]
+    assert "my-net" in board and "imported weights" in board
+    onnx_file(model, scale=0.02)  # another file of the same name is another result
+    assert (
+        "1 results written, 1 kept" in bench_onnx(ubhpd, trained_and_tested, tmp_path / "r", *models, "--speed", 4)[1]
+    )
+    assert read(path).training.weights_sha256 != result.training.weights_sha256
+
+
+def test_bench_says_in_one_sentence_what_is_wrong_with_an_onnx_model(trained_and_tested, tmp_path, ubhpd):
+    model = onnx_file(tmp_path / "net.onnx", scale=0.01)
+    same = onnx_file((tmp_path / "other").mkdir() or tmp_path / "other" / "net.onnx")
+    (tmp_path / "io.toml").write_text(io_file.as_toml(IO))
+    own, io = ("--models", f"onnx:{model}"), ("--io", tmp_path / "io.toml")
+    for arguments, sentence in (
+        (own, "How "),
+        (("--models", f"onnx:{tmp_path / 'absent.onnx'}", *io), "There is no file"),
+        (("--models", "onnx:", *io), "names no file"),
+        (("--models", f"onnx:{model},onnx:{same}", *io), "rename the file"),
+        (("--models", f"onnx:{onnx_file(tmp_path / 'whenet.onnx')}", *io), "as a model of ubhpd is"),
+        (("--models", "mean_pose", *io), "leave it out"),
+        ((*own, "--io", f"nat={tmp_path / 'io.toml'}"), "nat has an IO file"),
+        ((*own, *io, "--io", "opentrack"), "is given twice"),
+        ((*own, "--io", "opentrak"), "There is no IO file 'opentrak'"),
+        ((*own, *io, "--weights", f"net={model}"), "net has an option or weights"),
+    ):
+        code, _, err = bench_onnx(ubhpd, trained_and_tested, tmp_path / "r", *arguments)
+        assert code == 2 and sentence in err and len(err.strip().splitlines()) == 1, (arguments, err)
+    assert not list((tmp_path / "r").rglob("*.json"))
+    onnx_file(tmp_path / "nan.onnx", scale=float("nan"))
+    code, _, err = bench_onnx(
+        ubhpd, trained_and_tested, tmp_path / "r", "--models", f"onnx:{tmp_path / 'nan.onnx'}", *io, "--quiet"
+    )
+    assert code == 1 and "nan gave no prediction" in err, err

@@ -162,6 +162,7 @@ def bench(
     options: Mapping[str, Mapping[str, Any]] | None = None,
     grid: Mapping[str, Mapping[str, Sequence[Any]]] | None = None,
     weights: Mapping[str, PathLike | Sequence[PathLike]] | None = None,
+    io: PathLike | Mapping[str, PathLike] | None = None,
     trained_on: Mapping[str, str] | None = None,
     teachers: Mapping[str, Sequence[PathLike]] | None = None,
     by: str | None = None,
@@ -182,7 +183,7 @@ def bench(
     go on.
 
     Args:
-        models: names of `ubhpd.list_models`.
+        models: names of `ubhpd.list_models`, or "onnx:FILE" for an ONNX file or an OpenVINO model of others.
         protocols: ids of `ubhpd.list_protocols`, or 1, 2, 3, cross.
         data: a build.
         out: folder for results, predictions and weights.
@@ -190,6 +191,8 @@ def bench(
         options: by model, as {"hopenet": {"alpha": 2}}.
         grid: by model, as {"dadl": {"alpha": [1, 2], "beta": [1, 3]}}: a run for each combination.
         weights: published weights by model, which then is not trained.
+        io: IO file of the models "onnx:FILE", or by model, which is the file's name without ending; by default
+            FILE.io.toml beside it.
         trained_on: what these weights were trained on, by model, as {"hopenet": "300W-LP"}; see `submit`.
         teachers: what a model learns from, by model: checkpoints, or names of models, which are trained first.
         by: the person or group that runs it.
@@ -229,6 +232,9 @@ def bench(
         options={name: _texts(own) for name, own in (options or {}).items()},
         grid={m: {key: tuple(map(_text, own[key])) for key in own} for m, own in (grid or {}).items()},
         weights=files,
+        io={}
+        if io is None
+        else {m: os.fspath(own) for m, own in (io.items() if isinstance(io, Mapping) else [("", io)])},
         trained_on=dict(trained_on or {}),
         teachers={name: tuple(map(os.fspath, own)) for name, own in (teachers or {}).items()},  # type: ignore[arg-type]
         by=by,

@@ -16,7 +16,11 @@ PATH = click.Path(path_type=Path)
 
 @click.command(short_help="Train and evaluate models on protocols.")
 @click.option(
-    "--models", required=True, metavar="A,B,...", shell_complete=complete_runnable_models, help="See: ubhpd models."
+    "--models",
+    required=True,
+    metavar="A,B,...",
+    shell_complete=complete_runnable_models,
+    help="See: ubhpd models; onnx:FILE for an ONNX file or an OpenVINO model (.xml) of others.",
 )
 @click.option("--protocols", required=True, metavar="A,B,...", shell_complete=complete_protocols,
               help="1, 2, 3 or cross as papers call them, or ids: see ubhpd protocols.")  # fmt: skip
@@ -28,6 +32,9 @@ PATH = click.Path(path_type=Path)
               help="A run for each of these values, and each combination of several, as dadl.alpha=1,2,3.")  # fmt: skip
 @click.option("--weights", multiple=True, metavar="MODEL=FILE",
               help="Published weights: MODEL is not trained. Again for each file of a model.")  # fmt: skip
+@click.option("--io", multiple=True, metavar="[MODEL=]FILE|NAME",
+              help="How onnx:FILE takes images and gives poses, of all or of one, MODEL being the file's name without "
+              "ending. Default: FILE.io.toml beside it.")  # fmt: skip
 @click.option("--trained-on", "trained_on", multiple=True, metavar="MODEL=SET",
               help="What the weights of MODEL were trained on, as 300W-LP: see ubhpd submit --help.")  # fmt: skip
 @click.option("--teacher", "teachers", multiple=True, metavar="MODEL=A,B,...",
@@ -74,8 +81,8 @@ PATH = click.Path(path_type=Path)
 @click.pass_context
 def command(
     ctx: click.Context, models: str, protocols: str, seeds: str, data: Path, out: Path, chosen: tuple[str, ...],
-    grid: tuple[str, ...],
-    weights: tuple[str, ...], trained_on: tuple[str, ...], teachers: tuple[str, ...], by: str | None,
+    grid: tuple[str, ...], weights: tuple[str, ...], io: tuple[str, ...],
+    trained_on: tuple[str, ...], teachers: tuple[str, ...], by: str | None,
     backbone: Path | None, epochs: int | None,
     steps: int | None, batch_size: int | None, lr: float | None, optimizer: str | None, schedule: str | None,
     weight_decay: float | None, recipe: tuple[str, ...], as_paper: bool,
@@ -101,6 +108,7 @@ def command(
         options=_options(chosen),
         grid=_grid(grid),
         weights=_files(weights),
+        io=_io(io),
         trained_on=_declared(trained_on),
         teachers=_teachers(teachers),
         by=by,
@@ -182,6 +190,18 @@ def _declared(texts: Iterable[str]) -> dict[str, str]:
     from ubhpd.core.options import key_values
 
     return key_values(texts, "MODEL=SET", "--trained-on", "fsanet_capsule_1x1=300W-LP")
+
+
+def _io(texts: Iterable[str]) -> dict[str, str]:
+    """Return IO files by the names of models, that of all models by ""."""
+    found: dict[str, str] = {}
+    for text in texts:
+        model, equals, file = text.partition("=")
+        name, file = (model.strip(), file) if equals else ("", text)
+        if found.get(name, file) != file:
+            raise UbhpdError(f"--io of {name or 'all models'} is given twice: choose between {found[name]} and {file}.")
+        found[name] = file
+    return found
 
 
 def _teachers(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:

@@ -26,7 +26,9 @@ from ubhpd.experiments.plan import (
     Splits,
     declared_training,
     evaluated,
+    io_named,
     landmark_kinds,
+    onnx_files,
     oracle_of,
     protocol_ids,
     runs_of,
@@ -36,7 +38,8 @@ from ubhpd.experiments.plan import (
     teachers_of,
     write_test_manifest,
 )
-from ubhpd.inference.predicting import Request, predict_request
+from ubhpd.inference.predicting import Request, io_of, predict_request
+from ubhpd.inference.prediction_file import PredictionReport
 from ubhpd.leaderboards import result
 from ubhpd.leaderboards.result import (
     FITTED,
@@ -44,6 +47,7 @@ from ubhpd.leaderboards.result import (
     IMPORTED,
     TRAINED,
     Input,
+    MethodInfo,
     Result,
     Speed,
     Training,
@@ -90,6 +94,8 @@ def made_from(run: Run, splits: Splits, request: BenchRequest) -> dict[str, Any]
     Protocols with the same training split have the same weights, whatever they test on.
     """
     own: dict[str, Any] = {"model": run.model, "options": run.options, "how": run.how, "seed": run.seed}
+    if run.onnx is not None:
+        return {**own, "files": [_file(run.onnx)], "trained_on": request.trained_on.get(run.model)}
     if run.how == IMPORTED:
         declared = request.trained_on.get(run.model)
         return {**own, "files": [_file(f) for f in request.weights[run.model]], "trained_on": declared}
@@ -324,6 +330,8 @@ def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchReque
     Raises:
         UbhpdError: the training, prediction or scoring failed.
     """
+    if run.onnx is not None:
+        return _result_of_onnx(run, splits, test_manifest, request, progress)
     paths = Paths.of(run, request.out)
     found = weights_of(run, splits, request, progress)
     own = card(run.model)
@@ -336,11 +344,7 @@ def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchReque
         ),
         progress,
     )  # fmt: skip
-    if not predicted.heads:
-        why = predicted.problems[0][1]
-        raise UbhpdError(
-            f"{run.model} gave no prediction for any of the {splits.test.heads:,} test heads; the first: {why}"
-        )
+    _check_any(run, splits, predicted)
     declared = _training_set_of(run, splits, request, found.training)
     evaluation = evaluate(
         paths.predictions, request.data,
@@ -354,6 +358,49 @@ def result_of(run: Run, splits: Splits, test_manifest: Path, request: BenchReque
         predictions_sha256=sha256_of(paths.predictions), inputs=inputs_of(run, splits, request),
         by=request.by, crop=run.crop, landmarks=read_landmarks,
         oracle=oracle_of(read_landmarks), **evaluated(evaluation, splits, found.training.how, declared), **network,
+    )  # fmt: skip
+
+
+def _check_any(run: Run, splits: Splits, predicted: PredictionReport) -> None:
+    if not predicted.heads:
+        why = predicted.problems[0][1]
+        raise UbhpdError(
+            f"{run.model} gave no prediction for any of the {splits.test.heads:,} test heads; the first: {why}"
+        )
+
+
+def _result_of_onnx(run: Run, splits: Splits, test_manifest: Path, request: BenchRequest, progress: Progress) -> Result:
+    """Predict and score with the ONNX file of a run, as `result_of` does."""
+    from ubhpd.inference.foreign import ForeignModel
+    from ubhpd.inference.foreign import heads_per_second as foreign_heads_per_second
+    from ubhpd.inference.network_predictor import device_title
+
+    assert run.onnx is not None
+    io = io_named(run.model, request)
+    paths = Paths.of(run, request.out)
+    predicted = predict_request(
+        Request(None, paths.predictions, manifest=test_manifest, device=request.device, threads=request.workers,
+                onnx=(run.onnx,), io=io, crop=run.crop),
+        progress,
+    )  # fmt: skip
+    _check_any(run, splits, predicted)
+    declared = declared_training(request.trained_on.get(run.model), splits.resolution.protocol)
+    evaluation = evaluate(
+        paths.predictions, request.data,
+        scoring_options(splits, request.frames, request.protocol_seed, declared.source),
+    )  # fmt: skip
+    speed = None
+    if request.speed is not None:
+        model = ForeignModel(io_of(run.onnx, io), (run.onnx,), device=request.device, threads=request.workers)
+        speed = Speed(foreign_heads_per_second(model, request.speed), request.speed, device_title(request.device))
+    sha256, own = _file(run.onnx), io_of(run.onnx, io).input
+    return Result(
+        model=run.model, title=run.model, options=run.options, chosen={}, seed=None, parameters=None,
+        training=Training(IMPORTED, sha256, f"{run.onnx.name} {sha256[:16]}", "not known", declared=declared.name),
+        predictions=paths.predictions.name, predictions_sha256=sha256_of(paths.predictions),
+        inputs=inputs_of(run, splits, request), by=request.by, crop=run.crop, speed=speed, device="", torch=None,
+        input=Input(own.crop, own.size, own.colour, own.mean, own.std, (), 1), info=MethodInfo(),
+        **evaluated(evaluation, splits, IMPORTED, declared),
     )  # fmt: skip
 
 
@@ -483,7 +530,12 @@ def _resolved(request: BenchRequest) -> tuple[dict[str, Splits], list[tuple[str,
         frames = request.frames if protocol(protocol_id).needs_frames else None
         try:
             found[protocol_id] = splits_of(
-                protocol_id, request.data, frames, request.protocol_seed, bool(request.weights), request.landmarks
+                protocol_id,
+                request.data,
+                frames,
+                request.protocol_seed,
+                bool(request.weights) or bool(onnx_files(request.models)),
+                request.landmarks,
             )
         except UbhpdError as error:
             (failed if is_named else passed_over).append((protocol_id, str(error)))

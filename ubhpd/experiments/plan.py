@@ -4,6 +4,7 @@ of a result that follow from these splits and from scored predictions, whoever m
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ import pyarrow.compute as pc
 from ubhpd import manifest
 from ubhpd.core import bins
 from ubhpd.core.bins import ANGLES, CENTRES_DEG, N_BINS
-from ubhpd.core.errors import UbhpdError
+from ubhpd.core.errors import UbhpdError, shortened
 from ubhpd.core.files import replacing
 from ubhpd.core.records import TRUE_LANDMARKS
 from ubhpd.core.typing import FloatArray
@@ -30,6 +31,7 @@ from ubhpd.evaluation.pairing import angles, training_set
 from ubhpd.evaluation.pairing import known as known_counts
 from ubhpd.evaluation.scoring import Pairs, bin_table, score
 from ubhpd.images.crops import recipe_named
+from ubhpd.inference.predicting import io_of
 from ubhpd.leaderboards.reported import Known, KnownProtocol, printed_pair
 from ubhpd.leaderboards.result import (
     FITTED,
@@ -102,7 +104,8 @@ class BenchRequest:
     what it learns from: files of weights, or names of models, which are trained first on the same protocol with the
     same seed. by: the person or group that runs it. frames: list of frames, for protocols that need one. speed: batch
     size to measure the speed with. landmarks: a manifest with landmarks of the heads, see `BuildFolder.landmarks`.
-    cache: folder for crops, by default in the build. crop: recipe that cuts the test heads of all networks that see
+    cache: folder for crops, by default in the build. io: model -> IO file of a model "onnx:FILE", "" for all of them;
+    see `ubhpd.inference.predicting.io_of`. crop: recipe that cuts the test heads of all networks that see
     images; None for each one's own. engine: that predicts with networks, see `ubhpd.inference.engines`.
     """
 
@@ -127,12 +130,14 @@ class BenchRequest:
     cache: Path | None = None
     crop: str | None = None
     engine: str = "auto"
+    io: Mapping[str, str] = field(default_factory=dict)
 
 
 class Run(NamedTuple):
     """One model with its options, on one protocol, with one seed: None where nothing is drawn.
 
-    crop: the recipe of the test crops, where it is not the model's own.
+    crop: the recipe of the test crops, where it is not the model's own. onnx: the file of a model of others, which is
+    named after it; options are then how it takes images and gives poses.
     """
 
     model: str
@@ -142,6 +147,7 @@ class Run(NamedTuple):
     protocol_id: str
     seed: int | None
     crop: str | None = None
+    onnx: Path | None = None
 
     @property
     def weights_name(self) -> str:
@@ -153,6 +159,32 @@ class Run(NamedTuple):
     def name(self) -> str:
         """Name of its files, without an ending."""
         return self.weights_name if self.crop is None else f"{self.weights_name}-{self.crop}"
+
+
+ONNX = "onnx:"
+
+
+def onnx_files(models: Iterable[str]) -> dict[str, Path]:
+    """Return the files of models given as "onnx:FILE" by the names of their runs, which are those of the files.
+
+    Raises:
+        UbhpdError: two of one name, or one that has the name of a model of the catalogue.
+    """
+    files: dict[str, Path] = {}
+    for text in dict.fromkeys(models):
+        if not text.lower().startswith(ONNX):
+            continue
+        path = Path(text[len(ONNX) :])
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip(".-")
+        if not name:
+            raise UbhpdError(f"{shortened(text)} names no file: write onnx:FILE.")
+        if name in files or name in catalogue():
+            other = str(files[name]) if name in files else "a model of ubhpd"
+            raise UbhpdError(f"{path} would be called {name}, as {other} is: rename the file.")
+        if not path.is_file():
+            raise UbhpdError(f"There is no file {path}: check the path.")
+        files[name] = path
+    return files
 
 
 def protocol_ids(names: Iterable[str]) -> dict[str, bool]:
@@ -177,8 +209,10 @@ def runs_of(request: BenchRequest) -> list[Run]:
     for what, values in (("model", request.models), ("protocol", request.protocols), ("seed", request.seeds)):
         if not values:
             raise UbhpdError(f"No {what} is named: give --{what}s with one at least.")
+    onnx = onnx_files(request.models)
+    own_models = tuple(m for m in dict.fromkeys(request.models) if not m.lower().startswith(ONNX))
     named_teachers = {t for own in request.teachers.values() for t in own}
-    known_models = {*request.models, *named_teachers}
+    known_models = {*own_models, *named_teachers}
     if stray := [m for m in request.teachers if m not in request.models]:
         raise UbhpdError(f"{stray[0]} has teachers, but is not among --models: add it, or leave --teacher out.")
     if stray := [m for m in (*request.options, *request.weights) if m not in known_models]:
@@ -189,22 +223,34 @@ def runs_of(request: BenchRequest) -> list[Run]:
         raise UbhpdError(f"{stray[0]} has a grid of options, but is not among --models: add it, or leave --grid out.")
     if stray := [m for m in request.grid if m in request.weights]:
         raise UbhpdError(f"{stray[0]} has a grid of options and weights, which have one set: leave one of them out.")
-    if stray := [m for m in request.trained_on if m not in request.weights]:
+    if stray := [m for m in request.io if m and m not in onnx]:
+        raise UbhpdError(f"{stray[0]} has an IO file, but no onnx:FILE of that name is among --models: see --io.")
+    if request.io and not onnx:
+        raise UbhpdError("--io describes models given as onnx:FILE, and there is none: leave it out.")
+    if stray := [m for m in request.trained_on if m not in request.weights and m not in onnx]:
         raise UbhpdError(f"{stray[0]} has a declared training set and no weights: give --weights {stray[0]}=FILE, too.")
     if negative := [s for s in request.seeds if s < 0]:
         raise UbhpdError(f"The seed {negative[0]} is negative: give whole numbers of at least 0.")
     ids = protocol_ids(request.protocols)
     request.train.request("", request.data, request.out)  # refuses values that no training can do with
-    methods = [
-        _method(model, request, point) for model in dict.fromkeys(request.models) for point in _points(model, request)
-    ]
+    methods = [_method(model, request, point) for model in own_models for point in _points(model, request)]
     crop = None if request.crop is None else recipe_named(request.crop).name
-    return [
-        Run(model, chosen, options, how, protocol_id, seed, crop if card(model).sees == "image" else None)
-        for protocol_id in ids
-        for model, chosen, options, how in methods
-        for seed in (dict.fromkeys(request.seeds) if how == TRAINED else (None,))
-    ]
+    described = {name: json.loads(json.dumps(asdict(io_of(path, io_named(name, request)))))
+                 for name, path in onnx.items()}  # fmt: skip
+    runs: list[Run] = []
+    for protocol_id in ids:
+        runs += [
+            Run(model, chosen, options, how, protocol_id, seed, crop if card(model).sees == "image" else None)
+            for model, chosen, options, how in methods
+            for seed in (dict.fromkeys(request.seeds) if how == TRAINED else (None,))
+        ]
+        runs += [Run(name, {}, described[name], IMPORTED, protocol_id, None, crop, path) for name, path in onnx.items()]
+    return runs
+
+
+def io_named(name: str, request: BenchRequest) -> str | None:
+    """Return the IO file that is given for an ONNX model of this name, None for the one beside it."""
+    return request.io.get(name, request.io.get(""))
 
 
 def teachers_of(run: Run, request: BenchRequest) -> tuple[Path | Run, ...]:

@@ -10,9 +10,11 @@ import importlib
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -301,6 +303,19 @@ def _all_of(outputs: Outputs, kind: str) -> list[str]:
 
 def _shape(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('free' if d is None else str(d) for d in shape)})"
+
+
+def heads_per_second(model: ForeignModel, batch_size: int) -> float:
+    """Return how many crops in memory a model predicts per second, outputs back in memory: median of 5 batches."""
+    size = model.io.input.size
+    crops = np.random.default_rng(0).integers(0, 256, (batch_size, size, size, 3), dtype=np.uint8)
+    model.poses(crops)  # the first batch also pays for memory
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        model.poses(crops)
+        seconds.append(time.perf_counter() - start)
+    return batch_size / median(seconds)
 
 
 def function_named(text: str) -> Callable[..., Any]:

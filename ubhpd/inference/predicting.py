@@ -11,6 +11,7 @@ from ubhpd.core.errors import UbhpdError
 from ubhpd.core.progress import Progress
 from ubhpd.core.typing import FloatArray
 from ubhpd.images.crops import recipe_named
+from ubhpd.inference import io_file
 from ubhpd.inference.manifest_source import ManifestSource, Sees, read_plan
 from ubhpd.inference.prediction_file import (
     HeadSource,
@@ -174,26 +175,36 @@ def cut_by(opened: OpenedModel, crop: str | None) -> OpenedModel:
 
 
 def _foreign(request: Request) -> OpenedModel:
-    from ubhpd.inference import io_file
     from ubhpd.inference.foreign import ForeignModel
 
     if request.model is not None:
         raise UbhpdError("--model names a model of the catalogue, for --weights: leave it out.")
-    beside = request.onnx[0].with_suffix(".io.toml") if request.onnx else None
-    if request.io is not None:
-        io = io_file.read(request.io)
-    elif beside is not None and beside.is_file():
-        io = io_file.read(beside)
-    elif beside is not None:
-        raise UbhpdError(
-            f"How {request.onnx[0]} takes images is not known: give --io FILE, or write {beside.name} beside it, which "
-            "ubhpd onnx inspect proposes."
-        )
+    if request.onnx:
+        io = io_of(request.onnx[0], request.io)
     else:
-        io = io_file.IoFile()
+        io = io_file.IoFile() if request.io is None else io_file.read(request.io)
     model = ForeignModel(io, request.onnx, request.python, request.device, request.threads)
     colour: Literal["RGB", "BGR"] = "BGR" if io.input.colour == "BGR" else "RGB"
     return OpenedModel(InputRecipe(io.input.crop, io.input.size, colour), model.poses, "crops", model.about())
+
+
+def io_of(file: Path, io: str | Path | None) -> io_file.IoFile:
+    """Return how a model file takes images and gives poses.
+
+    Args:
+        file: ONNX file or OpenVINO model.
+        io: path of an IO file, or the name of one that the package brings; None for FILE.io.toml beside the model.
+
+    Raises:
+        UbhpdError: there is none, or it is not as it has to be.
+    """
+    beside = file.with_suffix(".io.toml")
+    if io is None and not beside.is_file():
+        raise UbhpdError(
+            f"How {file} takes images is not known: give --io FILE, or write {beside.name} beside it, which "
+            "ubhpd onnx inspect proposes."
+        )
+    return io_file.read(beside if io is None else io)
 
 
 def _geometric(weights: Path) -> tuple[None, Predictor]:
