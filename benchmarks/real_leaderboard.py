@@ -16,7 +16,8 @@ and the face model is fitted to 300W-LP's landmarks, so w300lp is needed. What i
 
 Each row is made by the commands of the package: `ubhpd bench` for published weights, true landmarks with solvePnP and
 the mean pose, `ubhpd predict --onnx` and `ubhpd submit` for the others. A second set of rows has the same networks
-under one crop for all, `square-1.4`. Result files, tables and the page go to OUT; no data, weights or predictions.
+under one crop for all, `square-1.4`. Result files, tables and the page go to OUT; no data, weights or predictions. The
+table on the front page, README.md, is written, too.
 """
 
 from __future__ import annotations
@@ -238,6 +239,37 @@ def imported(folder: Path, build: Path, results: Path, work: Path) -> None:
             submitted(name, out, build, results, (*known, *other, *words))
 
 
+FRONT = ("<!-- leaderboard of AFLW2000-3D -->", "<!-- end of leaderboard -->")
+EVIDENCE = {"imported": "published weights", "submitted": "submitted predictions", "unknown": "training unknown"}
+
+
+def front_table(table: Path) -> str:
+    """Return the rows of a leaderboard.csv that go on the front page: each method with its own crop, the best first."""
+    methods: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    with table.open(newline="") as file:
+        for row in csv.DictReader(file):
+            methods.setdefault((row["model"], row["options_hash"]), {})[row["score"]] = row
+    chosen = [own for (name, _), own in methods.items() if ", crop " not in name and own["mae"]["evidence"] in EVIDENCE]
+    lines = ["| method | evidence | balanced MAE | MAE | 95 % interval of MAE |", "|---|---|---:|---:|---|"]
+    for own in sorted(chosen, key=lambda scores: float(scores["balanced_mae"]["value"])):
+        mae, name = own["mae"], own["mae"]["model"]
+        shown = f"`{name}`" if mae["evidence"] == "imported" else name.replace(" (predictions)", "")
+        interval = f"{float(mae['low']):.2f} to {float(mae['high']):.2f}"
+        values = [f"{float(own[score]['value']):.2f}" for score in ("balanced_mae", "mae")]
+        lines.append(f"| {shown} | {EVIDENCE[mae['evidence']]} | {' | '.join(values)} | {interval} |")
+    return "\n".join(lines)
+
+
+def write_front(table: Path, page: Path) -> None:
+    """Put the table of the front page between its two marks in a page."""
+    text = page.read_text(encoding="utf-8")
+    before, first, rest = text.partition(FRONT[0])
+    _, last, after = rest.partition(FRONT[1])
+    if not last:
+        raise SystemExit(f"{page} has no place for the table: write {FRONT[0]} and {FRONT[1]}.")
+    page.write_text(f"{before}{first}\n{front_table(table)}\n{last}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Make all rows and the leaderboard."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -278,6 +310,7 @@ def main() -> None:
                 shutil.copy(file, arguments.out / file.name)
         for name, target in (("leaderboard.md", "leaderboard.md"), ("leaderboard.html", "page.html")):
             shutil.copy(work / "leaderboard" / name, arguments.out / target)
+        write_front(work / "leaderboard" / "leaderboard.csv", Path(__file__).parents[1] / "README.md")
 
 
 if __name__ == "__main__":
