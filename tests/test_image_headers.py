@@ -383,6 +383,35 @@ def test_without_simplejpeg_damage_is_not_found_and_the_log_says_so_once(monkeyp
     image_files._warn_once.cache_clear()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"restart_marker_blocks": 8}, {"subsampling": 0}, {"subsampling": 1}, {"quality": 30}],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("upright", [False, True])
+def test_simplejpeg_gives_the_pixels_of_opencv(mode, options, upright, monkeypatch):
+    """Of any size and subsampling, with an EXIF orientation or without."""
+    pytest.importorskip("simplejpeg")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    files = [encoded(noise(*size, mode), "JPEG", **options) for size in ((120, 90), (77, 123), (1, 1))]
+    files.append(encoded(noise(120, 90, mode), "JPEG", exif=exif, **options))
+    found = [image_files.decode_undamaged(data, upright) for data in files]
+    assert found[-1].shape[:2] == ((120, 90) if upright else (90, 120))
+    for pixels, data in zip(found, files, strict=True):
+        np.testing.assert_array_equal(decode(data, upright), pixels)
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    for pixels, data in zip(found, files, strict=True):
+        np.testing.assert_array_equal(decode(data, upright), pixels)
+
+
+@needs("AFLW2000")
+def test_simplejpeg_gives_the_pixels_of_opencv_on_real_photographs():
+    simplejpeg = pytest.importorskip("simplejpeg")
+    for file in sorted((REAL / "AFLW2000").glob("image*.jpg"))[::40]:
+        np.testing.assert_array_equal(simplejpeg.decode_jpeg(file.read_bytes(), "BGR"), cv2.imread(str(file)))
+
+
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 8}])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_damage_inside_a_jpeg_that_decodes_is_found(mode, options):

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.typing import FloatArray, Image, IntArray
-from ubhpd.raw.image_files import decode, jpeg_damage, quiet_opencv
+from ubhpd.raw.image_files import decode_undamaged, quiet_opencv
 
 MTCNN_INSTALL = "pip install --no-deps facenet-pytorch==2.6.0"  # brings the weights
 
@@ -345,9 +345,9 @@ def _decoded(name: str, path: Path) -> InputImage:
     if kind:
         return InputImage(name, None, None, None, f"{name} is {kind}, not a file.")
     with quiet_opencv():
-        if damage := jpeg_damage(data):
-            return InputImage(name, None, None, None, f"{name} is a damaged JPEG ({damage}).")
-        pixels = decode(data, upright=True)
+        pixels = decode_undamaged(data, upright=True)
+    if isinstance(pixels, str):
+        return InputImage(name, None, None, None, f"{name} is a damaged JPEG ({pixels}).")
     if pixels is None:
         return InputImage(name, None, None, None, f"{name} does not decode as an image ({len(data)} bytes).")
     return InputImage(name, None, None, pixels, None)

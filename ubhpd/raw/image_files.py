@@ -25,6 +25,8 @@ HEAD_BYTES = 512  # holds the frame header of nearly every image without a large
 TAIL_BYTES = 12  # a whole IEND chunk; a JPEG needs the last two
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8\xff"
+_EXIF, _MOST_EXIF_BYTES = b"Exif\0\0", 1 << 17  # an orientation is in the first segments
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # not a stuffed byte, a fill byte or a restart marker
@@ -128,17 +130,20 @@ def decode_fault(data: bytes) -> str | None:
         return fault
     if not is_png and b"\xff\xd9" not in data[-4096:]:
         return "truncated: a JPEG without its end marker"
-    pixels = decode(data)
+    pixels = decode_undamaged(data)
+    if isinstance(pixels, str):
+        return f"is a damaged JPEG ({pixels})"
     if pixels is None:
         return "does not decode"
     if pixels.shape[:2] != (size.height, size.width):
         return f"decodes to {pixels.shape[1]}x{pixels.shape[0]}, its header says {size.width}x{size.height}"
-    damage = jpeg_damage(data)
-    return None if damage is None else f"is a damaged JPEG ({damage})"
+    return None
 
 
 def decode(data: bytes, upright: bool = False) -> Image | None:
     """Return the image (height, width, 3), BGR, or None if it does not decode.
+
+    With simplejpeg installed it decodes JPEGs, faster and with equal pixels; OpenCV decodes what it cannot.
 
     A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
     baseline JPEG that is cut off with its lower part grey. An image whose header states more pixels than its bytes can
@@ -150,14 +155,45 @@ def decode(data: bytes, upright: bool = False) -> Image | None:
     """
     import cv2
 
-    if not data or (data[:3] == b"\xff\xd8\xff" and not _jpeg_is_complete(data)) or _has_false_size(data):
+    is_jpeg = data[:3] == _JPEG_START
+    if not data or (is_jpeg and not _jpeg_is_complete(data)) or _has_false_size(data):
         return None
+    if is_jpeg and not (upright and _EXIF in data[:_MOST_EXIF_BYTES]):
+        fast = _by_simplejpeg(data)
+        if fast is not None:
+            return fast
     flags = cv2.IMREAD_COLOR if upright else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         pixels = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
     except cv2.error:  # for example, more pixels than OpenCV allocates
         return None
     return None if pixels is None else np.asarray(pixels, dtype=np.uint8)
+
+
+def decode_undamaged(data: bytes, upright: bool = False) -> Image | str | None:
+    """Return the image as `decode` does, or for a JPEG with damage inside the warning of `jpeg_damage`.
+
+    An image that simplejpeg decodes without a warning is decoded once.
+    """
+    if data[:3] != _JPEG_START:
+        return decode(data, upright)
+    if not (upright and _EXIF in data[:_MOST_EXIF_BYTES]) and _jpeg_is_complete(data) and not _has_false_size(data):
+        fast = _by_simplejpeg(data)
+        if fast is not None:
+            return fast
+    return jpeg_damage(data) or decode(data, upright)
+
+
+def _by_simplejpeg(data: bytes) -> Image | None:
+    """Return the pixels of a JPEG, equal to OpenCV's; None without simplejpeg, or if it reports anything."""
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    try:
+        return np.asarray(simplejpeg.decode_jpeg(data, "BGR"), np.uint8)
+    except (ValueError, MemoryError):  # damaged, or of a kind that only OpenCV decodes
+        return None
 
 
 @lru_cache
