@@ -16,6 +16,7 @@ import pytest
 from archives_for_tests import FILES, opened, read_local, write_tar, write_zip, written
 
 from ubhpd.core.errors import UbhpdError
+from ubhpd.raw import archives
 from ubhpd.raw.source import Source
 from ubhpd.raw.trees import Entry, archive_fault, peek
 
@@ -440,6 +441,40 @@ def test_mutated_archives_give_files_or_one_of_two_errors(suffix, tmp_path):
                     tree.read(f"{folder.name}/{entry.name}")
         except (UbhpdError, OSError):
             continue
+
+
+def test_isal_reads_and_refuses_the_same_tgz_as_python(tmp_path, monkeypatch):
+    """Also where the gzip stream is damaged, cut off, followed by other bytes, or one of several."""
+    pytest.importorskip("isal")
+    archive = tmp_path / "a.tgz"
+    write_tar(archive, {f"d {i}/a{i}.mat": RNG.bytes(300) * 8 for i in range(4)}, "w:gz")
+    whole, rng = archive.read_bytes(), np.random.default_rng(7)
+    copies = [whole, whole + bytes(512), whole + b"junk" * 9, whole + whole, whole[:-4], whole[:-8] + bytes(8), b""]
+    for trial in range(300):
+        data = bytearray(whole)
+        for position in rng.integers(0, len(whole), rng.integers(1, 4)):
+            data[position] = rng.integers(0, 256)
+        copies.append(bytes(data[: rng.integers(0, len(whole))] if trial % 4 == 0 else data))
+
+    def outcome(number):
+        try:
+            tree = opened(archive, spool=tmp_path / f"s{number}")
+            places = [
+                f"{folder.name}/{entry.name}" for folder in tree.listdir("") for entry in tree.listdir(folder.name)
+            ]
+            return {place: bytes(tree.read(place)) for place in places}
+        except (UbhpdError, OSError):
+            return "refused"
+
+    outcomes = []
+    for number, data in enumerate(copies):
+        archive.write_bytes(data)
+        found = outcome(f"isal{number}")
+        with monkeypatch.context() as without:
+            without.setattr(archives, "_isal_opener", lambda: None)
+            assert outcome(f"python{number}") == found, number
+        outcomes.append(found)
+    assert len(outcomes[0]) == 4 and outcomes[1] == outcomes[0] and 200 < outcomes.count("refused") < len(outcomes)
 
 
 def zstd_of(data):

@@ -28,7 +28,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
 from ubhpd.core.errors import UbhpdError
 from ubhpd.core.files import file_identity, read_json, replacing
@@ -50,6 +50,7 @@ DAMAGED = (
 
 _DIRECTORY_ENTRY = b"PK\x01\x02"  # of a zip
 _ENCRYPTED = 0x1  # bit of a zip member's flags
+_GZIP_START = b"\x1f\x8b"
 _ZSTD_FRAME = b"\x28\xb5\x2f\xfd"
 _SYMBOLIC_LINK = "symbolic links in the archive"
 _KINDS = {tarfile.SYMTYPE: _SYMBOLIC_LINK, tarfile.LNKTYPE: "hard links in the archive to files that are not in it"}
@@ -318,7 +319,7 @@ class _PeekTree(ArchiveTree):
 
 def tar_fault(archive: str) -> str | None:
     """Return why the file is not a tar, compressed or not, or None."""
-    if _is_zstd(archive) and _zstd_opener() is None:
+    if _starts(archive) == _ZSTD_FRAME and _zstd_opener() is None:
         return "is compressed with Zstandard: pip install zstandard, or decompress it with zstd -d"
     try:
         with _opened(archive):
@@ -481,45 +482,65 @@ def _checked_members(place: str, tar: tarfile.TarFile) -> Iterator[tuple[str, ta
 def _opened(place: str) -> Iterator[tuple[tarfile.TarFile, IO[bytes]]]:
     """Open a tar, compressed or not, and the file that it is read from."""
     with open(place, "rb") as raw:
-        open_zstd = _zstd_opener() if _is_zstd(place) else None
-        if open_zstd is None:
-            with tarfile.open(fileobj=raw, tarinfo=_Member) as tar:
-                yield tar, raw
-        else:
-            with tarfile.open(fileobj=open_zstd(raw), mode="r|", tarinfo=_Member) as tar:
-                yield tar, raw
+        start, zstd, isal = _starts(place), _zstd_opener(), _isal_opener()
+        source: Any = raw
+        mode: Literal["r", "r:", "r|"] = "r"
+        if start == _ZSTD_FRAME and zstd is not None:
+            source, mode = zstd(raw), "r|"
+        elif start[:2] == _GZIP_START and isal is not None:
+            source, mode = isal(raw), "r:"
+        with tarfile.open(fileobj=source, mode=mode, tarinfo=_Member) as tar:
+            yield tar, raw
 
 
-def _is_zstd(place: str) -> bool:
+def _starts(place: str) -> bytes:
     with open(place, "rb") as file:
-        return file.read(4) == _ZSTD_FRAME
+        return file.read(len(_ZSTD_FRAME))
+
+
+def _isal_opener() -> Callable[[IO[bytes]], Any] | None:
+    """Return what decompresses gzip by Intel's ISA-L, which is faster, if the package isal is installed."""
+    with suppress(ImportError):
+        igzip = importlib.import_module("isal.igzip")
+        error = importlib.import_module("isal.isal_zlib").error
+        return lambda raw: _Decompressed(igzip.IGzipFile(fileobj=raw), error)
+    return None
 
 
 def _zstd_opener() -> Callable[[IO[bytes]], Any] | None:
     """Return what decompresses Zstandard: Python's own module from 3.14 on, or the package zstandard if installed."""
     with suppress(ImportError):
         own = importlib.import_module("compression.zstd")
-        return lambda raw: _ZstdFile(own.ZstdFile(raw), own.ZstdError)
+        return lambda raw: _Decompressed(own.ZstdFile(raw), own.ZstdError)
     with suppress(ImportError):
         package = importlib.import_module("zstandard")
-        return lambda raw: _ZstdFile(
+        return lambda raw: _Decompressed(
             package.ZstdDecompressor().stream_reader(raw, read_across_frames=True), package.ZstdError
         )
     return None
 
 
-class _ZstdFile:
+class _Decompressed:
     """A stream that raises tarfile.ReadError where its decompressor raises an error of its own."""
 
     def __init__(self, stream: Any, error: type[Exception]) -> None:
         self._stream = stream
         self._error = error
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1) -> bytes:
         try:
             return cast(bytes, self._stream.read(size))
         except self._error as error:
             raise tarfile.ReadError(str(error)) from None
+
+    def seek(self, place: int) -> int:
+        try:
+            return cast(int, self._stream.seek(place))
+        except self._error as error:
+            raise tarfile.ReadError(str(error)) from None
+
+    def tell(self) -> int:
+        return cast(int, self._stream.tell())
 
 
 def _is_plain_tar(place: str) -> bool:

@@ -143,7 +143,7 @@ def decode_fault(data: bytes) -> str | None:
 def decode(data: bytes, upright: bool = False) -> Image | None:
     """Return the image (height, width, 3), BGR, or None if it does not decode.
 
-    With simplejpeg installed it decodes JPEGs, faster and with equal pixels; OpenCV decodes what it cannot.
+    With simplejpeg installed it decodes JPEGs, with equal pixels; OpenCV decodes what it cannot.
 
     A truncated JPEG gives None with every version of OpenCV. Up to version 4.11, `cv2.imdecode` itself returns a
     baseline JPEG that is cut off with its lower part grey. An image whose header states more pixels than its bytes can
