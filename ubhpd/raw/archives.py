@@ -503,7 +503,7 @@ def _isal_opener() -> Callable[[IO[bytes]], Any] | None:
     with suppress(ImportError):
         igzip = importlib.import_module("isal.igzip")
         error = importlib.import_module("isal.isal_zlib").error
-        return lambda raw: _Decompressed(igzip.IGzipFile(fileobj=raw), error)
+        return lambda raw: io.BufferedReader(_Decompressed(igzip.IGzipFile(fileobj=raw), error), 1 << 18)
     return None
 
 
@@ -520,22 +520,30 @@ def _zstd_opener() -> Callable[[IO[bytes]], Any] | None:
     return None
 
 
-class _Decompressed:
+class _Decompressed(io.RawIOBase):
     """A stream that raises tarfile.ReadError where its decompressor raises an error of its own."""
 
     def __init__(self, stream: Any, error: type[Exception]) -> None:
         self._stream = stream
         self._error = error
 
-    def read(self, size: int = -1) -> bytes:
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
         try:
-            return cast(bytes, self._stream.read(size))
+            data = self._stream.read(len(buffer))
         except self._error as error:
             raise tarfile.ReadError(str(error)) from None
+        buffer[: len(data)] = data
+        return len(data)
 
-    def seek(self, place: int) -> int:
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         try:
-            return cast(int, self._stream.seek(place))
+            return cast(int, self._stream.seek(place, whence))
         except self._error as error:
             raise tarfile.ReadError(str(error)) from None
 
