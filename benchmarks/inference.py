@@ -5,10 +5,11 @@
 * networks: each network of the catalogue with random weights, crops in memory in, poses in memory out, one crop and 64
   at a time; on the CPU, and on a GPU if there is one also in 16 bits, in channels-last order and compiled. Variants
   that differ in their training alone are timed once. Where 64 crops take too long, as many as fit are taken.
-* onnx: FSA-Net in torch as it is, as `ubhpd predict` runs it, and as `ubhpd onnx` writes it in onnxruntime, with the
-  same number of threads.
-* manifest: images of 450x450 px on disk to a prediction file, `ubhpd predict` against the loop of the field's
-  scripts: one image at a time, opened with PIL, cropped, resized, judged; the table saved at the end by pandas.
+* onnx: networks in torch as they are, as `ubhpd predict` runs them with `--engine torch` and `--engine onnx`, and a
+  bare session of onnxruntime on what `ubhpd onnx` writes, with the same number of threads.
+* manifest: images of 450x450 px on disk to a prediction file, `ubhpd predict` with each engine against the loop of the
+  field's scripts: one image at a time, opened with PIL, cropped, resized, judged; the table saved at the end by pandas.
+  Beside it stand decoding alone and the network alone, each with all cores.
 
 Contenders of one table take turns within a round; a time is the median, a ratio the median of the ratios within a
 round. FOLDER gets inference.json and inference.md, written anew after each result.
@@ -22,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,15 +39,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from ubhpd import manifest
 from ubhpd.core.files import replacing, write_json
 from ubhpd.core.progress import Progress
+from ubhpd.inference.engines import EnginePredictor
 from ubhpd.inference.network_predictor import FromPixels, NetworkPredictor
 from ubhpd.inference.onnx_export import export_onnx, random_inputs
 from ubhpd.inference.predicting import Request, predict_request
-from ubhpd.inference.prediction_file import Speed
+from ubhpd.inference.prediction_file import Speed, cores
 from ubhpd.models.catalogue import NETWORKS, catalogue
 from ubhpd.models.model import Model
 from ubhpd.pool.build import BuildConfig, build
+from ubhpd.raw.image_files import decode
 from ubhpd.synth.writers import w300lp_writer
 
+COMPARED = (
+    "fsanet_capsule_1x1", "fsanet_capsule_fusion", "ssrnet_md", "hopenet", "whenet", "sixdrepnet", "trinet_mobilenetv2",
+    "ehpnet", "osgg_small", "lightweight", "threeddfa_v2",
+)  # fmt: skip
 FSANET = ("fsanet_capsule_1x1", "fsanet_capsule_fusion")
 PARTS = ("networks", "onnx", "manifest")
 WAYS = {
@@ -60,10 +68,10 @@ Run = Callable[[], object]
 
 GAP = """torch is behind onnxruntime, most at batch 1, where the start of some hundred small operations costs. At
 batch 64 most of it was memory: each operation of torch takes fresh buffers of several MB, whose pages fault in;
-blocks of 16 heads stay in the caches. `predict` also folds the batch normalisation, records the network, replaces
-tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are about 4 and 10 times faster here, and lets each
-core judge blocks for itself. torch.compile was no faster, after 5 to 24 s of compiling for each shape. Who needs
-the rest exports: `ubhpd onnx`."""
+blocks of 16 heads stay in the caches. `--engine torch` also folds the batch normalisation, records the network,
+replaces tanh by a sigmoid and 2x2 max-pooling by maxima of slices, which are about 4 and 10 times faster here, and lets
+each core judge blocks for itself. torch.compile was no faster, after 5 to 24 s of compiling for each shape. With
+`pip install 'ubhpd[onnx]'`, `--engine auto` takes onnxruntime."""
 
 
 def seconds_of(run: Run, limit_s: float) -> float:
@@ -146,10 +154,10 @@ def _batches(predictor: NetworkPredictor, model: Model, limit_s: float) -> Itera
     yield {"batch": batch, "ms_per_head": many * 1e3 / batch}
 
 
-def time_onnx(rounds: int) -> Iterator[Row]:
-    """Yield a row for each FSA-Net, number of threads and batch."""
+def time_onnx(names: list[str], rounds: int) -> Iterator[Row]:
+    """Yield a row for each network, number of threads and batch."""
     threads_before = torch.get_num_threads()
-    for name in FSANET:
+    for name in names or COMPARED:
         model = Model.untrained(name)
         eager = FromPixels(model.network, model.recipe).eval()
         with tempfile.TemporaryDirectory() as folder:
@@ -160,33 +168,46 @@ def time_onnx(rounds: int) -> Iterator[Row]:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             predictor = NetworkPredictor(model)
+            with tempfile.TemporaryDirectory() as folder:
+                engine = EnginePredictor(model, "onnx", threads, Path(folder))
+            if not engine.name.startswith("onnxruntime"):
+                raise SystemExit(f"{name} does not run by onnxruntime")
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = threads
             session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             for batch in (1, 64):
                 crops = random_inputs(model, batch, 0)
                 yield {"model": name, "threads": threads, "batch": batch,
-                       **_against_onnx(eager, predictor, session, crops, rounds)}  # fmt: skip
+                       **_against_onnx(eager, predictor, engine, session, crops, rounds)}  # fmt: skip
     torch.set_num_threads(threads_before)
 
 
-def _against_onnx(eager: Any, predictor: NetworkPredictor, session: Any, crops: Any, rounds: int) -> Row:
+def _against_onnx(
+    eager: Any, predictor: NetworkPredictor, engine: EnginePredictor, session: Any, crops: Any, rounds: int
+) -> Row:
     def as_it_is() -> Any:
         with torch.inference_mode():
             return eager(torch.from_numpy(crops)).numpy()
 
+    start = time.perf_counter()
     wanted = as_it_is()
-    found = {"predict": predictor.poses(crops)[0], "onnx": session.run(None, {"input": crops})[0]}
+    rounds = int(np.clip(8 / (time.perf_counter() - start), 3, rounds))  # a minute of large batches is enough
+    found = {
+        "predict": predictor.poses(crops)[0],
+        "engine": engine.poses(crops)[0],
+        "onnx": session.run(None, {"input": crops})[0],
+    }
     times = in_turns(
-        {"eager": as_it_is, "predict": lambda: predictor.poses(crops),
+        {"eager": as_it_is, "predict": lambda: predictor.poses(crops), "engine": lambda: engine.poses(crops),
          "onnx": lambda: session.run(None, {"input": crops})},
-        rounds, 2 if len(crops) > 1 else 20,
+        rounds, 1 if len(crops) > 1 else 5,
     )  # fmt: skip
     return {
         "ms": {name: statistics.median(t) * 1e3 for name, t in times.items()},
         "least_ms": {name: min(t) * 1e3 for name, t in times.items()},
         "eager_over_onnx": ratio(times, "eager", "onnx"),
         "predict_over_onnx": ratio(times, "predict", "onnx"),
+        "engine_over_onnx": ratio(times, "engine", "onnx"),
         "difference_deg": {name: float(np.abs(value - wanted).max()) for name, value in found.items()},
     }
 
@@ -202,24 +223,47 @@ def time_manifest(heads: int, rounds: int) -> Iterator[Row]:
         for name in FSANET:
             weights = data / f"{name}.safetensors"
             Model.untrained(name).save(weights)
-            request = Request(weights, data / "p.csv", manifest=path, device="cpu")
+            requests = {
+                engine: Request(weights, data / f"{engine}.csv", manifest=path, device="cpu", engine=engine)
+                for engine in ("torch", "onnx")
+            }
 
-            def own(request: Request = request) -> object:
-                return predict_request(request, Progress(show=False))
+            def own(request: Request) -> Run:
+                return lambda: predict_request(request, Progress(show=False))
 
             def usual(weights: Path = weights) -> object:
                 return usual_loop(weights, rows, data / "300W_LP", data / "loop.csv")
 
-            times = in_turns({"loop": usual, "predict": own}, rounds)
-            tables = [pd.read_csv(data / f).set_index("sample_id").sort_index() for f in ("p.csv", "loop.csv")]
+            crops = random_inputs(Model.untrained(name), 64, 0)
+            networks: dict[str, Any] = {"network, torch": NetworkPredictor(Model.of_checkpoint(weights))}
+            with tempfile.TemporaryDirectory() as cache:
+                networks["network, onnx"] = EnginePredictor(Model.of_checkpoint(weights), "onnx", 0, Path(cache))
+            files = [(data / "300W_LP" / row["image_path"]).read_bytes() for row in rows]
+            times = in_turns(
+                {"loop": usual, **{engine: own(request) for engine, request in requests.items()},
+                 "decoding": lambda files=files: decode_all(files),
+                 **{what: lambda predictor=p, crops=crops: [predictor.poses(crops) for _ in range(4)]
+                    for what, p in networks.items()}},
+                rounds,
+            )  # fmt: skip
+            tables = [pd.read_csv(data / f).set_index("sample_id").sort_index() for f in ("onnx.csv", "loop.csv")]
             if len(tables[0]) != len(tables[1]):
                 raise SystemExit(f"the contenders disagree on the number of heads: {[len(t) for t in tables]}")
             yield {
                 "model": name,
                 "heads": len(tables[0]),
-                "heads_per_second": {k: len(tables[0]) / statistics.median(t) for k, t in times.items()},
-                "loop_over_predict": ratio(times, "loop", "predict"),
+                "heads_per_second": {
+                    k: (256 if k.startswith("network") else len(tables[0])) / statistics.median(t)
+                    for k, t in times.items()
+                },
+                "loop_over_predict": {engine: ratio(times, "loop", engine) for engine in requests},
             }
+
+
+def decode_all(files: list[bytes]) -> int:
+    """Decode images with a thread per core, and return how many."""
+    with ThreadPoolExecutor(cores()) as pool:
+        return sum(pixels is not None for pixels in pool.map(decode, files))
 
 
 def usual_loop(weights: Path, rows: list[Row], root: Path, out: Path) -> int:
@@ -261,16 +305,21 @@ def page(results: dict[str, Any]) -> str:
     if rows := results.get("onnx"):
         lines += [
             "",
-            "## FSA-Net in torch and in onnxruntime",
+            "## Engines",
             "",
-            "| model | threads | batch | torch ms | `predict` ms | onnxruntime ms | torch / onnxruntime "
-            "| `predict` / onnxruntime | largest difference, degrees |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+            "A bare session is onnxruntime alone on the exported file. The engines are those of `ubhpd predict`, with",
+            "what they do before and after; / bare session: how many times as long.",
+            "",
+            "| model | threads | batch | torch as it is, ms | `--engine torch` ms | `--engine onnx` ms "
+            "| bare session ms "
+            "| torch / bare session | `--engine torch` / bare session | `--engine onnx` / bare session "
+            "| largest difference, degrees |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
         lines += [
             f"| `{r['model']}` | {r['threads']} | {r['batch']} | {r['ms']['eager']:.2f} | {r['ms']['predict']:.2f} "
-            f"| {r['ms']['onnx']:.2f} | {r['eager_over_onnx']:.2f} | {r['predict_over_onnx']:.2f} "
-            f"| {max(r['difference_deg'].values()):.1g} |"
+            f"| {r['ms']['engine']:.2f} | {r['ms']['onnx']:.2f} | {r['eager_over_onnx']:.2f} "
+            f"| {r['predict_over_onnx']:.2f} | {r['engine_over_onnx']:.2f} | {max(r['difference_deg'].values()):.1g} |"
             for r in rows
         ]
         lines += ["", GAP]
@@ -279,14 +328,23 @@ def page(results: dict[str, Any]) -> str:
             "",
             "## A manifest of images to a prediction file",
             "",
-            "| model | heads | usual loop, heads a second | `ubhpd predict`, heads a second | times faster |",
-            "|---|---:|---:|---:|---:|",
+            "Heads a second. Decoding is of these images alone, the network of 64 crops in memory at a time alone,",
+            "each with all cores; 1 / (1 / decoding + 1 / network) is what one after the other would give.",
+            "",
+            "| model | heads | usual loop | engine | `ubhpd predict` | times faster | decoding | network "
+            "| one after the other | `predict` / one after the other |",
+            "|---|---:|---:|---|---:|---:|---:|---:|---:|---:|",
         ]
-        lines += [
-            f"| `{r['model']}` | {r['heads']:,} | {r['heads_per_second']['loop']:,.0f} "
-            f"| {r['heads_per_second']['predict']:,.0f} | {r['loop_over_predict']:.2f} |"
-            for r in rows
-        ]
+        for r in rows:
+            rates = r["heads_per_second"]
+            for engine, faster in r["loop_over_predict"].items():
+                network = rates[f"network, {engine}"]
+                after = 1 / (1 / rates["decoding"] + 1 / network)
+                lines.append(
+                    f"| `{r['model']}` | {r['heads']:,} | {rates['loop']:,.0f} | {engine} | {rates[engine]:,.0f} "
+                    f"| {faster:.2f} | {rates['decoding']:,.0f} | {network:,.0f} | {after:,.0f} "
+                    f"| {rates[engine] / after:.2f} |"
+                )
     return "\n".join([*lines, ""])
 
 
@@ -300,7 +358,7 @@ def main() -> None:
     chosen = arguments.parse_args()
     gpu = f"GPU: {torch.cuda.get_device_name()}." if torch.cuda.is_available() else ""
     results: dict[str, Any] = {
-        "machine": describe_machine("torch", "onnxruntime", "opencv-python-headless", "pillow"),
+        "machine": describe_machine("torch", "onnxruntime", "opencv-python-headless", "simplejpeg", "pillow"),
         "gpu": gpu,
         "speeds": {name: asdict(speed) for name, speed in WAYS.items()},
     }
@@ -310,7 +368,7 @@ def main() -> None:
         results = kept  # the parts that are not asked for stay
     parts: dict[str, Callable[[], Iterator[Row]]] = {
         "networks": lambda: time_networks(chosen.models, 1.0 if chosen.quick else 20.0),
-        "onnx": lambda: time_onnx(3 if chosen.quick else 15),
+        "onnx": lambda: time_onnx(chosen.models, 3 if chosen.quick else 9),
         "manifest": lambda: time_manifest(*((200, 2) if chosen.quick else (1500, 5))),
     }
     for part in (p for p in PARTS if p in chosen.parts.split(",")):
