@@ -47,6 +47,20 @@ def test_help_lists_the_commands_and_imports_nothing_heavy():
         assert f"\n  {name} " in done.stdout
 
 
+@pytest.mark.parametrize("command", ["score", "doctor"])
+def test_a_file_that_holds_its_truth_is_scored_and_examined_without_pandas(command, tmp_path):
+    """Pandas, which pyarrow imports for many of its conversions, takes longer to load than 2,000 heads to score."""
+    rows = (f"h{n},{n % 50},{n % 7},{n % 5},{n % 50 + n % 3},{n % 7 + 1},{n % 5}" for n in range(200))
+    text = "\n".join(["sample_id,yaw,pitch,roll,yaw_true,pitch_true,roll_true", *rows])
+    (tmp_path / "p.csv").write_text(text)
+    code = (
+        "import sys\nfrom ubhpd.cli import main\ntry:\n    main()\nfinally:\n"
+        "    print('pandas' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, command, tmp_path / "p.csv"], capture_output=True, text=True)
+    assert "200 heads" in done.stdout and done.stderr.split()[-1] == "False", done.stderr
+
+
 @pytest.mark.parametrize("name", cli.root.list_commands(None))
 def test_every_command_has_help(name, ubhpd):
     code, out, _ = ubhpd(name, "--help")

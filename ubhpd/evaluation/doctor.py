@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.core.bins import ANGLES
@@ -26,6 +25,7 @@ from ubhpd.evaluation.mistakes import LEAST_HEADS, Pose, Step, Truth, geodesic, 
 from ubhpd.evaluation.pairing import Paired, Source, pair, places, truth_table
 from ubhpd.evaluation.predictions import Predictions, Problem, quoted
 from ubhpd.manifest import header, read
+from ubhpd.manifest.schema import row_numbers
 from ubhpd.metrics.aligned import nearest_rotation
 
 SEVERITIES = ("error", "warning", "note")
@@ -100,7 +100,7 @@ def examine_pairs(paired: Paired, findings: list[Finding] | None = None, most: i
     if not len(known):
         return _diagnosis("", 0, findings, None, None, "")
     pairs = pairs.take(known)
-    ids = paired.sample_id.take(pa.array(thin[known])).to_pylist()
+    ids = paired.sample_id.take(row_numbers(thin[known])).to_pylist()
     rotation = pairs.predicted_rotation
     return examine(pairs.predicted_deg, pairs.true_deg, findings, ids, rotation, pairs.true_rotation)
 
@@ -447,9 +447,9 @@ def _take(file: Predictions, rows: IntArray) -> Predictions:
     rotation, true = file.predicted_rotation, file.true_deg
     return replace(
         file,
-        sample_id=file.sample_id.take(pa.array(rows)),
+        sample_id=file.sample_id.take(row_numbers(rows)),
         predicted_deg=file.predicted_deg[rows],
         predicted_rotation=None if rotation is None else rotation[rows],
         true_deg=None if true is None else true[rows],
-        groups={name: g.take(pa.array(rows)) for name, g in file.groups.items()},
+        groups={name: g.take(row_numbers(rows)) for name, g in file.groups.items()},
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from ubhpd import __version__
 from ubhpd.core.bins import ANGLES, EDGES_DEG
@@ -32,6 +31,7 @@ from ubhpd.evaluation.pairing import (
 from ubhpd.evaluation.predictions import quoted
 from ubhpd.evaluation.printed_results import printed_constants
 from ubhpd.evaluation.scoring import Scored, ScoreOptions, bin_table, score
+from ubhpd.manifest.schema import row_numbers
 from ubhpd.metrics import error_auc
 
 if TYPE_CHECKING:
@@ -295,7 +295,7 @@ def _common(a: Paired, b: Paired, first: str, second: str) -> list[AnyArray]:
         raise UbhpdError(f"{first} and {second} have no id in common: they are not predictions for the same heads.")
     rows_a = _by_id(a)
     rows_a = rows_a[np.isin(rows_a, there)]
-    rows_b = place.take(pa.array(rows_a)).to_numpy()
+    rows_b = place.take(row_numbers(rows_a)).to_numpy()
     differ = np.abs(a.pairs.true_deg[rows_a] - b.pairs.true_deg[rows_b]).max(axis=1) > 1e-3
     if differ.any():
         row = int(rows_a[np.argmax(differ)])

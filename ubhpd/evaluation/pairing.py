@@ -28,6 +28,7 @@ from ubhpd.core.typing import AnyArray, FloatArray, IntArray
 from ubhpd.evaluation.predictions import GROUPS, Predictions, quoted
 from ubhpd.evaluation.scoring import Pairs
 from ubhpd.manifest import BuildFolder
+from ubhpd.manifest.schema import mask_of, row_numbers
 
 _COLUMNS = ("sample_id", "yaw_deg", "pitch_deg", "roll_deg", "rotation", "subject_id", "sequence_id", "drop_reason")
 
@@ -145,7 +146,7 @@ def places(names: pa.Array, ids: pa.Array) -> pa.Array:
     `image00002.jpg` and `data/AFLW2000/image00002.jpg` are all `aflw2000/image00002`. An ending of two ids is none.
     """
     if len(names) == len(ids) and names.equals(ids):
-        return pa.array(np.arange(len(ids)))
+        return row_numbers(np.arange(len(ids)))
     exact = pc.index_in(names, value_set=ids).cast(pa.int64())
     if not exact.null_count:
         return exact
@@ -254,7 +255,7 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
     rotation = table.column("rotation").combine_chunks()
     matrices = None
     if rotation.null_count == 0 or pc.is_valid(rotation).to_numpy(zero_copy_only=False)[rows_kept].all():
-        matrices = pc.list_flatten(rotation.take(pa.array(rows_kept))).to_numpy().reshape(-1, 3, 3)
+        matrices = pc.list_flatten(rotation.take(row_numbers(rows_kept))).to_numpy().reshape(-1, 3, 3)
     own = predictions.predicted_rotation
     pairs = Pairs(
         _fortran(predictions.predicted_deg, kept),
@@ -265,11 +266,11 @@ def _with_manifest(predictions: Predictions, path: Path, only: Sequence[str] | N
     groups = {
         name: codes
         for name in GROUPS
-        if (codes := _codes(table.column(name).combine_chunks().take(pa.array(rows_kept)))) is not None
+        if (codes := _codes(table.column(name).combine_chunks().take(row_numbers(rows_kept)))) is not None
     }
     return Paired(
         pairs=pairs,
-        sample_id=names if kept.all() else names.filter(pa.array(kept)),
+        sample_id=names if kept.all() else names.filter(mask_of(kept)),
         groups=groups,
         truth=str(path),
         wanted=int(usable.sum()),

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ubhpd.core.records import Record
-from ubhpd.core.typing import BoolArray, FloatArray
+from ubhpd.core.typing import AnyArray, BoolArray, FloatArray
 
 SCHEMA_VERSION = 1
 CONVENTION_VERSION = 2  # of the angles; 2: angles of a matrix are the triplet with the smaller |pitch| + |roll|
@@ -107,6 +107,18 @@ def schema(columns: tuple[Column, ...] = COLUMNS) -> pa.Schema:
 def list_length(field: pa.Field) -> int | None:
     """Return how many numbers each list of a manifest's column has, None if it is no column of lists."""
     return int(field.metadata[b"length"]) if pa.types.is_list(field.type) else None
+
+
+def row_numbers(rows: AnyArray) -> pa.Int64Array:
+    """Return integers (n,) for `take`. `pa.array` would import pandas, which takes longer than many a command."""
+    values = np.ascontiguousarray(rows, dtype=np.int64)
+    return pa.Array.from_buffers(pa.int64(), len(values), [None, pa.py_buffer(values)])
+
+
+def mask_of(flags: BoolArray) -> pa.BooleanArray:
+    """Return booleans (n,) for `filter`, as `row_numbers` without pandas."""
+    bits = np.packbits(np.asarray(flags, dtype=bool), bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(flags), [None, pa.py_buffer(bits)])
 
 
 def matrix(values: pa.Array | pa.ChunkedArray, length: int) -> FloatArray:

@@ -530,6 +530,8 @@ class _Decompressed(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    seekable = readable
+
     def readinto(self, buffer: Any) -> int:
         try:
             data = self._stream.read(len(buffer))
@@ -537,9 +539,6 @@ class _Decompressed(io.RawIOBase):
             raise tarfile.ReadError(str(error)) from None
         buffer[: len(data)] = data
         return len(data)
-
-    def seekable(self) -> bool:
-        return True
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         try:
