@@ -21,8 +21,10 @@ from ubhpd.evaluation.printed_results import Printed, results
 from ubhpd.models.catalogue import card
 from ubhpd.protocols.resolve import PROTOCOLS
 
-FIGURES = ("densities", "similarity", "landmarks", "examples", "scatter", "bars", "resolution", "cam", "structure")
-OF_DATA = FIGURES[:3]  # drawn from a build alone, without a run
+Kind = Literal[
+    "table", "densities", "similarity", "landmarks", "examples", "scatter", "bars", "resolution", "cam", "structure"
+]
+OF_DATA = ("densities", "similarity", "landmarks")  # drawn from a build alone, without a run
 # Which protocol a pair of training and test set of the papers is; a paper's file may say otherwise.
 _PROTOCOLS = {
     "300W-LP>AFLW2000": "300wlp_aflw2000_1969",
@@ -58,7 +60,7 @@ class Method:
 class Experiment:
     """A table or figure of a paper.
 
-    conclusion: what the paper concludes from it. kind: "table", or one of FIGURES. methods, pairs: of a figure, which
+    conclusion: what the paper concludes from it. kind: a table, or what a figure shows. methods, pairs: of a figure, which
     reported methods on which training and test sets. dataset: of a figure that is drawn from a build alone. why: why
     it cannot be run. note: how it differs from the paper's.
     """
@@ -66,9 +68,7 @@ class Experiment:
     id: str
     title: str
     conclusion: str = ""
-    kind: Literal[
-        "table", "densities", "similarity", "landmarks", "examples", "scatter", "bars", "resolution", "cam", "structure"
-    ] = "table"
+    kind: Kind = "table"
     methods: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     dataset: str = ""
