@@ -60,9 +60,9 @@ class Method:
 class Experiment:
     """A table or figure of a paper.
 
-    conclusion: what the paper concludes from it. kind: a table, or what a figure shows. methods, pairs: of a figure, which
-    reported methods on which training and test sets. dataset: of a figure that is drawn from a build alone. why: why
-    it cannot be run. note: how it differs from the paper's.
+    conclusion: what the paper concludes from it. kind: a table, or what a figure shows. methods, pairs: of a figure,
+    which reported methods on which training and test sets. dataset: of a figure that is drawn from a build alone. why:
+    why it cannot be run. note: how it differs from the paper's.
     """
 
     id: str
